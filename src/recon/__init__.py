@@ -1,0 +1,3 @@
+from recon.models.checkpoint import load
+
+__all__ = ["load"]

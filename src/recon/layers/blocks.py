@@ -1,0 +1,79 @@
+"""Transformer blocks: the ordinary one of the decoder, and the two halves of a ReCon block."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+from recon.layers.attention import CrossAttention, SelfAttention
+
+MLP_RATIO = 4
+
+
+class _Block(nn.Module):
+    """Parts every block has: two norms, an attention, an MLP, stochastic depth."""
+
+    def __init__(self, dim: int, attn: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn, self.mlp = attn, Mlp(dim, MLP_RATIO * dim)
+        self.drop_path = DropPath(drop_path)
+
+
+class Block(_Block):
+    """Ordinary pre-norm transformer block; (B, N, dim) -> (B, N, dim)."""
+
+    def __init__(self, dim: int, *, heads: int, drop_path: float = 0.0) -> None:
+        super().__init__(dim, SelfAttention(dim, heads=heads), drop_path)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class LocalOutput(NamedTuple):
+    """What the local half of a ReCon block hands on."""
+
+    tokens: Float[Tensor, "b n d"]
+    context: Float[Tensor, "b n d"]
+    """The normalised input of the self-attention, which the queries attend to."""
+
+
+class LocalBlock(_Block):
+    """Local half of a ReCon block: patch tokens attend to each other [1].
+
+    Shapes: (B, N, dim) -> tokens and context (B, N, dim). The residual stream is the normalised
+    one, x = LN(x); x = x + f(x): the released weights compute something else under the ordinary
+    pre-norm residual.
+
+    [1] Qi et al., arXiv:2302.02318, section 3.
+    """
+
+    def __init__(self, dim: int, *, heads: int, drop_path: float = 0.0) -> None:
+        super().__init__(dim, SelfAttention(dim, heads=heads), drop_path)
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> LocalOutput:
+        context = self.norm1(tokens)
+        x = self.norm2(context + self.drop_path(self.attn(context)))
+        return LocalOutput(x + self.drop_path(self.mlp(x)), context)
+
+
+class QueryBlock(_Block):
+    """Global half of a ReCon block: queries attend to the patch tokens, not to each other [1].
+
+    Shapes: queries (B, Q, dim), context (B, N, dim) -> (B, Q, dim). The residual stream is the
+    normalised one, as in `LocalBlock`.
+
+    [1] Qi et al., arXiv:2302.02318, section 3.
+    """
+
+    def __init__(self, dim: int, *, heads: int, drop_path: float = 0.0) -> None:
+        super().__init__(dim, CrossAttention(dim, heads=heads), drop_path)
+
+    def forward(
+        self, queries: Float[Tensor, "b q d"], context: Float[Tensor, "b n d"]
+    ) -> Float[Tensor, "b q d"]:
+        x = self.norm1(queries)
+        x = self.norm2(x + self.drop_path(self.attn(x, context)))
+        return x + self.drop_path(self.mlp(x))

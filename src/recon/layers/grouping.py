@@ -1,0 +1,48 @@
+"""Clouds to patches."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from recon.ops.neighbors import gather, knn
+from recon.ops.sampling import farthest_point_sample
+
+
+class Patches(NamedTuple):
+    """Overlapping local patches of a cloud, in the cloud's units."""
+
+    points: Float[Tensor, "b g k 3"]
+    """Points relative to their patch's centre."""
+    centers: Float[Tensor, "b g 3"]
+
+
+class PatchGrouper(nn.Module):
+    """Cut a cloud into overlapping patches: farthest point centres, nearest neighbours [1].
+
+    Shapes: points (B, N, 3) -> patches (B, G, K, 3), centers (B, G, 3).
+    Raises ValueError for non-finite points and for fewer points than `groups` or `group_size`.
+
+    [1] Pang et al., arXiv:2203.06604, section 3.1.
+    """
+
+    def __init__(self, groups: int, group_size: int, *, skip_near_origin: bool = False) -> None:
+        super().__init__()
+        self.groups, self.group_size = groups, group_size
+        self.skip_near_origin = skip_near_origin
+
+    def forward(self, points: Float[Tensor, "b n 3"]) -> Patches:
+        if not torch.compiler.is_compiling() and not (finite := points.isfinite().all(2)).all():
+            cloud, point = (~finite).nonzero()[0].tolist()
+            raise ValueError(
+                f"cloud {cloud} holds a NaN or infinite coordinate at point {point}: "
+                "remove such points first"
+            )
+        picked = farthest_point_sample(points, self.groups, skip_near_origin=self.skip_near_origin)
+        centers = gather(points, picked)
+        members = gather(points, knn(centers, points, self.group_size))
+        return Patches(members - centers.unsqueeze(2), centers)
+
+    def extra_repr(self) -> str:
+        return f"groups={self.groups}, group_size={self.group_size}"

@@ -1,0 +1,42 @@
+"""Patches to tokens."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class PatchEmbed(nn.Module):
+    """Embed each patch of points as one token by a small PointNet [1].
+
+    Shapes: patches (B, G, K, 3) -> tokens (B, G, dim). `widths` are the hidden widths: of the
+    points, of the patch, and of both together. In training, batch statistics are taken over all
+    points of all patches.
+
+    [1] Pang et al., arXiv:2203.06604, section 3.1.
+    """
+
+    def __init__(self, dim: int, *, widths: Sequence[int] = (128, 256, 512)) -> None:
+        super().__init__()
+        point, patch, joint = widths
+        self.point_in, self.point_norm = nn.Linear(3, point), nn.BatchNorm1d(point)
+        self.point_out = nn.Linear(point, patch)
+        # Columns of `joint_in`: first the patch's maximum, then the point's own feature.
+        self.joint_in, self.joint_norm = nn.Linear(2 * patch, joint), nn.BatchNorm1d(joint)
+        self.joint_out = nn.Linear(joint, dim)
+        for layer in (self.point_in, self.point_out, self.joint_in, self.joint_out):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, patches: Float[Tensor, "b g k 3"]) -> Float[Tensor, "b g d"]:
+        b, g, k, _ = patches.shape
+        x = F.relu(self.point_norm(self.point_in(patches.reshape(-1, 3))))
+        x = self.point_out(x)
+        patch = x.view(b * g, k, -1).amax(1)
+        # The patch's half of the joint layer is the same for its K points: multiply it once.
+        of_patch, of_point = self.joint_in.weight.chunk(2, dim=1)
+        shared = F.linear(patch, of_patch, self.joint_in.bias).unsqueeze(1)
+        x = (F.linear(x, of_point).view(b * g, k, -1) + shared).flatten(0, 1)
+        x = self.joint_out(F.relu(self.joint_norm(x)))
+        return x.view(b, g, k, -1).amax(2)

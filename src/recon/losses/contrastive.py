@@ -1,0 +1,55 @@
+"""Contrast among the clouds of a batch: no teacher, only the `cls` query."""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+TEMPERATURE = 0.1
+
+
+class CategoryContrast(nn.Module):
+    """Draw clouds of one category together and the rest apart; it uses labels [1].
+
+    Shapes: features (B, D), category (B,) integer -> scalar, in nats. For each cloud, the cross
+    entropy of its mean similarity to its own category, itself included, against its similarity
+    to every cloud of another.
+
+    [1] The released implementation's single-modal contrast (`smc`).
+    """
+
+    def __init__(self, temperature: float = TEMPERATURE) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(
+        self, features: Float[Tensor, "b d"], category: Int[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
+        features = F.normalize(features, dim=-1)
+        similarity = features @ features.T / self.temperature
+        same = category.unsqueeze(0) == category.unsqueeze(1)
+        positive = (similarity * same).sum(1, keepdim=True) / same.sum(1, keepdim=True)
+        logits = torch.cat([positive, similarity.masked_fill(same, -torch.inf)], 1)
+        return (logits.logsumexp(1) - positive[:, 0]).mean()
+
+
+class ViewContrast(nn.Module):
+    """Draw two augmented views of a cloud together and other clouds apart; label-free [1].
+
+    Shapes: features (B, D) of each view -> scalar, in nats, the mean over all 2B views.
+
+    [1] Chen et al., arXiv:2002.05709, equation 1 (NT-Xent).
+    """
+
+    def __init__(self, temperature: float = TEMPERATURE) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(
+        self, first: Float[Tensor, "b d"], second: Float[Tensor, "b d"]
+    ) -> Float[Tensor, ""]:
+        features = F.normalize(torch.cat([first, second]), dim=-1)
+        logits = (features @ features.T / self.temperature).fill_diagonal_(-torch.inf)
+        batch = len(first)
+        partner = torch.arange(2 * batch, device=logits.device).roll(batch)
+        return F.cross_entropy(logits, partner)

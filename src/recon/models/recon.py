@@ -1,0 +1,144 @@
+"""The networks of pretraining: clouds and a mask in, what the losses need out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from recon.layers.grouping import Patches, PatchGrouper
+from recon.models.decoder import Decoder
+from recon.models.encoder import Encoder, Encoding
+
+SELF_CONTRAST_DIM = 128
+
+
+class Reconstruction(NamedTuple):
+    """What the pretraining losses need; nothing is reduced here."""
+
+    predicted: Float[Tensor, "h k 3"]
+    """Rebuilt points of all hidden patches, relative to their centres."""
+    target: Float[Tensor, "h k 3"]
+    """True points of all hidden patches, relative to their centres."""
+    queries: dict[str, Float[Tensor, "b _"]]
+    """Each modality's query, projected to its teacher's width."""
+
+
+def init_projection(module: nn.Module) -> None:
+    """Start linear layers as the released projections do: weights of mean 0.02, deviation 0.01."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, mean=0.02, std=0.01)
+        nn.init.zeros_(module.bias)
+
+
+class Projections(nn.ModuleDict):
+    """Map each modality's query to its teacher's width; those without a projection are left out.
+
+    `dims` gives the width a modality. The `cls` query, which has no teacher, goes through the head
+    of the self-contrast: Linear-BN-ReLU-Linear-BN.
+    """
+
+    def __init__(self, dim: int, dims: Mapping[str, int]) -> None:
+        super().__init__(
+            {
+                name: self._self_contrast(dim, out) if name == "cls" else nn.Linear(dim, out)
+                for name, out in dims.items()
+            }
+        )
+        self.widths = dict(dims)
+        self.apply(init_projection)
+
+    @staticmethod
+    def _self_contrast(dim: int, out: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(dim, out), nn.BatchNorm1d(out), nn.ReLU(), nn.Linear(out, out),
+            nn.BatchNorm1d(out),
+        )  # fmt: skip
+
+    def forward(self, queries: dict[str, Float[Tensor, "b d"]]) -> dict[str, Float[Tensor, "b _"]]:
+        return {name: project(queries[name]) for name, project in self.items()}
+
+
+class PretrainingNetwork(nn.Module, ABC):
+    """A student of some composition: clouds and a mask in, what the losses need out."""
+
+    def __init__(self, grouper: PatchGrouper, projections: Projections) -> None:
+        super().__init__()
+        self.grouper, self.projections = grouper, projections
+
+    @abstractmethod
+    def encode_patches(self, patches: Patches) -> Encoding:
+        """Encode patches, nothing hidden."""
+
+    @abstractmethod
+    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
+        """Rebuild the hidden patches from the visible ones and project the queries."""
+
+    def encode(self, points: Float[Tensor, "b n 3"]) -> Encoding:
+        """Encode whole clouds, nothing hidden; (B, N, 3) -> `Encoding`."""
+        return self.encode_patches(self.grouper(points))
+
+    def forward(
+        self, points: Float[Tensor, "b n 3"], mask: Bool[Tensor, "b g"] | None
+    ) -> Reconstruction:
+        return self.rebuild(self.grouper(points), mask)
+
+
+def required(mask: Bool[Tensor, "b g"] | None) -> Bool[Tensor, "b g"]:
+    """Return the mask; raise ValueError where there is none, for a student that rebuilds."""
+    if mask is None:
+        raise ValueError("a generative student needs a mask: it rebuilds what is hidden")
+    return mask
+
+
+class ReCon(PretrainingNetwork):
+    """Generative and contrastive students on one encoder [1].
+
+    Shapes: points (B, N, 3), mask (B, G) True where hidden -> `Reconstruction`. With an encoder
+    that has no queries, and no projections, this is the generative student alone.
+
+    [1] Qi et al., arXiv:2302.02318, figure 2.
+    """
+
+    def __init__(
+        self,
+        grouper: PatchGrouper,
+        encoder: Encoder,
+        decoder: Decoder,
+        projections: Projections,
+    ) -> None:
+        super().__init__(grouper, projections)
+        self.encoder, self.decoder = encoder, decoder
+
+    def encode_patches(self, patches: Patches) -> Encoding:
+        return self.encoder(patches)
+
+    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
+        hidden = required(mask)
+        encoding = self.encoder(patches, hidden)
+        return Reconstruction(
+            predicted=self.decoder(encoding, patches.centers, hidden),
+            target=patches.points[hidden],
+            queries=self.projections(encoding.queries),
+        )
+
+
+class Contrastive(PretrainingNetwork):
+    """The contrastive students alone: queries on an encoder, nothing rebuilt.
+
+    Shapes: points (B, N, 3), mask (B, G) True where hidden, None to see all -> `Reconstruction`
+    without points.
+    """
+
+    def __init__(self, grouper: PatchGrouper, encoder: Encoder, projections: Projections) -> None:
+        super().__init__(grouper, projections)
+        self.encoder = encoder
+
+    def encode_patches(self, patches: Patches) -> Encoding:
+        return self.encoder(patches)
+
+    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
+        nothing = patches.points.flatten(0, 1)[:0]
+        queries = self.projections(self.encoder(patches, mask).queries)
+        return Reconstruction(nothing, nothing, queries)

@@ -1,0 +1,100 @@
+"""The two-tower ablation: a generative and a contrastive transformer side by side."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from recon.layers.blocks import Block
+from recon.layers.grouping import Patches, PatchGrouper
+from recon.layers.patch_embed import PatchEmbed
+from recon.layers.position import PositionEmbed
+from recon.models.decoder import Decoder
+from recon.models.encoder import (
+    Encoding,
+    drop_path_rates,
+    init_linear,
+    learned_vectors,
+    select,
+    stack_vectors,
+)
+from recon.models.recon import PretrainingNetwork, Projections, Reconstruction, required
+
+
+class Tower(nn.Module):
+    """Ordinary transformer over patch tokens, with queries before them in one sequence.
+
+    Shapes: patches (B, G, K, 3) with centers (B, G, 3), mask (B, G) -> queries, each (B, dim), and
+    tokens (B, V, dim). Unlike in `Encoder`, the blocks are ordinary pre-norm ones, and queries and
+    tokens all attend to each other.
+    """
+
+    def __init__(
+        self,
+        dim: int = 384,
+        *,
+        depth: int = 12,
+        heads: int = 6,
+        queries: Sequence[str] = (),
+        drop_path: float = 0.1,
+        patch_widths: Sequence[int] = (128, 256, 512),
+    ) -> None:
+        super().__init__()
+        self.position = PositionEmbed(dim)
+        self.blocks = nn.ModuleList(
+            Block(dim, heads=heads, drop_path=p) for p in drop_path_rates(drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.query_tokens = learned_vectors(queries, dim)
+        self.query_positions = learned_vectors(queries, dim)
+        self.apply(init_linear)
+        self.embed = PatchEmbed(dim, widths=patch_widths)
+
+    def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
+        x, centers = self.embed(patches.points), patches.centers
+        if mask is not None:
+            x, centers = select(x, ~mask), select(centers, ~mask)
+        position = self.position(centers)
+        names = list(self.query_tokens)
+        if names:
+            x = torch.cat([stack_vectors(self.query_tokens, len(x)), x], 1)
+            position = torch.cat([stack_vectors(self.query_positions, len(x)), position], 1)
+        for block in self.blocks:
+            x = block(x + position)
+        x = self.norm(x)
+        queries = dict(zip(names, x[:, : len(names)].unbind(1), strict=True))
+        return Encoding(queries, x[:, len(names) :], centers)
+
+
+class TwoTowers(PretrainingNetwork):
+    """A generative tower of the visible patches and a contrastive one of all of them [1].
+
+    Shapes: points (B, N, 3), mask (B, G) True where hidden -> `Reconstruction`. Nothing passes
+    between the towers.
+
+    [1] Qi et al., arXiv:2302.02318, section 4.5 (the ablation without cross attention).
+    """
+
+    def __init__(
+        self,
+        grouper: PatchGrouper,
+        generative: Tower,
+        contrastive: Tower,
+        decoder: Decoder,
+        projections: Projections,
+    ) -> None:
+        super().__init__(grouper, projections)
+        self.generative, self.contrastive = generative, contrastive
+        self.decoder = decoder
+
+    def encode_patches(self, patches: Patches) -> Encoding:
+        return self.generative(patches)._replace(queries=self.contrastive(patches).queries)
+
+    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
+        hidden = required(mask)
+        return Reconstruction(
+            predicted=self.decoder(self.generative(patches, hidden), patches.centers, hidden),
+            target=patches.points[hidden],
+            queries=self.projections(self.contrastive(patches).queries),
+        )
