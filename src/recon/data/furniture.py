@@ -1,0 +1,86 @@
+"""The embedded data set: 820 real 3D models of furniture and household things.
+
+How it was made, its splits, licences and attributions: docs/furniture.md.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import PointCloudDataset, check_cloud
+
+SPLITS = ("train", "test", "unlabelled", "unused")
+
+
+def asset(name: str) -> Path:
+    """Return the path of a file of the data set inside the package."""
+    return Path(str(files("recon") / "assets" / "furniture" / name))
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found: install the package again")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: corrupt ({error}): install the package again") from error
+
+
+class Furniture(PointCloudDataset):
+    """Clouds of 2,048 points, y up, front +z, with colours, icons, captions and 26 classes.
+
+    `splits` picks among train (269 shapes), test (141), unlabelled (404, no class). Families of
+    near-duplicates lie on one side of the split. Labels are read by evaluation alone.
+    """
+
+    def __init__(self, splits: Sequence[str] = ("train", "unlabelled")) -> None:
+        if unknown := set(splits) - set(SPLITS[:3]):
+            raise ValueError(f"no split {sorted(unknown)}: choose among {', '.join(SPLITS[:3])}")
+        archive = _read(asset("furniture.npz"))
+        self._rows = np.flatnonzero(np.isin(archive["split"], [SPLITS.index(s) for s in splits]))
+        self._archive = archive
+        self.ids = archive["model_id"][self._rows].tolist()
+        self.classes: list[str] = archive["class_names"].tolist()
+        self.names: list[str] = archive["names"][self._rows].tolist()
+        self.captions: list[str] = archive["captions"][self._rows].tolist()
+        self.labels = archive["label"][self._rows].astype(int)
+        """Class of each shape, -1 where it has none."""
+        self.families = archive["group"][self._rows].astype(int)
+        """Near-duplicates share a family."""
+
+    def points(self, index: int) -> Float[np.ndarray, "n 3"]:
+        row = self._rows[index]
+        return check_cloud(self._archive["points"][row], self.ids[index])
+
+    def colors(self, index: int) -> UInt8[np.ndarray, "n 3"]:
+        """Return the RGB colour of each point of one shape."""
+        return self._archive["colors"][self._rows[index]]
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(self._archive["icons"][self._rows[index]])
+
+    def texts(self, index: int) -> Sequence[str]:
+        return [self.captions[index]]
+
+    def category(self, index: int) -> int:
+        return self.names.index(self.names[index])
+
+
+class FurnitureDataModule(PointCloudDataModule):
+    """Batches of the embedded data set, for pretraining: its train and unlabelled shapes."""
+
+    def __init__(self, *, splits: Sequence[str] = ("train", "unlabelled"), **loading: Any) -> None:
+        super().__init__(**loading)
+        self.splits = splits
+
+    def train_dataset(self) -> Furniture:
+        return Furniture(self.splits)

@@ -1,0 +1,51 @@
+"""The order of samples: a function of seed and epoch, resumable at any batch."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+from recon.data.batch import Draw
+
+
+class _Rows(Dataset[int]):
+    """A data set of which only the size is known."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class DrawSampler(DistributedSampler[Any]):
+    """Shuffle by seed and epoch, give each sample its own seed, start anywhere in an epoch.
+
+    Order and seeds depend on nothing else: not on workers, on what ran before, or on how often a
+    run was stopped. Ranks share one order and take turns. `skip` leaves out as many of a rank's
+    samples at the start of epoch `epoch`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        ranks: int = 1,
+        epoch: int = 0,
+        skip: int = 0,
+    ) -> None:
+        self.size = size
+        super().__init__(_Rows(size), num_replicas=ranks, rank=rank, shuffle=shuffle, seed=seed)
+        self._resumed_epoch, self._skip = epoch, skip
+        self.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        seeds = torch.randint(2**31, (self.size,), generator=generator).tolist()
+        skip = self._skip if self.epoch == self._resumed_epoch else 0
+        for row in list(super().__iter__())[skip:]:
+            yield Draw(row, seeds[row])

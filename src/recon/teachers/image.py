@@ -1,0 +1,96 @@
+"""Image teachers: any network of timm, or the image tower of any model of open_clip."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from recon.teachers.base import LiveTeacher, fetch
+from recon.teachers.clip import create_clip
+
+
+class ImageTeacher(LiveTeacher):
+    """A frozen image encoder; RGB bytes (B, 3, H, W) under the key `image` -> (B, dim).
+
+    Pixels are normalised by the teacher's own statistics; the released code takes ImageNet's for
+    every teacher.
+    """
+
+    keys = ("image",)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, dim: int, *, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__(network, dim)
+        for key, values in (("mean", mean), ("std", std)):
+            self.register_buffer(key, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def encode(self, batch: Mapping[str, Any]) -> Float[Tensor, "b dim"]:
+        return self.encode_images((batch["image"] / 255 - self.mean) / self.std)
+
+    @abstractmethod
+    def encode_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
+        """Encode normalised images."""
+
+
+class TimmImageTeacher(ImageTeacher):
+    """An image classifier of timm without its head: pooled features after the final norm.
+
+    `name` is any that timm knows, with its tag. Weights are downloaded, unless `weights` names a
+    local file, or `pretrained` is False.
+
+    Raises ValueError for an unknown name or a `dim` that is not the model's, and OSError where
+    weights cannot be had.
+    """
+
+    def __init__(
+        self, name: str, dim: int, *, weights: str | None = None, pretrained: bool = True
+    ) -> None:
+        if not timm.is_model(name):
+            raise ValueError(f"timm knows no model {name!r}: see timm.list_models()")
+        if weights is not None and not Path(weights).is_file():
+            raise FileNotFoundError(f"{weights}: no such file of teacher weights")
+        overlay = {"file": weights} if weights else None
+        network = fetch(
+            name,
+            weights,
+            lambda: timm.create_model(
+                name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0
+            ),
+        )
+        config = timm.data.resolve_model_data_config(network)
+        super().__init__(network, dim, mean=config["mean"], std=config["std"])
+        with torch.no_grad():
+            self.check_width(name, self.encode_images(torch.zeros(1, *config["input_size"])))
+
+    def encode_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
+        return self.network(images)
+
+
+class OpenClipImageTeacher(ImageTeacher):
+    """The image tower of a model of open_clip: projected features, not normalised.
+
+    `name` is any that open_clip knows. `weights` is a pretraining tag, downloaded, or a local
+    file; None leaves the tower untrained.
+
+    Raises ValueError for an unknown name or a `dim` that is not the model's, and OSError where
+    weights cannot be had.
+    """
+
+    def __init__(self, name: str, dim: int, *, weights: str | None = "openai") -> None:
+        tower = create_clip(name, weights).visual
+        super().__init__(tower, dim, mean=tower.image_mean, std=tower.image_std)
+        size = tower.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        with torch.no_grad():
+            self.check_width(name, self.encode_images(torch.zeros(1, 3, height, width)))
+
+    def encode_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
+        return self.network(images)
