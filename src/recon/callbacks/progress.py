@@ -1,0 +1,107 @@
+"""One progress bar for a whole training, with the time it still takes."""
+
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINES = 10
+"""How many lines of progress a log file gets."""
+
+
+class TrainingBar(ProgressBar):
+    """Show epoch, loss, elapsed and remaining time; in a log file, a line now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled, self._task = True, TaskID(0)
+        self._console = Console()
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left  {task.fields[losses]}"),
+            console=self._console,
+            speed_estimate_period=120,
+        )
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._enabled:
+            return
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        self._epochs = epochs
+        steps = [epochs * self.total_train_batches] if epochs else []
+        steps += [trainer.max_steps] if trainer.max_steps > 0 else []
+        self._steps = min(steps, default=None)
+        self._first = trainer.global_step
+        self._task = self._progress.add_task(
+            "training", total=self._steps, completed=self._first, losses=""
+        )
+        if self._console.is_terminal:
+            self._progress.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if not self._enabled:
+            return
+        shown = self.get_metrics(trainer, pl_module)
+        losses = "  ".join(f"{k} {v:.4g}" for k, v in shown.items() if isinstance(v, float))
+        epoch = f"epoch {trainer.current_epoch + 1}/{self._epochs or '?'}"
+        step = trainer.global_step
+        self._progress.update(self._task, completed=step, description=epoch, losses=losses)
+        if not self._console.is_terminal and self._is_line_due(step):
+            task = self._progress.tasks[-1]
+            left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
+            self._console.print(f"{epoch}: {losses}, {task.elapsed or 0:.0f} s elapsed, {left}")
+
+    def _is_line_due(self, step: int) -> bool:
+        if not self._steps:
+            return step % 100 == 0
+        return step * LINES // self._steps > (step - 1) * LINES // self._steps
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+    def _stop(self) -> None:
+        if self._enabled:
+            self._progress.stop()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        exception: BaseException,
+    ) -> None:
+        self._stop()

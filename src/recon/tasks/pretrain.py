@@ -1,0 +1,181 @@
+"""Pretraining: a generative student, a contrastive student, and ReCon, which joins them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from lightning import LightningModule
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+
+from recon.data.batch import Batch
+from recon.data.datamodule import PointCloudDataModule
+from recon.models.checkpoint import FORMAT_KEY, describe
+from recon.models.recon import PretrainingNetwork, Reconstruction
+from recon.tasks.optim import OptimizerFactory, SchedulerFactory, parameter_groups
+from recon.tasks.self_contrast import SelfContrast
+from recon.teachers.base import Teacher
+
+Masking = Callable[[Float[Tensor, "b g 3"]], Bool[Tensor, "b g"]]
+
+
+class Ensemble(nn.Module):
+    """What the contrastive students learn from: a teacher and a loss for each modality.
+
+    Projected queries and a batch -> one named loss a modality, `self` for the contrast among
+    clouds. Raises ValueError where a query's width is not its teacher's.
+    """
+
+    def __init__(
+        self,
+        teachers: Mapping[str, Teacher],
+        distillation: nn.Module,
+        self_contrast: SelfContrast | None = None,
+    ) -> None:
+        super().__init__()
+        self.teachers: Any = nn.ModuleDict(teachers)
+        # A loss may learn (SigLIP's scale): each modality has its own.
+        self.losses = nn.ModuleDict({name: deepcopy(distillation) for name in teachers})
+        self.self_contrast = self_contrast
+
+    @property
+    def keys(self) -> set[str]:
+        """What this reads of a batch."""
+        keys = {key for teacher in self.teachers.values() for key in teacher.keys}
+        return keys | set(self.self_contrast.keys if self.self_contrast else ())
+
+    def forward(
+        self,
+        queries: Mapping[str, Float[Tensor, "b _"]],
+        batch: Batch,
+        project: Callable[[Tensor], Tensor],
+    ) -> dict[str, Float[Tensor, ""]]:
+        losses = {
+            name: self.losses[name](queries[name], teacher(batch))
+            for name, teacher in self.teachers.items()
+        }
+        if self.self_contrast is not None:
+            losses["self"] = self.self_contrast(queries["cls"], batch, project)
+        return losses
+
+
+class Pretraining(LightningModule, ABC):
+    """One step of pretraining: hide patches, ask the network, add the named losses.
+
+    `mask` draws (B, G), True where hidden, from the centres (B, G, 3); None hides nothing.
+    `weights` scales losses by name; the paper's total is the plain sum. Logs `train/<loss>` and
+    `train/total` each step.
+    """
+
+    keys: frozenset[str] = frozenset()
+    """What the task reads of a batch beside points, ids and seeds."""
+
+    def __init__(
+        self,
+        model: PretrainingNetwork,
+        *,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        mask: Masking | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.mask = model, mask
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.weights = dict(weights or {})
+
+    @abstractmethod
+    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Name each loss of a step."""
+
+    def forward(self, points: Float[Tensor, "b n 3"]) -> Reconstruction:
+        patches = self.model.grouper(points)
+        return self.model.rebuild(patches, self.mask(patches.centers) if self.mask else None)
+
+    def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
+        losses = self.losses(self(batch["points"]), batch)
+        if unknown := self.weights.keys() - losses:
+            raise ValueError(f"weights for {sorted(unknown)}, but the losses are {sorted(losses)}")
+        total = torch.stack([self.weights.get(name, 1.0) * x for name, x in losses.items()]).sum()
+        size = len(batch["points"])
+        self.log("train/total", total, prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=size)
+        return total
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(parameter_groups(self))
+        if self.scheduler is None:
+            return optimizer
+        return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "epoch"}]
+
+    def lr_scheduler_step(self, scheduler: Scheduler, metric: Any) -> None:
+        # At its end, with its own number, as released: epoch e runs at the rate of e - 1.
+        scheduler.step(epoch=self.current_epoch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[FORMAT_KEY] = describe(self.model)
+
+
+class GenerativeStudent(Pretraining):
+    """Learn to rebuild hidden patches."""
+
+    def __init__(
+        self, model: PretrainingNetwork, *, reconstruction: nn.Module, **recipe: Any
+    ) -> None:
+        super().__init__(model, **recipe)
+        self.reconstruction = reconstruction
+
+    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        return {"reconstruction": self.reconstruction(out.predicted, out.target)}
+
+
+class _Taught(Pretraining):
+    """A task with teachers. Raises ValueError where a projection does not fit its teacher."""
+
+    def __init__(self, model: PretrainingNetwork, *, ensemble: Ensemble, **recipe: Any) -> None:
+        super().__init__(model, **recipe)
+        self.ensemble, self.keys = ensemble, frozenset(ensemble.keys)
+        for name, teacher in ensemble.teachers.items():
+            width = model.projections.widths.get(name)
+            if width != teacher.dim:
+                raise ValueError(
+                    f"the {name} teacher gives {teacher.dim} features, "
+                    f"but the network projects its {name} query to {width}"
+                )
+
+    def on_fit_start(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, PointCloudDataModule):
+            for teacher in self.ensemble.teachers.values():
+                teacher.require(data.names())
+
+    def distill(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Compare each query with its teacher."""
+        return self.ensemble(out.queries, batch, lambda points: self(points).queries["cls"])
+
+
+class ContrastiveStudent(_Taught):
+    """Learn to imitate the teachers of other modalities."""
+
+    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        return self.distill(out, batch)
+
+
+class ReConStudent(_Taught):
+    """Both at once, by ensemble distillation: the generative student guides the contrastive [1].
+
+    [1] Qi et al., arXiv:2302.02318, equation 6.
+    """
+
+    def __init__(
+        self, model: PretrainingNetwork, *, reconstruction: nn.Module, **recipe: Any
+    ) -> None:
+        super().__init__(model, **recipe)
+        self.reconstruction = reconstruction
+
+    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        rebuilt = {"reconstruction": self.reconstruction(out.predicted, out.target)}
+        return rebuilt | self.distill(out, batch)
