@@ -1,3 +1,20 @@
-from recon.models.checkpoint import load
+"""ReCon: pretrained point-cloud encoders by contrast with reconstruction."""
 
-__all__ = ["load"]
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recon.models.checkpoint import load
+
+__version__ = version("recon3d")
+__all__ = ["__version__", "load"]
+
+_HOMES = {"load": "recon.models.checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch takes seconds, which the command line's help need not wait for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recon' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

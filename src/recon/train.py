@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +27,12 @@ def conf_dir() -> str:
 
 def train(cfg: DictConfig) -> "Trainer":
     """Build task, data and trainer from a composed configuration, and train."""
+    if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
+        raise FileNotFoundError(f"{cfg.ckpt_path}: no such checkpoint to resume from")
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from hydra.utils import instantiate
     from lightning import seed_everything
 
-    if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
-        raise FileNotFoundError(f"{cfg.ckpt_path}: no such checkpoint to resume from")
     _quiet()
     _keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
@@ -95,19 +97,27 @@ def _one_line(error: BaseException) -> str:
     return found[1].strip() if found else str(error)
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Train as the command line says; wrong input ends in one line."""
-    from hydra.core.hydra_config import HydraConfig
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with one line where its input was wrong."""
     from hydra.errors import InstantiationException
 
-    cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own
     try:
-        train(cfg)
+        yield
     except (ValueError, OSError, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.exit(f"error: {_one_line(error)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Train as the command line says; wrong input ends in one line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own
+    with one_line_errors():
+        train(cfg)
 
 
 if __name__ == "__main__":

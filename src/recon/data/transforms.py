@@ -1,7 +1,7 @@
 """Augmentations of whole batches, on their device; each draws from the generator it is given."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from recon.ops.sampling import farthest_point_sample
 AXES = "xyz"
 
 
+@runtime_checkable
 class Transform(Protocol):
     """Clouds (B, N, 3) in, clouds (B, M, 3) out."""
 

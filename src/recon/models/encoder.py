@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -61,10 +62,10 @@ def stack_vectors(vectors: nn.ParameterDict, batch: int) -> Float[Tensor, "b q d
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
     """Return stochastic depth rates rising linearly from 0 over the blocks."""
-    return torch.linspace(0, highest, depth).tolist()
+    return np.linspace(0, highest, depth).tolist()
 
 
-def select(values: Float[Tensor, "b g c"], chosen: Bool[Tensor, "b g"]) -> Float[Tensor, "b v c"]:
+def select(values: Float[Tensor, "b g c"], chosen: Bool[Tensor, "_ _"]) -> Float[Tensor, "b v c"]:
     """Keep the chosen patches of each cloud, in their order.
 
     Shapes: (B, G, C), chosen (B, G) -> (B, V, C). Raises ValueError where the shapes do not fit,

@@ -95,11 +95,15 @@ class Pretraining(LightningModule, ABC):
         patches = self.model.grouper(points)
         return self.model.rebuild(patches, self.mask(patches.centers) if self.mask else None)
 
+    def total(self, losses: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """Add the weighted losses; raise ValueError for a weight without its loss."""
+        if unknown := self.weights.keys() - losses.keys():
+            raise ValueError(f"weights for {sorted(unknown)}, but the losses are {sorted(losses)}")
+        return torch.stack([self.weights.get(name, 1.0) * x for name, x in losses.items()]).sum()
+
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         losses = self.losses(self(batch["points"]), batch)
-        if unknown := self.weights.keys() - losses:
-            raise ValueError(f"weights for {sorted(unknown)}, but the losses are {sorted(losses)}")
-        total = torch.stack([self.weights.get(name, 1.0) * x for name, x in losses.items()]).sum()
+        total = self.total(losses)
         size = len(batch["points"])
         self.log("train/total", total, prog_bar=True, batch_size=size)
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=size)

@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 
@@ -76,7 +78,7 @@ def fetch(name: str, weights: str | None, build: Callable[[], nn.Module]) -> Any
     """Build a network whose weights are downloaded or read; raise OSError with the cure."""
     try:
         return build()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
         reason = str(error).strip().split("\n")[0]
         cure = (
             "give the file of this very model"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from recon.teachers.base import Teacher
@@ -30,9 +30,9 @@ class Cache(NamedTuple):
 def write_cache(path: str | Path, cache: Cache) -> None:
     """Write a cache as one safetensors file, in one step: a killed run leaves nothing behind."""
     about = {"names": json.dumps(list(cache.names)), "teacher": cache.teacher}
-    tensors = {key: getattr(cache, key) for key in ("features", "mean", "deviation")}
+    tensors = {"features": cache.features, "mean": cache.mean, "deviation": cache.deviation}
     part = Path(f"{path}.part")
-    save_file({k: t.contiguous() for k, t in tensors.items()}, part, metadata=about)
+    part.write_bytes(save({key: t.contiguous() for key, t in tensors.items()}, metadata=about))
     part.replace(path)
 
 

@@ -1,0 +1,100 @@
+"""Compute once what frozen teachers say of a data set, for training with teacher=cached.
+
+python scripts/cache_teachers.py experiment=pretrain_shapenet data.root=<folder> cache.views=4
+python -m recon.train experiment=pretrain_shapenet data.root=<folder> teacher=cached
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from jaxtyping import Float, UInt8
+from lightning import seed_everything
+from omegaconf import DictConfig
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import view_seed
+from recon.teachers.base import Teacher
+from recon.teachers.cached import Cache, write_cache
+from recon.train import conf_dir, one_line_errors
+
+
+class Views(Dataset[UInt8[Tensor, "3 h w"]]):
+    """Each picture of a data set under each of its fixed augmentations, shape by shape."""
+
+    def __init__(self, data: PointCloudDataModule, views: int) -> None:
+        self.data, self.views = data, views
+
+    def __len__(self) -> int:
+        return len(self.data.dataset) * self.views
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        row, view = divmod(index, self.views)
+        dataset = self.data.dataset
+        return self.data.augment_image(dataset.image(row), view_seed(dataset.ids[row], view))
+
+
+def image_features(
+    teacher: Teacher, data: PointCloudDataModule, views: int, device: str
+) -> Iterator[Float[Tensor, "b d"]]:
+    """Encode all pictures, a batch at a time."""
+    loader = DataLoader(Views(data, views), batch_size=data.batch_size, num_workers=data.workers)
+    for images in track(loader, "pictures"):
+        yield teacher({"image": images.to(device)}).cpu()
+
+
+def text_features(
+    teacher: Teacher, texts: Sequence[str], batch_size: int
+) -> Iterator[Float[Tensor, "b d"]]:
+    """Encode all sentences, a batch at a time."""
+    for start in track(range(0, len(texts), batch_size), "sentences"):
+        yield teacher({"text": texts[start : start + batch_size]}).cpu()
+
+
+def cache_of(
+    names: Sequence[str], features: Float[Tensor, "n d"], views: int, about: str, *, half: bool
+) -> Cache:
+    """Arrange features by name, with their mean and overall deviation."""
+    mean = features.mean(0)
+    deviation = (features - mean).square().mean().sqrt()
+    rows = features.view(len(names), views, -1)
+    return Cache(names, rows.half() if half else rows, mean, deviation, about)
+
+
+def cache_teachers(cfg: DictConfig) -> None:
+    """Write one file for each modality that the configured teachers teach."""
+    seed_everything(cfg.seed, verbose=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    data: PointCloudDataModule = instantiate(cfg.data, keys=["text"], _convert_="all")
+    data.setup("fit")
+    folder, views = Path(cfg.cache.folder), cfg.cache.views
+    folder.mkdir(parents=True, exist_ok=True)
+    for modality, settings in cfg.teacher.items():
+        teacher: Teacher = instantiate(settings, _convert_="all").to(device)
+        if modality == "image":
+            names, parts = data.dataset.ids, image_features(teacher, data, views, device)
+        else:
+            names = list(data.names()["text"])
+            parts = text_features(teacher, names, data.batch_size)
+        features = torch.cat([*parts])
+        about = f"{settings.get('name', modality)} ({settings.get('weights', 'own weights')})"
+        count = views if modality == "image" else 1
+        path = folder / f"{modality}.safetensors"
+        write_cache(path, cache_of(names, features, count, about, half=cfg.cache.half))
+        print(f"{path}: {count} x {len(names)} features of width {features.shape[1]}")
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="cache_teachers")
+def main(cfg: DictConfig) -> None:
+    """Cache as the command line says; wrong input ends in one line."""
+    with one_line_errors():
+        cache_teachers(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from recon.data.furniture import Furniture, asset
+from recon.teachers.cached import read_cache
+
+
+def test_splits_are_what_the_data_card_says() -> None:
+    train, test, rest = (Furniture([name]) for name in ("train", "test", "unlabelled"))
+    assert (len(train), len(test), len(rest)) == (269, 141, 404)
+    assert len(Furniture()) == 673
+    assert len(train.classes) == 26
+    assert set(train.labels) == set(test.labels) == set(range(26))
+    assert set(rest.labels) == {-1}
+    assert not set(test.families) & (set(train.families) | set(rest.families))
+    assert not set(test.ids) & set(Furniture().ids)
+
+
+def test_clouds_are_centred_and_fill_the_unit_sphere() -> None:
+    data = Furniture(["test"])
+    for row in range(0, len(data), 20):
+        points = data.points(row)
+        assert points.shape == (2048, 3)
+        assert points.dtype == np.float32
+        assert np.linalg.norm(points, axis=1).max() == pytest.approx(1, abs=1e-3)
+        assert data.colors(row).shape == (2048, 3)
+        assert data.image(row).size == (112, 112)
+
+
+def test_teacher_features_cover_pretraining_and_class_names_but_no_test_shape() -> None:
+    data = Furniture()
+    images, texts = read_cache(asset("image.safetensors")), read_cache(asset("text.safetensors"))
+    assert set(images.names) == set(data.ids)
+    assert {data.texts(row)[0] for row in range(len(data))} <= set(texts.names)
+    assert set(data.classes) <= set(texts.names)
+    assert images.features.shape[1:] == (1, 1280)
+    assert texts.features.shape[1:] == (1, 384)
+
+
+def test_everything_embedded_fits_its_budget_and_is_attributed() -> None:
+    files = list(asset("furniture.npz").parent.iterdir())
+    assert sum(file.stat().st_size for file in files) <= 20_000_000
+    attributed = asset("ATTRIBUTION.txt").read_text()
+    assert all(f"{shape}\t" in attributed for shape in Furniture().ids)
+
+
+def test_unused_shapes_cannot_be_asked_for() -> None:
+    with pytest.raises(ValueError, match="no split .'unused'.: choose among train, test"):
+        Furniture(["unused"])

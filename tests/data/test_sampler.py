@@ -1,0 +1,32 @@
+from recon.data.sampler import DrawSampler
+
+
+def draws(**settings: int) -> list[tuple[int, int]]:
+    return [tuple(draw) for draw in DrawSampler(20, **settings)]
+
+
+def test_each_epoch_draws_every_sample_once_in_another_order_with_another_seed() -> None:
+    first, second = draws(epoch=0), draws(epoch=1)
+    assert sorted(row for row, _ in first) == sorted(row for row, _ in second) == list(range(20))
+    assert [row for row, _ in first] != [row for row, _ in second]
+    assert not {seed for _, seed in first} & {seed for _, seed in second}
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    assert draws(seed=3, epoch=2) == draws(seed=3, epoch=2) != draws(seed=4, epoch=2)
+    sampler = DrawSampler(20, seed=3)
+    list(sampler)
+    sampler.set_epoch(2)
+    assert [tuple(draw) for draw in sampler] == draws(seed=3, epoch=2)
+
+
+def test_skipping_resumes_the_epoch_and_leaves_the_next_whole() -> None:
+    sampler = DrawSampler(20, epoch=5, skip=8)
+    assert [tuple(draw) for draw in sampler] == draws(epoch=5)[8:]
+    sampler.set_epoch(6)
+    assert [tuple(draw) for draw in sampler] == draws(epoch=6)
+
+
+def test_ranks_share_an_order_and_a_samples_seed_is_the_same_on_any() -> None:
+    parts = [draws(rank=rank, ranks=2) for rank in (0, 1)]
+    assert [draw for pair in zip(*parts, strict=True) for draw in pair] == draws()

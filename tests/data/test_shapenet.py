@@ -1,0 +1,81 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recon.data.shapenet import ShapeNet, ShapeNetDataModule
+from recon.teachers.prompts import prompts
+
+
+def test_reads_what_lies_on_disk(shapenet_root: Path) -> None:
+    data = ShapeNet(shapenet_root, "train")
+    assert data.ids[:2] == ["02691156-model0", "04379243-model0"]
+    stored = np.load(shapenet_root / "shapenet_pc" / "04379243-model0.npy")
+    assert np.array_equal(data.points(1), stored.astype(np.float32))
+    assert data.texts(1) == prompts("table")
+    assert [data.category(i) for i in (0, 1)] == [0, 1]
+    with Image.open(shapenet_root / "shapenet_img" / "04379243-model0.png") as image:
+        assert np.array_equal(np.array(data.image(1)), np.array(image))
+
+
+def test_pretraining_takes_both_lists(shapenet_root: Path) -> None:
+    assert len(ShapeNetDataModule(shapenet_root).train_dataset()) == 8
+    assert len(ShapeNet(shapenet_root, "test")) == 2
+
+
+def test_the_table_may_be_stored_by_rows(shapenet_root: Path) -> None:
+    rows = [
+        {"catalogue": 2691156, "describe": "airplane"},
+        {"catalogue": 4379243, "describe": "table"},
+    ]
+    (shapenet_root / "shapenet55.json").write_text(json.dumps(rows))
+    assert ShapeNet(shapenet_root).texts(1)[0] == "table."
+
+
+def test_missing_data_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not found") as caught:
+        ShapeNet(tmp_path / "nowhere")
+    for part in ("nowhere/shapenet55.json", "shapenet_pc/", "github.com", "data.root="):
+        assert part in str(caught.value)
+
+
+def test_bad_files_are_named(shapenet_root: Path) -> None:
+    data, path = ShapeNet(shapenet_root), shapenet_root / "shapenet_pc" / "02691156-model3.npy"
+    row = data.ids.index("02691156-model3")
+    whole = path.read_bytes()
+    points = np.load(path)
+    points[5, 1] = np.nan
+    bad = {
+        "1 of 8192 points are NaN or infinite": points,
+        "expected numbers of shape": np.zeros(7),
+        "not a readable array": np.array([{"a": 1}], dtype=object),
+    }
+    for message, array in bad.items():
+        np.save(path, array, allow_pickle=True)
+        with pytest.raises(ValueError, match=f"{path.name}.*{message}"):
+            data.points(row)
+    for content in (b"", whole[:300]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path.name}: not a readable array"):
+            data.points(row)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=path.name):
+        data.points(row)
+    picture = shapenet_root / "shapenet_img" / "02691156-model3.png"
+    picture.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"{picture.name}: not a readable picture"):
+        data.image(row)
+
+
+def test_wrong_splits_and_tables_are_named(shapenet_root: Path) -> None:
+    with pytest.raises(ValueError, match="no split 'val': choose train, test or all"):
+        ShapeNet(shapenet_root, "val")
+    table = shapenet_root / "shapenet55.json"
+    table.write_text(json.dumps({"catalogue": {"0": 2691156}, "describe": {"0": "airplane"}}))
+    with pytest.raises(ValueError, match="has no category for .'04379243'"):
+        ShapeNet(shapenet_root)
+    table.write_text("{")
+    with pytest.raises(ValueError, match="not a table with the columns"):
+        ShapeNet(shapenet_root)

@@ -1,0 +1,51 @@
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from recon.layers.patch_embed import PatchEmbed
+
+
+def naive(embed: PatchEmbed, patches: torch.Tensor) -> torch.Tensor:
+    """The definition: convolutions, and the patch's maximum concatenated to every point."""
+    b, g, k, _ = patches.shape
+    x = patches.reshape(b * g, k, 3).transpose(1, 2)
+
+    def conv(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv1d(x, layer.weight.unsqueeze(-1), layer.bias)
+
+    x = conv(embed.point_out, embed.point_norm(conv(embed.point_in, x)).relu())
+    x = torch.cat([x.amax(2, keepdim=True).expand(-1, -1, k), x], 1)
+    x = conv(embed.joint_out, embed.joint_norm(conv(embed.joint_in, x)).relu())
+    return x.amax(2).view(b, g, -1)
+
+
+def test_equals_its_definition_in_training_with_its_statistics() -> None:
+    patches = torch.randn(2, 6, 9, 3)
+    embed, reference = PatchEmbed(24), PatchEmbed(24)
+    reference.load_state_dict(embed.state_dict())
+    assert_close(embed(patches), naive(reference, patches))
+    for ours, theirs in zip(embed.buffers(), reference.buffers(), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_batch_statistics_of_many_points_keep_their_digits() -> None:
+    embed = PatchEmbed(24)
+    patches = torch.randn(8, 64, 128, 3) + 3
+    exact = deepcopy(embed).double()(patches.double())
+    assert (embed(patches) - exact).abs().max() < 5e-6
+    mean = 0.1 * embed.point_in(patches.reshape(-1, 3)).double().mean(0)
+    assert_close(embed.point_norm.running_mean.double(), mean, rtol=2e-6, atol=0)
+
+
+def test_order_of_points_in_a_patch_is_irrelevant() -> None:
+    embed, patches = PatchEmbed(24).eval(), torch.randn(2, 6, 9, 3)
+    assert_close(embed(patches), embed(patches[:, :, torch.randperm(9)]))
+
+
+def test_weights_start_at_a_small_truncated_normal() -> None:
+    weight = PatchEmbed(384).joint_in.weight
+    assert abs(weight.std().item() - 0.02) < 1e-3
+    assert abs(weight.mean().item()) < 1e-3
+    assert PatchEmbed(384).joint_in.bias.abs().max() == 0

@@ -1,0 +1,165 @@
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import released_json, released_path
+from recon.layers.grouping import PatchGrouper
+from recon.models.checkpoint import FORMAT_KEY, describe, from_official, load
+from recon.models.decoder import Decoder
+from recon.models.encoder import Encoder
+from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
+from recon.models.two_tower import Tower, TwoTowers
+
+OFFICIAL = released_path("recon_pretrain_small.pth")
+SIZES = {"base": (384, 6), "small": (256, 4), "tiny": (192, 3)}
+
+
+def official_state() -> dict[str, torch.Tensor]:
+    return torch.load(OFFICIAL, weights_only=True)["base_model"]
+
+
+def test_sizes_are_read_from_the_weights() -> None:
+    model = load(OFFICIAL, num_heads=3, num_groups=64)
+    assert not model.training
+    assert (len(model.encoder.blocks), len(model.decoder.blocks)) == (4, 2)
+    assert model.grouper.group_size == 32
+    assert model.projections.widths == {"cls": 128, "image": 512, "text": 512}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_networks_have_the_released_names_and_shapes(name: str) -> None:
+    dim, heads = SIZES[name]
+    projections = Projections(dim, {"image": 768, "text": 512})
+    with torch.device("meta"):
+        model = ReCon(
+            PatchGrouper(64, 32), Encoder(dim, heads=heads), Decoder(dim, heads=heads), projections
+        )
+    expected = released_json("recon_base_keys.json")[f"pretrain_{name}"]
+    released = {k: torch.empty(v, device="meta") for k, v in expected["params"].items()}
+    assert {k: v.shape for k, v in model.named_parameters()} == {
+        k: v.shape for k, v in from_official(released).items()
+    }
+    assert sum(p.numel() for p in model.parameters()) == expected["n_params"]
+
+
+def test_prefixes_of_data_parallel_make_no_difference(tmp_path: Path) -> None:
+    state = {f"module.{name}": value for name, value in official_state().items()}
+    torch.save({"base_model": state, "metrics": {"acc": np.float64(0.5)}}, tmp_path / "x.pth")
+    model = load(tmp_path / "x.pth", num_heads=3, num_groups=64)
+    for name, value in load(OFFICIAL, num_heads=3, num_groups=64).state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_frozen_teachers_in_a_file_are_passed_over(tmp_path: Path) -> None:
+    state = official_state() | {"img_encoder.model.weight": torch.zeros(3)}
+    torch.save({"base_model": state}, tmp_path / "x.pth")
+    assert load(tmp_path / "x.pth", num_heads=3, num_groups=64).training is False
+
+
+def networks() -> dict[str, PretrainingNetwork]:
+    sizes = {"depth": 2, "heads": 2, "patch_widths": (8, 16, 24)}
+    grouper, widths = PatchGrouper(8, 6, skip_near_origin=True), {"image": 5, "text": 7}
+    decoder = {"depth": 1, "heads": 2, "group_size": 6}
+    return {
+        "recon": ReCon(
+            grouper, Encoder(16, **sizes), Decoder(16, **decoder), Projections(16, widths)
+        ),
+        "generative": ReCon(
+            grouper, Encoder(16, queries=(), **sizes), Decoder(16, **decoder), Projections(16, {})
+        ),
+        "contrastive": Contrastive(
+            grouper, Encoder(16, **sizes), Projections(16, widths | {"cls": 4})
+        ),
+        "two_towers": TwoTowers(
+            grouper,
+            Tower(16, **sizes),
+            Tower(16, queries=("image", "text"), **sizes),
+            Decoder(16, **decoder),
+            Projections(16, widths),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", networks())
+def test_every_composition_comes_back_from_its_own_checkpoint(name: str, tmp_path: Path) -> None:
+    model = networks()[name].eval()
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    state["ensemble.losses.image.log_scale"] = torch.zeros(())  # of the task, not the network
+    torch.save({"state_dict": state, FORMAT_KEY: describe(model)}, tmp_path / "last.ckpt")
+    loaded = load(tmp_path / "last.ckpt")
+    assert type(loaded) is type(model)
+    assert describe(loaded) == describe(model)
+    points, mask = torch.randn(2, 40, 3), torch.tensor([True, False] * 4).expand(2, -1)
+    ours, theirs = loaded(points, mask), model(points, mask)
+    assert torch.equal(ours.predicted, theirs.predicted)
+    assert ours.queries.keys() == theirs.queries.keys()
+    for key, value in ours.queries.items():
+        assert torch.equal(value, theirs.queries[key])
+
+
+def test_missing_left_over_and_misshapen_keys_are_all_listed(tmp_path: Path) -> None:
+    state = official_state()
+    del state["MAE_encoder.norm.bias"]
+    state |= {"surprise": torch.zeros(2), "mask_token": torch.zeros(1, 1, 95)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="x.pth: the weights do not fit") as caught:
+        load(tmp_path / "x.pth", num_heads=3, num_groups=64)
+    message = str(caught.value)
+    assert "missing: encoder.norm.bias" in message
+    assert "left over: surprise" in message
+    assert "decoder.mask_token (1, 1, 95) instead of (1, 1, 96)" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_groups": 64}, "do not tell num_heads"),
+        ({"num_heads": 3}, "do not tell num_groups"),
+        ({"num_heads": 3, "num_groups": 64, "group_size": 16}, "group_size=16 contradicts"),
+        ({"num_heads": 5, "num_groups": 64}, "width 96 is not a multiple"),
+        ({"num_heads": 3, "num_groups": 64, "task": "fly"}, "unknown task 'fly'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(OFFICIAL, **arguments)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone.pth: no such checkpoint"):
+        load(tmp_path / "gone.pth")
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(OFFICIAL.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=re.escape(str(broken))):
+        load(broken, num_heads=3, num_groups=64)
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    with pytest.raises(ValueError, match="holds no weights, only"):
+        load(tmp_path / "empty.pth", num_heads=3, num_groups=64)
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="not the weights of a pretrained ReCon"):
+        load(tmp_path / "other.pth", num_heads=3, num_groups=64, group_size=32)
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path(TRAP),))
+
+
+TRAP = ""
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sprung = tmp_path / "sprung"
+    monkeypatch.setitem(globals(), "TRAP", str(sprung))
+    torch.save({"base_model": official_state(), "metrics": Trap()}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="cannot|safely"):
+        load(tmp_path / "x.pth", num_heads=3, num_groups=64)
+    assert not sprung.exists()
+    with (tmp_path / "plain.pth").open("wb") as file:
+        pickle.dump(Trap(), file)
+    pickle.loads((tmp_path / "plain.pth").read_bytes())  # the trap does work
+    assert sprung.exists()

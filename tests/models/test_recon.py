@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from recon.layers.grouping import PatchGrouper
+from recon.models.decoder import Decoder
+from recon.models.encoder import Encoder
+from recon.models.recon import Contrastive, Projections, ReCon
+
+
+def recon() -> ReCon:
+    encoder = Encoder(24, depth=2, heads=3, patch_widths=(8, 16, 16))
+    decoder = Decoder(24, depth=1, heads=3, group_size=8)
+    return ReCon(PatchGrouper(10, 8), encoder, decoder, Projections(24, {"image": 5, "cls": 6}))
+
+
+MASK = torch.tensor([[True] * 6 + [False] * 4] * 2)
+
+
+def test_rebuilt_patches_line_up_with_the_true_ones() -> None:
+    model, points = recon(), torch.randn(2, 60, 3)
+    out = model(points, MASK)
+    assert out.predicted.shape == out.target.shape == (12, 8, 3)
+    assert torch.equal(out.target, model.grouper(points).points[MASK])
+
+
+def test_only_projected_queries_come_out() -> None:
+    out = recon()(torch.randn(2, 60, 3), MASK)
+    assert {name: query.shape for name, query in out.queries.items()} == {
+        "image": (2, 5),
+        "cls": (2, 6),
+    }
+
+
+def test_encoding_whole_clouds_hides_nothing() -> None:
+    assert recon().encode(torch.randn(2, 60, 3)).tokens.shape == (2, 10, 24)
+
+
+def test_a_generative_student_needs_a_mask_and_a_contrastive_one_does_not() -> None:
+    model, points = recon().eval(), torch.randn(2, 60, 3)
+    with pytest.raises(ValueError, match="needs a mask"):
+        model(points, None)
+    alone = Contrastive(model.grouper, model.encoder, model.projections)
+    out = alone(points, None)
+    assert out.predicted.shape == (0, 8, 3)
+    whole = model.projections(model.encode(points).queries)
+    assert torch.equal(out.queries["image"], whole["image"])
+
+
+def test_projections_start_as_released() -> None:
+    weight = Projections(384, {"image": 512})["image"].weight
+    assert weight.mean().item() == pytest.approx(0.02, abs=1e-4)
+    assert weight.std().item() == pytest.approx(0.01, abs=1e-4)

@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from conftest import released_arrays
+from recon.ops.neighbors import exact_distances, gather, knn
+
+
+def test_knn_finds_the_released_neighbours() -> None:
+    arrays = released_arrays("recon_pretrain_small.npz")
+    found = knn(arrays("center"), arrays("points"), 32).sort(-1).values
+    assert torch.equal(found, arrays("knn_idx_sorted").long())
+
+
+def test_knn_equals_its_definition() -> None:
+    queries, points = torch.randn(2, 5, 3), torch.randn(2, 40, 3)
+    distances = (queries.unsqueeze(2) - points.unsqueeze(1)).norm(dim=-1)
+    expected = distances.argsort(-1)[..., :7].sort(-1).values
+    assert torch.equal(knn(queries, points, 7).sort(-1).values, expected)
+
+
+def test_gather_picks_rows_by_any_shape_of_index() -> None:
+    values = torch.randn(2, 10, 3)
+    index = torch.randint(10, (2, 4, 5))
+    expected = torch.stack([values[b][index[b]] for b in range(2)])
+    assert torch.equal(gather(values, index), expected)
+
+
+def test_distances_of_near_points_keep_their_digits() -> None:
+    x = torch.tensor([[[100.0, 0, 0]]])
+    y = x + torch.tensor([1e-4, 0, 0])
+    assert_close(exact_distances(x, y), (y - x).norm(dim=-1, keepdim=True))
+
+
+@pytest.mark.parametrize("k", [0, 9])
+def test_knn_refuses_more_than_there_are(k: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot find {k} neighbours among 8 points"):
+        knn(torch.randn(1, 2, 3), torch.randn(1, 8, 3), k)

@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from conftest import released_arrays
+from recon.ops.sampling import farthest_point_sample
+
+CASES = (
+    "plain", "near_origin", "start_at_origin", "all_of_them", "grid_ties", "grid_ties_n343",
+    "duplicates",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("skip", [True, False])
+def test_picks_what_the_released_kernel_picks(case: str, skip: bool) -> None:
+    arrays = released_arrays("ops_fps.npz")
+    expected = arrays(f"{case}_idx_{'cuda' if skip else 'no_magcheck'}").long()
+    picked = farthest_point_sample(
+        arrays(f"{case}_points"), expected.shape[1], skip_near_origin=skip
+    )
+    assert torch.equal(picked, expected)
+
+
+def naive(points: torch.Tensor, count: int) -> list[int]:
+    picked = [0]
+    while len(picked) < count:
+        nearest = torch.stack([(points - points[i]).square().sum(-1) for i in picked]).amin(0)
+        picked.append(int(nearest.argmax()))
+    return picked
+
+
+def test_equals_its_definition() -> None:
+    points = torch.randn(3, 77, 3)
+    picked = farthest_point_sample(points, 20)
+    assert picked.tolist() == [naive(cloud, 20) for cloud in points]
+
+
+def test_a_cloud_does_not_depend_on_its_batch() -> None:
+    points = torch.randn(4, 100, 3)
+    picked = farthest_point_sample(points, 30)
+    assert torch.equal(picked[2:3], farthest_point_sample(points[2:3], 30))
+
+
+def test_the_first_picks_of_fps_ordered_points_are_the_first_points() -> None:
+    points = torch.randn(1, 200, 3)
+    ordered = points[:, farthest_point_sample(points, 200)[0]]
+    assert farthest_point_sample(ordered, 50).tolist() == [list(range(50))]
+
+
+@pytest.mark.parametrize("count", [0, 11])
+def test_refuses_more_than_there_are(count: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot pick {count} centres from 10 points"):
+        farthest_point_sample(torch.randn(1, 10, 3), count)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+
+from conftest import released_json
+from recon.models.checkpoint import from_official
+from recon.tasks.optim import parameter_groups
+
+
+def released_module(names: list[str]) -> nn.Module:
+    """A module whose parameters have our names of released ones, of their shapes."""
+    module = nn.Module()
+    shapes = released_json("recon_base_keys.json")["pretrain_base_smc"]["params"]
+    for name, tensor in from_official({n: torch.empty(shapes[n]) for n in names}).items():
+        *path, leaf = name.split(".")
+        owner = module
+        for part in path:
+            if not hasattr(owner, part):
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        owner.register_parameter(leaf, nn.Parameter(tensor))
+    return module
+
+
+def test_groups_are_the_released_ones() -> None:
+    groups = {g["kind"]: g for g in released_json("param_groups.json")["pretrain_base_smc"]}
+    names = groups["no_decay"]["names"] + groups["decay"]["names"]
+    module = released_module(names)
+    by_parameter = {parameter: name for name, parameter in module.named_parameters()}
+    plain, decayed = parameter_groups(module)
+    assert plain["weight_decay"] == 0
+    assert "weight_decay" not in decayed  # the optimizer's
+    for ours, kind in ((plain, "no_decay"), (decayed, "decay")):
+        expected = from_official({name: torch.empty(0) for name in groups[kind]["names"]})
+        assert {by_parameter[p] for p in ours["params"]} == expected.keys()
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    layer = nn.Linear(3, 3)
+    layer.weight.requires_grad_(False)
+    plain, decayed = parameter_groups(layer)
+    assert plain["params"] == [layer.bias]
+    assert decayed["params"] == []
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("pretrain_base", 5e-4), ("cls_full", 2e-5)])
+def test_rates_are_the_released_ones_epoch_by_epoch(kind: str, rate: float) -> None:
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": parameters[:1], "lr": 10 * rate}, {"params": parameters[1:]}]
+    optimizer = torch.optim.AdamW(groups, lr=rate)
+    scheduler = CosineLRScheduler(
+        optimizer, t_initial=300, lr_min=1e-6, warmup_t=10, warmup_lr_init=1e-6
+    )
+    for epoch, rates in enumerate(released_json("lr_schedule.json")[kind]["lr_used_in_epoch"]):
+        found = [group["lr"] for group in optimizer.param_groups]
+        assert found == pytest.approx(rates[:2], rel=1e-9)
+        scheduler.step(epoch=epoch)

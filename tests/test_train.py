@@ -1,0 +1,148 @@
+"""The command line, as its user meets it."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from recon.train import conf_dir, train
+
+TINY = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report"]
+
+
+def run(folder: Path, *options: str) -> dict[int, str]:
+    """Train for three epochs of five steps; return the total loss of each step."""
+    short = ["trainer.limit_train_batches=5", "trainer.max_epochs=3", f"output_dir={folder}"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        train(compose("train", [*TINY, *short, *options]))
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/total"]]
+    return {int(row["step"]): row["train/total"] for row in rows}
+
+
+EVERY_STEP = [
+    "callbacks.checkpoint.every_n_train_steps=1",
+    "callbacks.checkpoint.save_top_k=-1",
+    'callbacks.checkpoint.filename="{step}"',
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, str]]:
+    """An uninterrupted run with a checkpoint after each step."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder, *EVERY_STEP)
+
+
+def test_two_runs_with_one_seed_have_identical_losses(
+    whole: tuple[Path, dict[int, str]], tmp_path: Path
+) -> None:
+    assert run(tmp_path / "again") == whole[1]
+    assert run(tmp_path / "workers", "data.workers=2") == whole[1]
+    assert run(tmp_path / "other", "seed=1") != whole[1]
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 7, 10, 14])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one(
+    step: int, workers: int, whole: tuple[Path, dict[int, str]], tmp_path: Path
+) -> None:
+    checkpoint = whole[0] / "checkpoints" / f"{step}.ckpt"
+    resumed = run(tmp_path, *EVERY_STEP, f"ckpt_path={checkpoint}", f"data.workers={workers}")
+    assert resumed == {k: v for k, v in whole[1].items() if k >= step}
+
+
+def test_resuming_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+    keep = ["callbacks.checkpoint.save_top_k=-1", 'callbacks.checkpoint.filename="{epoch}"']
+    losses = run(tmp_path / "whole", *keep)
+    for epoch in (0, 1):
+        checkpoint = tmp_path / "whole" / "checkpoints" / f"{epoch}.ckpt"
+        resumed = run(tmp_path / f"resumed{epoch}", f"ckpt_path={checkpoint}", "data.workers=2")
+        assert resumed == {k: v for k, v in losses.items() if k >= 5 * (epoch + 1)}
+
+
+def test_checkpoints_are_read_without_executing_anything_and_hold_no_teacher(
+    whole: tuple[Path, dict[int, str]],
+) -> None:
+    checkpoint = torch.load(whole[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert not any("teacher" in key for key in checkpoint["state_dict"])
+    assert checkpoint["recon"]["num_groups"] == 8
+
+
+def command(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "recon.train", *options],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_runs_from_any_directory_and_leaves_everything_in_the_runs_folder(tmp_path: Path) -> None:
+    done = command(*TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run_folder,) = (tmp_path / "outputs" / "pretrain_furniture").iterdir()
+    found = {path.name for path in run_folder.iterdir()}
+    assert {"config.yaml", "metrics.csv", "checkpoints", ".hydra"} <= found
+    assert "_target_: recon.tasks.pretrain.ReConStudent" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_multiruns_have_a_folder_each(tmp_path: Path) -> None:
+    done = command("-m", *TINY, "mask.ratio=0.3,0.6", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs" / "pretrain_furniture").iterdir()
+    for job, ratio in (("0", "0.3"), ("1", "0.6")):
+        assert f"ratio: {ratio}" in (sweep / job / "config.yaml").read_text()
+        assert (sweep / job / "metrics.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["experiment=pretrain_shapenet", "data.root=nowhere"], "data.root=<folder>"),
+        ([*TINY, "ckpt_path=gone.ckpt"], "gone.ckpt: no such checkpoint to resume from"),
+        ([*TINY, "points=4"], "cannot pick 8 centres from 4 points"),
+        ([*TINY, "points=4000"], "cannot keep 4000 of 2048 points"),
+        ([*TINY, "mask.ratio=1.5"], "mask ratio must lie in [0, 1), got 1.5"),
+        ([*TINY, "widths.image=99"], "caches 1280 features of"),
+        ([*TINY, "+weights.txet=2.0"], "weights for ['txet'], but the losses are"),
+        (["experiment=pretrian_furniture"], "Could not find 'experiment/pretrian_furniture'"),
+        ([*TINY, "mask.ration=0.5"], "Could not override 'mask.ration'"),
+    ],
+)
+def test_wrong_input_ends_in_one_clear_line(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    untrained = ["teacher=untrained"] if "pretrain_shapenet" in options[0] else []
+    done = command(*options, *untrained, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cache_made_for_other_data_is_refused_before_training(
+    shapenet_root: Path, tmp_path: Path
+) -> None:
+    options = ["experiment=pretrain_shapenet", "teacher=furniture", "debug=tiny"]
+    done = command(*options, f"data.root={shapenet_root}", cwd=tmp_path)
+    assert "made for other data: it lacks 8 of 8 entries" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_file_is_named_from_any_worker(
+    workers: int, shapenet_root: Path, tmp_path: Path
+) -> None:
+    for path in (shapenet_root / "shapenet_pc").glob("*.npy"):
+        path.write_bytes(b"broken")
+    options = ["experiment=pretrain_shapenet", "teacher=untrained", "debug=tiny"]
+    done = command(*options, f"data.root={shapenet_root}", f"data.workers={workers}", cwd=tmp_path)
+    assert ".npy: not a readable array" in done.stderr
+    assert "Traceback" not in done.stderr
