@@ -34,7 +34,7 @@ def train(cfg: DictConfig) -> "Trainer":
     from lightning import seed_everything
 
     _quiet()
-    _keep_large_blocks()
+    keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
     OmegaConf.resolve(cfg)
     _save(cfg)
@@ -73,7 +73,7 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _keep_large_blocks() -> None:
+def keep_large_blocks() -> None:
     """Let glibc reuse large freed blocks: each step allocates the same ones.
 
     Returning them to the system and faulting them in again costs 5-20 % of a step on a CPU.

@@ -31,19 +31,18 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: Float[Tensor, "b g k 3"]) -> Float[Tensor, "b g d"]:
         b, g, k, _ = patches.shape
-        x = self.point_in(patches.reshape(b * g, k, 3))
-        x = self.point_out(F.relu(_normalise(self.point_norm, x)))
-        patch = x.amax(1)
+        # Channels before points: there float32 convolutions are 1.0-1.4 times as fast as linear
+        # layers over one long matrix, and batch statistics keep two more digits.
+        x = _pointwise(patches.reshape(b * g, k, 3).transpose(1, 2), self.point_in)
+        x = _pointwise(F.relu(self.point_norm(x), inplace=True), self.point_out)
         # The patch's half of the joint layer is the same for its K points: multiply it once.
         of_patch, of_point = self.joint_in.weight.chunk(2, dim=1)
-        shared = F.linear(patch, of_patch, self.joint_in.bias).unsqueeze(1)
-        x = F.relu(_normalise(self.joint_norm, F.linear(x, of_point) + shared))
-        return self.joint_out(x).amax(1).view(b, g, -1)
+        shared = F.linear(x.max(2).values, of_patch, self.joint_in.bias).unsqueeze(2)
+        x = F.conv1d(x, of_point.unsqueeze(2)) + shared
+        x = _pointwise(F.relu(self.joint_norm(x), inplace=True), self.joint_out)
+        return x.max(2).values.view(b, g, -1)
 
 
-def _normalise(norm: nn.BatchNorm1d, points: Float[Tensor, "p k c"]) -> Float[Tensor, "p k c"]:
-    if not norm.training:
-        return norm(points.flatten(0, 1)).view_as(points)
-    # Statistics over a view with channels before points: over one long matrix, torch's CPU kernel
-    # adds up the rows one by one and loses two digits (outputs off by 4e-5 at 65,536 points).
-    return norm(points.transpose(1, 2)).transpose(1, 2)
+def _pointwise(x: Float[Tensor, "p c k"], layer: nn.Linear) -> Float[Tensor, "p d k"]:
+    """Apply a linear layer to each point."""
+    return F.conv1d(x, layer.weight.unsqueeze(2), layer.bias)
