@@ -69,6 +69,8 @@ def _quiet() -> None:
         ".*logs directory.*exists and is not empty.*",
         ".*LeafSpec.*",
         ".*dataloader is not resumable.*",  # it is: see PointCloudDataModule
+        ".*The dirpath has changed from.*",
+        ".*when using `ckpt_path`.*callbacks.*",
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from recon.tasks.probe import Interval, Results
+from recon.tasks.probe import Results
 
 RADIUS = 1.25
 """Half the width of what a viewer shows, in units of the unit sphere."""
@@ -48,10 +49,11 @@ class Page(NamedTuple):
 
     results: Results
     titles: dict[str, str]
+    notes: str
     history: dict[str, list[tuple[int, float]]]
     rebuilt: list[Rebuilt]
     neighbours: list[list[Neighbour]]
-    classes: list[str]
+    classes: Sequence[str]
     truth: Int[np.ndarray, " n"]
     config: str
     seconds: float
@@ -79,7 +81,6 @@ def write_page(path: Path, page: Page) -> None:
         rows=[[(n, encode_image(n.image)) for n in row] for row in page.neighbours],
         confusion=confusion_matrix(page.truth, predicted).tolist(),
         environment=_environment(),
-        percent=_percent,
         radius=RADIUS,
     )
     path.write_text(text, encoding="utf-8")
@@ -135,10 +136,6 @@ def _views(shape: Rebuilt) -> list[tuple[str, Cloud]]:
             encode_cloud(both, np.concatenate([seen, flat(shape.rebuilt, REBUILT_COLOR)])),
         ),
     ]
-
-
-def _percent(value: Interval) -> str:
-    return f"{100 * value.mean:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
 def _environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What a run learned: a table, results.json, and one self-contained page of pictures."""
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -21,7 +23,6 @@ from recon.models.recon import PretrainingNetwork
 from recon.tasks.pretrain import Pretraining
 from recon.tasks.probe import (
     Features,
-    Interval,
     Results,
     extract,
     measure,
@@ -35,10 +36,15 @@ SHOWN = 6
 NEIGHBOURS = 6
 TITLES = {
     "pretrained": "pretrained",
-    "untrained": "the same network, untrained",
-    "calibrated": "untrained, but its batch statistics measured",
-    "descriptor": "geometric descriptor (D2 histogram and box)",
+    "untrained": "untrained",
+    "calibrated": "untrained, calibrated",
+    "descriptor": "shape descriptor",
 }
+NOTES = (
+    "In brackets 95 % bootstrap intervals over the test shapes: they are few, so it is wide. "
+    "Untrained: the same network before its first step; calibrated: its batch statistics measured "
+    "on the train shapes, nothing learned. Descriptor: D2 histogram and box."
+)
 
 
 class Report(Callback):
@@ -90,6 +96,7 @@ class Report(Callback):
             page = Page(
                 results=results,
                 titles=TITLES,
+                notes=NOTES,
                 history=self.history,
                 rebuilt=_rebuild(task, shapes[1], clouds[1]),
                 neighbours=_neighbours(features["pretrained"], shapes),
@@ -115,10 +122,10 @@ def _task(module: LightningModule) -> Pretraining:
     return module
 
 
-def _class_features(task: Pretraining, classes: list[str]) -> Float[Tensor, "c d"] | None:
+def _class_features(task: Pretraining, classes: Sequence[str]) -> Float[Tensor, "c d"] | None:
     """Ask the task's text teacher about the class names."""
     teachers = getattr(getattr(task, "ensemble", None), "teachers", {})
-    return teachers["text"]({"text": classes}).cpu() if "text" in teachers else None
+    return teachers["text"]({"text": list(classes)}).cpu() if "text" in teachers else None
 
 
 def _spread(shapes: Furniture) -> list[int]:
@@ -186,31 +193,28 @@ def _json(results: Results, seconds: float) -> str:
     )
 
 
-def _percent(value: Interval) -> tuple[str, str]:
-    return f"{100 * value.mean:.1f}", f"{100 * value.low:.1f} to {100 * value.high:.1f}"
-
-
 def _show(console: Console, results: Results, folder: Path, seconds: float) -> None:
     """Print the table, and what to do next."""
     count = len(results.rows["pretrained"].predicted)
     table = Table(
-        title=f"Accuracy on {count} test shapes of 26 classes, one seed, one view, in %",
-        caption="95 % bootstrap intervals over the test shapes, wide because they are few",
+        title=f"Accuracy in % on {count} test shapes of 26 classes, one seed, one view",
+        caption=NOTES,
+        caption_justify="left",
+        box=SIMPLE,
+        padding=0,
     )
-    for heading in ("features", "accuracy", "95 % interval", "chosen on the train split"):
-        table.add_column(heading, justify="left" if heading == "features" else "right")
+    table.add_column("features")
+    for heading in ("linear SVM", "paired gain over it", "zero-shot"):
+        table.add_column(heading, justify="right")
     for name, row in results.rows.items():
-        style = "bold" if name == "pretrained" else ""
+        gain, zero = results.gains.get(name), results.zero_shot.get(name)
         table.add_row(
-            f"linear SVM, {TITLES[name]}", *_percent(row.accuracy), row.chosen, style=style
+            TITLES[name],
+            row.accuracy.percent(),
+            gain and gain.percent("+"),
+            zero and zero.percent(),
+            style="bold" if name == "pretrained" else "",
         )
-    for name in ("untrained", "calibrated"):
-        gain = results.gains[name]
-        signed = f"{100 * gain.mean:+.1f}"
-        table.add_row(f"  gain over {TITLES[name]}, paired", signed, _percent(gain)[1], "")
-    table.add_section()
-    for name, accuracy in results.zero_shot.items():
-        table.add_row(f"zero-shot by class names, {TITLES[name]}", *_percent(accuracy), "")
     console.print(table)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     console.print(

@@ -53,11 +53,12 @@ class PointCloudDataModule(LightningDataModule, ABC):
         self.dataset = self.train_dataset()
 
     def names(self) -> dict[str, Collection[str]]:
-        """Return all ids and, where they are asked for, all texts of the training data."""
+        """Return all ids and, where texts are asked for, all of them and the class names."""
         texts: dict[str, None] = {}
         if "text" in self.keys:
             for index in range(len(self.dataset)):
                 texts.update(dict.fromkeys(self.dataset.texts(index)))
+            texts.update(dict.fromkeys(self.dataset.classes))
         return {"id": self.dataset.ids, "text": texts}
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -21,6 +21,8 @@ class PointCloudDataset(ABC):
 
     ids: Sequence[str]
     """Unique names, in the order of the data set."""
+    classes: Sequence[str] = ()
+    """Names of the classes, where shapes have labels; zero-shot asks a text teacher for them."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -49,7 +49,7 @@ class Furniture(PointCloudDataset):
         self._rows = np.flatnonzero(np.isin(archive["split"], [SPLITS.index(s) for s in splits]))
         self._archive = archive
         self.ids = archive["model_id"][self._rows].tolist()
-        self.classes: list[str] = archive["class_names"].tolist()
+        self.classes = archive["class_names"].tolist()
         self.names: list[str] = archive["names"][self._rows].tolist()
         self.captions: list[str] = archive["captions"][self._rows].tolist()
         self.labels = archive["label"][self._rows].astype(int)

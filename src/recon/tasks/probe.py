@@ -34,6 +34,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def percent(self, sign: str = "") -> str:
+        """Write fractions as percents, e.g. `68.1 [60.3, 75.9]`."""
+        return f"{100 * self.mean:{sign}.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
 
 class Row(NamedTuple):
     """One kind of features, and how well a linear SVM tells the classes by them."""

@@ -1,0 +1,64 @@
+"""What README and docs tell to type works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import lightning
+import pytest
+from hydra import compose, initialize_config_dir
+
+from recon.models.checkpoint import load
+from recon.train import conf_dir
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+COMMANDS = sorted(set(re.findall(r"python (?:-m recon\.train|scripts/\S+) [^\n`]+", TEXT)))
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_composes(command: str) -> None:
+    _, *words = shlex.split(command.replace("<", "").replace(">", ""))
+    script = words[0] if words[0] != "-m" else words[1]
+    name = "train" if script == "recon.train" else Path(script).stem
+    options = [word for word in words if "=" in word]
+    multirun = {word.split("=")[0]: word.split(",")[0] for word in options if "," in word}
+    options = [multirun.get(word.split("=")[0], word) for word in options]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        assert compose(name, options).task["_target_"].startswith("recon.tasks.")
+
+
+def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(SNIPPETS) == 2
+    features, training = SNIPPETS
+    quick = {"fast_dev_run": 1, "accelerator": "cpu", "logger": False}
+    trainers = []
+
+    class Quick(lightning.Trainer):
+        def __init__(self, **_: object) -> None:
+            super().__init__(**quick)
+            trainers.append(self)
+
+    monkeypatch.setattr(lightning, "Trainer", Quick)
+    namespace: dict[str, object] = {}
+    exec(training.replace("transform=", "batch_size=2, transform="), namespace)
+    trainers[0].save_checkpoint(tmp_path / "last.ckpt")
+    loaded = load(tmp_path / "last.ckpt")
+    assert loaded.grouper.groups == 64
+    path = re.search(r'load\("(.*?)"\)', features)[1]
+    exec(features.replace(path, str(tmp_path / "last.ckpt")), namespace)
+    assert namespace["encoding"].pooled().shape == (1, 192)  # a generative student: no queries
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_targets_of_the_makefile_are_the_promised_ones() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"help", "install", "demo", "test", "lint", "types", "bench", "clean"} <= targets
