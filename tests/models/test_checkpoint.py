@@ -8,9 +8,10 @@ import torch
 
 from conftest import released_json, released_path
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import FORMAT_KEY, describe, from_official, load
+from recon.models.checkpoint import FORMAT_KEY, describe, load
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
+from recon.models.official import from_official, to_official
 from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
 from recon.models.two_tower import Tower, TwoTowers
 
@@ -109,14 +110,40 @@ def test_missing_left_over_and_misshapen_keys_are_all_listed(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="x.pth: the weights do not fit") as caught:
         load(tmp_path / "x.pth", num_heads=3, num_groups=64)
     message = str(caught.value)
-    assert "missing: encoder.norm.bias" in message
+    assert "missing: MAE_encoder.norm.bias (encoder.norm.bias)" in message
     assert "left over: surprise" in message
-    assert "decoder.mask_token (1, 1, 95) instead of (1, 1, 96)" in message
+    assert "mask_token (decoder.mask_token) (1, 1, 95) instead of (1, 1, 96)" in message
+
+
+@pytest.mark.parametrize("name", ["recon_pretrain_small.pth", "twotower_pretrain_small.pth"])
+def test_released_names_come_back(name: str) -> None:
+    state = torch.load(released_path(name), weights_only=True)
+    state = state.get("base_model", state)
+    ours = from_official(state)
+    assert [to_official(key) for key in ours] == list(state)
+    assert not {key for key in ours if "_encoder" in key or "MAE" in key}
+
+
+def test_each_missing_key_of_a_released_file_is_named(tmp_path: Path) -> None:
+    state = official_state()
+    for key in state:
+        torch.save({k: v for k, v in state.items() if k != key}, tmp_path / "x.pth")
+        with pytest.raises(ValueError, match=rf"missing: (.*, )?{re.escape(key)}\b"):
+            load(tmp_path / "x.pth", num_heads=3, num_groups=64)
+
+
+@pytest.mark.parametrize("gone", ["img_proj", "img_(token|pos|proj)", r"\w*(img|text|cls)_"])
+def test_released_files_without_a_modality_are_refused(gone: str, tmp_path: Path) -> None:
+    state = {k: v for k, v in official_state().items() if not re.search(rf"(^|\.){gone}", k)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="missing: .*img_"):
+        load(tmp_path / "x.pth", num_heads=3, num_groups=64)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"num_heads": 0, "num_groups": 64}, "width 96 is not a multiple of the number of heads 0"),
         ({"num_groups": 64}, "do not tell num_heads"),
         ({"num_heads": 3}, "do not tell num_groups"),
         ({"num_heads": 3, "num_groups": 64, "group_size": 16}, "group_size=16 contradicts"),
@@ -135,6 +162,16 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.pth"
     broken.write_bytes(OFFICIAL.read_bytes()[:5000])
     with pytest.raises(ValueError, match=re.escape(str(broken))):
+        load(broken, num_heads=3, num_groups=64)
+    broken.write_text("hello world, this is no checkpoint")
+    with pytest.raises(ValueError, match=r"broken.pth: not a checkpoint that can be read"):
+        load(broken, num_heads=3, num_groups=64)
+    for content in ([1, 2], torch.zeros(3)):
+        torch.save(content, broken)
+        with pytest.raises(ValueError, match=r"broken.pth: holds a (list|Tensor), not"):
+            load(broken, num_heads=3, num_groups=64)
+    torch.save(official_state() | {"epoch": 3}, broken)
+    with pytest.raises(ValueError, match=r"broken.pth: beside weights it holds epoch"):
         load(broken, num_heads=3, num_groups=64)
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match="holds no weights, only"):

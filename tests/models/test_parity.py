@@ -9,7 +9,8 @@ from conftest import assert_near, released_arrays, released_json, released_path
 from recon.losses.contrastive import CategoryContrast
 from recon.losses.distillation import SmoothL1
 from recon.losses.reconstruction import ChamferL1, ChamferL2
-from recon.models.checkpoint import from_official, load, rename
+from recon.models.checkpoint import load
+from recon.models.official import from_official, to_ours
 from recon.models.recon import ReCon, Reconstruction
 from recon.tasks.optim import parameter_groups
 
@@ -65,9 +66,9 @@ def test_each_loss_reaches_the_parameters_it_reaches_as_released(model: ReCon, t
     released_losses(model(ARRAYS("points"), ARRAYS("mask")))[term].backward()
     norms = released_json("recon_pretrain_small_gradnorms.json")[term]
     parameters = dict(model.named_parameters())
-    assert {rename(name) for name in norms} == parameters.keys()
+    assert {to_ours(name) for name in norms} == parameters.keys()
     for name, norm in norms.items():
-        gradient = parameters[rename(name)].grad
+        gradient = parameters[to_ours(name)].grad
         if not norm:  # stopped, or not in the graph
             assert gradient is None or gradient.abs().max() == 0, name
         else:
@@ -94,7 +95,7 @@ def test_four_training_steps(model: ReCon) -> None:
         optimizer.step()
     after = dict(model.named_parameters())
     for name in ("mask_token", "MAE_encoder.norm.weight", "img_proj.bias"):
-        assert_near(after[rename(name)].detach(), arrays(f"param_after/{name}"), 1e-3)
+        assert_near(after[to_ours(name)].detach(), arrays(f"param_after/{name}"), 1e-3)
 
 
 def test_two_towers() -> None:

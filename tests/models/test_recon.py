@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from recon.layers.grouping import PatchGrouper
+from recon.layers.grouping import PatchGrouper, check_clouds
 from recon.models.decoder import Decoder
-from recon.models.encoder import Encoder
+from recon.models.encoder import Encoder, check_mask
 from recon.models.recon import Contrastive, Projections, ReCon
 
 
@@ -50,3 +50,23 @@ def test_projections_start_as_released() -> None:
     weight = Projections(384, {"image": 512})["image"].weight
     assert weight.mean().item() == pytest.approx(0.02, abs=1e-4)
     assert weight.std().item() == pytest.approx(0.01, abs=1e-4)
+
+
+def test_clouds_of_other_types_are_taken_in_the_weights_precision() -> None:
+    model, points = recon().eval(), torch.randn(2, 60, 3)
+    wide = model.encode(points.double())
+    assert torch.equal(wide.tokens, model.encode(points).tokens)
+    with pytest.raises(ValueError, match=r"shape \(B, N, 3\), got \(2, 60, 6\)"):
+        check_clouds(torch.randn(2, 60, 6))
+
+
+@pytest.mark.parametrize("kind", [torch.long, torch.uint8, torch.float])
+def test_a_mask_of_numbers_is_refused(kind: torch.dtype) -> None:
+    with pytest.raises(ValueError, match="must be of bool, True where hidden"):
+        check_mask(MASK.to(kind))
+
+
+def test_a_projection_without_its_query_is_refused() -> None:
+    encoder = Encoder(24, depth=2, heads=3, queries=["text"], patch_widths=(8, 16, 16))
+    with pytest.raises(ValueError, match=r"projections of \['image'\], .*queries \['text'\]"):
+        Contrastive(PatchGrouper(10, 8), encoder, Projections(24, {"image": 5, "text": 5}))

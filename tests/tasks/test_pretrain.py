@@ -135,7 +135,7 @@ def test_each_student_trains_alone_in_a_few_lines(name: str, tmp_path: Any) -> N
 
     def loss() -> float:
         torch.manual_seed(0)
-        return float(task.total(task.losses(task(BATCH["points"]), BATCH)))
+        return task.total(task.losses(task(BATCH["points"]), BATCH)).item()
 
     before = loss()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def _check_heads(dim: int, heads: int) -> int:
-    if dim % heads:
+    if heads < 1 or dim % heads:
         raise ValueError(f"width {dim} is not a multiple of the number of heads {heads}")
     return heads
 

@@ -18,11 +18,24 @@ class Patches(NamedTuple):
     centers: Float[Tensor, "b g 3"]
 
 
+def check_clouds(points: Tensor) -> None:
+    """Raise ValueError for another shape than (B, N, 3) and for points that are not finite."""
+    if points.ndim != 3 or points.shape[2] != 3:
+        raise ValueError(f"clouds must be of shape (B, N, 3), got {tuple(points.shape)}")
+    if not torch.compiler.is_compiling() and not (finite := points.isfinite().all(2)).all():
+        cloud, point = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"cloud {cloud} holds a NaN or infinite coordinate at point {point}: "
+            "remove such points first"
+        )
+
+
 class PatchGrouper(nn.Module):
     """Cut a cloud into overlapping patches: farthest point centres, nearest neighbours [1].
 
     Shapes: points (B, N, 3) -> patches (B, G, K, 3), centers (B, G, 3).
-    Raises ValueError for non-finite points and for fewer points than `groups` or `group_size`.
+    Raises ValueError for another shape, for non-finite points, and for fewer points than `groups`
+    or `group_size`.
 
     [1] Pang et al., arXiv:2203.06604, section 3.1.
     """
@@ -33,12 +46,7 @@ class PatchGrouper(nn.Module):
         self.skip_near_origin = skip_near_origin
 
     def forward(self, points: Float[Tensor, "b n 3"]) -> Patches:
-        if not torch.compiler.is_compiling() and not (finite := points.isfinite().all(2)).all():
-            cloud, point = (~finite).nonzero()[0].tolist()
-            raise ValueError(
-                f"cloud {cloud} holds a NaN or infinite coordinate at point {point}: "
-                "remove such points first"
-            )
+        check_clouds(points)
         picked = farthest_point_sample(points, self.groups, skip_near_origin=self.skip_near_origin)
         centers = gather(points, picked)
         members = gather(points, knn(centers, points, self.group_size))

@@ -1,10 +1,9 @@
 """Weights in: official .pth files and this library's checkpoints, every key accounted for."""
 
-import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,73 +12,21 @@ from torch import Tensor, nn
 from recon.layers.grouping import PatchGrouper
 from recon.models.decoder import Decoder
 from recon.models.encoder import MODALITIES, Encoder
+from recon.models.official import from_official, is_official, to_official
 from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
 from recon.models.two_tower import Tower, TwoTowers
 
 FORMAT_KEY = "recon"
 """Where a checkpoint of this library keeps what its weights do not tell."""
 
-# Official name -> ours, applied in order; a teacher's weights are frozen copies, not the student's.
-_TEACHERS = re.compile(r"^(img|text)_encoder\.")
-_RENAMES = [
-    (re.compile(pattern), ours)
-    for pattern, ours in (
-        (r"^module\.", ""),
-        (r"^MAE_encoder\.(\w+)_token$", r"encoder.queries.tokens.\1"),
-        (r"^MAE_encoder\.(cls|img|text)_pos$", r"encoder.queries.positions.\1"),
-        (r"^Dis_encoder\.(\w+)_token$", r"contrastive.query_tokens.\1"),
-        (r"^Dis_encoder\.(img|text)_pos$", r"contrastive.query_positions.\1"),
-        (
-            r"^MAE_encoder\.blocks\.blocks\.(\d+)\.(\w+)_contrast\.",
-            r"encoder.queries.blocks.\1.\2.",
-        ),
-        (r"^MAE_encoder\.", "encoder."),
-        (r"^Dis_encoder\.", "contrastive."),
-        (r"^MAE_decoder\.", "decoder."),
-        (r"^mask_token$", "decoder.mask_token"),
-        (r"^decoder_pos_embed\.", "decoder.position."),
-        (r"^increase_dim\.0\.", "decoder.project."),
-        (r"^(cls|img|text)_proj\.", r"projections.\1."),
-        (r"\.blocks\.blocks\.", ".blocks."),
-        (r"\.pos_embed\.", ".position."),
-        (r"\.encoder\.first_conv\.0\.", ".embed.point_in."),
-        (r"\.encoder\.first_conv\.1\.", ".embed.point_norm."),
-        (r"\.encoder\.first_conv\.3\.", ".embed.point_out."),
-        (r"\.encoder\.second_conv\.0\.", ".embed.joint_in."),
-        (r"\.encoder\.second_conv\.1\.", ".embed.joint_norm."),
-        (r"\.encoder\.second_conv\.3\.", ".embed.joint_out."),
-        (r"\.img(\.|$)", r".image\1"),
-    )
-]
-_CONVOLUTION = re.compile(r"\.embed\.(point|joint)_(in|out)\.weight$|decoder\.project\.weight$")
-
-
-def rename(official: str) -> str:
-    """Return this library's name of a parameter of the released implementation."""
-    for pattern, ours in _RENAMES:
-        official = pattern.sub(ours, official)
-    return official
-
-
-def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert released weights: our names, 1x1 convolutions as linear layers, no teachers.
-
-    Names that the released implementation does not have pass through unchanged.
-    """
-    named = {rename(name): tensor for name, tensor in state.items() if not _TEACHERS.match(name)}
-    if any(name.startswith("contrastive.") for name in named):  # two towers
-        named = {re.sub(r"^encoder\.", "generative.", name): t for name, t in named.items()}
-    return {
-        name: tensor.squeeze(-1) if tensor.ndim == 3 and _CONVOLUTION.search(name) else tensor
-        for name, tensor in named.items()
-    }
-
 
 def describe(model: PretrainingNetwork) -> dict[str, Any]:
     """Return what a model's weights do not tell and `load` needs: heads, groups, patch size."""
     grouper, trunk = model.grouper, _trunk(dict(model.named_parameters()))
-    return {
-        "num_heads": model.get_submodule(f"{trunk}.blocks.0.attn").heads,
+    encoder = model.get_submodule(trunk)
+    stop = {"stop_gradient": encoder.stop_gradient} if isinstance(encoder, Encoder) else {}
+    return stop | {
+        "num_heads": encoder.get_submodule("blocks.0.attn").heads,
         "num_groups": grouper.groups,
         "group_size": grouper.group_size,
         "skip_near_origin": grouper.skip_near_origin,
@@ -90,8 +37,12 @@ def _trunk(names: Iterable[str]) -> str:
     return "generative" if any(name.startswith("generative.") for name in names) else "encoder"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain values; nothing in it is executed."""
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a file of tensors and plain values; nothing in it is executed.
+
+    Raises FileNotFoundError for a missing file and ValueError that names one that holds
+    something else.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     # Official files keep numpy scalars beside the weights; nothing else is let in.
@@ -104,22 +55,64 @@ def _read(path: Path) -> dict[str, Any]:
     ]
     try:
         with torch.serialization.safe_globals(numpy_types):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file of anything else fails in any way
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: not a checkpoint that can be read safely ({reason})") from error
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not named weights")
+    return dict(checkpoint)
 
 
-def _weights(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the weights in a file, under the names of this library."""
+class _Weights(NamedTuple):
+    """The weights in a file, under the names of this library."""
+
+    path: Path
+    state: dict[str, Tensor]
+    official: bool
+
+    def listed(self, name: str) -> str:
+        """Name a weight as the file does, and in brackets as this library does."""
+        theirs = to_official(name) if self.official else name
+        return name if theirs == name else f"{theirs} ({name})"
+
+    def width(self, layer: str) -> int:
+        """Return how many outputs a layer has; raise ValueError where the file lacks it."""
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            if name in self.state:
+                return len(self.state[name])
+        raise ValueError(
+            f"{self.path}: not the weights of a pretrained ReCon; "
+            f"missing: {self.listed(f'{layer}.weight')}"
+        )
+
+    def has(self, beginning: str) -> bool:
+        """Tell whether any name begins so."""
+        return any(name.startswith(beginning) for name in self.state)
+
+    def modalities(self, *beginnings: str, released: Sequence[str] = ()) -> list[str]:
+        """Return the modalities that names speak of, and those that every released file has."""
+        always = released if self.official else ()
+        return [
+            m
+            for m in MODALITIES
+            if m in always
+            or any(n.startswith(tuple(b + m for b in beginnings)) for n in self.state)
+        ]
+
+
+def _weights(path: Path, checkpoint: Mapping[str, Any]) -> _Weights:
     if FORMAT_KEY in checkpoint:
         prefix = "model."
         state = checkpoint["state_dict"]
-        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        return _Weights(path, own, official=False)
     state = checkpoint.get("base_model", checkpoint.get("model", checkpoint))
     if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: holds no weights, only {sorted(map(str, checkpoint))}")
-    return from_official(state)
+    if others := [str(name) for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"{path}: beside weights it holds {', '.join(others)}")
+    return _Weights(path, from_official(state), official=is_official(state))
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
@@ -128,30 +121,39 @@ def _count(names: Iterable[str], pattern: str) -> int:
 
 
 def _build(
-    state: Mapping[str, Tensor], *, num_heads: int, grouper: PatchGrouper
+    weights: _Weights, *, num_heads: int, grouper: PatchGrouper, stop_gradient: bool
 ) -> PretrainingNetwork:
     """Build the network that a set of weights belongs to, its sizes read from them."""
-    trunk = _trunk(state)
-    dim = state[f"{trunk}.norm.weight"].shape[0]
+    state, trunk = weights.state, _trunk(weights.state)
+    dim = weights.width(f"{trunk}.norm")
 
-    def sizes(prefix: str) -> dict[str, Any]:
-        layers = ("point_in", "point_out", "joint_in")
-        vectors = "queries.tokens" if trunk == "encoder" else "query_tokens"
+    def sizes(prefix: str, queries: list[str]) -> dict[str, Any]:
         return {
             "depth": _count(state, rf"{prefix}\.blocks\.(\d+)\."),
             "heads": num_heads,
-            "queries": [m for m in MODALITIES if f"{prefix}.{vectors}.{m}" in state],
-            "patch_widths": [len(state[f"{prefix}.embed.{name}.weight"]) for name in layers],
+            "queries": queries,
+            "patch_widths": [
+                weights.width(f"{prefix}.embed.{layer}")
+                for layer in ("point_in", "point_out", "joint_in")
+            ],
         }
 
+    def encoder() -> Encoder:
+        names = ("encoder.queries.tokens.", "encoder.queries.positions.")
+        queries = weights.modalities(*names, released=MODALITIES)
+        return Encoder(dim, stop_gradient=stop_gradient, **sizes("encoder", queries))
+
+    def tower(prefix: str, released: Sequence[str] = ()) -> Tower:
+        names = (f"{prefix}.query_tokens.", f"{prefix}.query_positions.")
+        return Tower(dim, **sizes(prefix, weights.modalities(*names, released=released)))
+
     widths = {
-        name: len(state[key])
-        for name in MODALITIES
-        if (key := f"projections.{name}.{'0.' if name == 'cls' else ''}weight") in state
+        name: weights.width(f"projections.{name}{'.0' if name == 'cls' else ''}")
+        for name in weights.modalities("projections.", released=("image", "text"))
     }
     projections = Projections(dim, widths)
-    if not any(name.startswith("decoder.") for name in state):
-        return Contrastive(grouper, Encoder(dim, **sizes("encoder")), projections)
+    if not weights.has("decoder."):
+        return Contrastive(grouper, encoder(), projections)
     decoder = Decoder(
         dim,
         depth=_count(state, r"decoder\.blocks\.(\d+)\."),
@@ -159,43 +161,54 @@ def _build(
         group_size=grouper.group_size,
     )
     if trunk == "generative":
-        generative, contrastive = (Tower(dim, **sizes(n)) for n in ("generative", "contrastive"))
-        return TwoTowers(grouper, generative, contrastive, decoder, projections)
-    return ReCon(grouper, Encoder(dim, **sizes("encoder")), decoder, projections)
+        contrastive = tower("contrastive", released=("image", "text"))
+        return TwoTowers(grouper, tower("generative"), contrastive, decoder, projections)
+    return ReCon(grouper, encoder(), decoder, projections)
 
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights; raise ValueError that lists every key missing, left over or misshapen."""
-    expected = model.state_dict()
-    wrong = {
-        "missing": [k for k in expected if k not in state],
-        "left over": [k for k in state if k not in expected],
+def _differences(expected: Mapping[str, Tensor], weights: _Weights) -> dict[str, list[str]]:
+    """List the keys that are missing, left over or misshapen."""
+    state = weights.state
+    found = {
+        "missing": [weights.listed(k) for k in expected if k not in state],
+        "left over": [weights.listed(k) for k in state if k not in expected],
         "of another shape": [
-            f"{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}"
+            f"{weights.listed(k)} {tuple(state[k].shape)} instead of {tuple(v.shape)}"
             for k, v in expected.items()
             if k in state and state[k].shape != v.shape
         ],
     }
-    if any(wrong.values()):
-        lists = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys)
-        raise ValueError(f"{path}: the weights do not fit the network; {lists}")
-    model.load_state_dict(dict(state))
+    return {kind: keys for kind, keys in found.items() if keys}
 
 
-def _settings(
-    path: Path, checkpoint: Mapping[str, Any], state: Mapping[str, Tensor], given: dict[str, Any]
-) -> dict[str, Any]:
+def check_resumable(path: Path, task: nn.Module) -> None:
+    """Raise ValueError where a training of `task` cannot go on from a file."""
+    checkpoint = read_checkpoint(path)
+    if FORMAT_KEY not in checkpoint or "loops" not in checkpoint:
+        raise ValueError(
+            f"{path}: holds no state of a training: resume from <run>/checkpoints/last.ckpt"
+        )
+    weights = _Weights(path, checkpoint["state_dict"], official=False)
+    if wrong := _differences(task.state_dict(), weights):
+        few = "; ".join(f"{len(keys)} {kind}, e.g. {keys[0]}" for kind, keys in wrong.items())
+        raise ValueError(
+            f"{path}: a training of another network or student ({few}): resume it with the "
+            "options it began with, see config.yaml in the folder of its run"
+        )
+
+
+def _settings(weights: _Weights, told: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Join what the file tells with what the caller gave; only the grouping may be changed."""
-    told = dict(checkpoint.get(FORMAT_KEY, {}))
+    path = weights.path
     fixed = {"num_heads"} & told.keys()
-    if (project := state.get("decoder.project.weight")) is not None:
-        told["group_size"] = len(project) // 3
+    if weights.has("decoder."):
+        told["group_size"] = weights.width("decoder.project") // 3
         fixed.add("group_size")
     given = {name: value for name, value in given.items() if value is not None}
     for name in fixed & given.keys():
         if given[name] != told[name]:
             raise ValueError(f"{path}: {name}={given[name]} contradicts the file's {told[name]}")
-    settings = {"skip_near_origin": False, **told, **given}
+    settings = {"skip_near_origin": False, "stop_gradient": True, **told, **given}
     if lacking := [n for n in ("num_heads", "num_groups", "group_size") if n not in settings]:
         raise ValueError(
             f"{path}: the weights do not tell {', '.join(lacking)}: pass them to load, "
@@ -227,26 +240,28 @@ def load(
     if task != "pretrain":
         raise ValueError(f"unknown task {task!r}: choose 'pretrain'")
     path = Path(source)
-    checkpoint = _read(path)
-    state = _weights(path, checkpoint)
+    checkpoint = read_checkpoint(path)
+    weights = _weights(path, checkpoint)
     given = {
         "num_heads": num_heads,
         "num_groups": num_groups,
         "group_size": group_size,
         "skip_near_origin": skip_near_origin,
     }
-    settings = _settings(path, checkpoint, state, given)
+    settings = _settings(weights, dict(checkpoint.get(FORMAT_KEY, {})), given)
     grouper = PatchGrouper(
         settings["num_groups"],
         settings["group_size"],
         skip_near_origin=settings["skip_near_origin"],
     )
-    try:
-        model = _build(state, num_heads=settings["num_heads"], grouper=grouper)
-    except KeyError as error:
-        raise ValueError(
-            f"{path}: not the weights of a pretrained ReCon, {error} is missing; "
-            f"it holds {', '.join(state)}"
-        ) from error
-    _fill(model, state, path)
+    model = _build(
+        weights,
+        num_heads=settings["num_heads"],
+        grouper=grouper,
+        stop_gradient=settings["stop_gradient"],
+    )
+    if wrong := _differences(model.state_dict(), weights):
+        lists = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items())
+        raise ValueError(f"{path}: the weights do not fit the network; {lists}")
+    model.load_state_dict(weights.state)
     return model.eval()

@@ -65,6 +65,12 @@ def drop_path_rates(highest: float, depth: int) -> list[float]:
     return np.linspace(0, highest, depth).tolist()
 
 
+def check_mask(mask: Tensor) -> None:
+    """Raise ValueError where a mask is not boolean: numbers would index, not choose."""
+    if mask.dtype != torch.bool:
+        raise ValueError(f"a mask must be of bool, True where hidden, not of {mask.dtype}")
+
+
 def select(values: Float[Tensor, "b g c"], chosen: Bool[Tensor, "_ _"]) -> Float[Tensor, "b v c"]:
     """Keep the chosen patches of each cloud, in their order.
 
@@ -141,6 +147,11 @@ class Encoder(nn.Module):
         self.apply(init_linear)
         self.embed = PatchEmbed(dim, widths=patch_widths)
 
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the queries."""
+        return list(self.queries.tokens) if self.queries is not None else []
+
     def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
         # All patches are embedded, hidden ones too: the released batch statistics see them.
         tokens, centers = self.embed(patches.points), patches.centers
@@ -154,5 +165,5 @@ class Encoder(nn.Module):
         queries: dict[str, Tensor] = {}
         if self.queries is not None:
             encoded = self.norm(self.queries(contexts))
-            queries = dict(zip(self.queries.tokens, encoded.unbind(1), strict=True))
+            queries = dict(zip(self.modalities, encoded.unbind(1), strict=True))
         return Encoding(queries, self.norm(tokens), centers)

@@ -1,15 +1,15 @@
 """The networks of pretraining: clouds and a mask in, what the losses need out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.decoder import Decoder
-from recon.models.encoder import Encoder, Encoding
+from recon.models.encoder import Encoder, Encoding, check_mask
 
 SELF_CONTRAST_DIM = 128
 
@@ -61,10 +61,20 @@ class Projections(nn.ModuleDict):
 
 
 class PretrainingNetwork(nn.Module, ABC):
-    """A student of some composition: clouds and a mask in, what the losses need out."""
+    """A student of some composition: clouds and a mask in, what the losses need out.
 
-    def __init__(self, grouper: PatchGrouper, projections: Projections) -> None:
+    Clouds may be of any numeric type. Raises ValueError for a projection of a query that the
+    network does not have.
+    """
+
+    def __init__(
+        self, grouper: PatchGrouper, projections: Projections, queries: Collection[str]
+    ) -> None:
         super().__init__()
+        if unknown := projections.widths.keys() - set(queries):
+            raise ValueError(
+                f"projections of {sorted(unknown)}, but the network has the queries {list(queries)}"
+            )
         self.grouper, self.projections = grouper, projections
 
     @abstractmethod
@@ -75,20 +85,25 @@ class PretrainingNetwork(nn.Module, ABC):
     def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
         """Rebuild the hidden patches from the visible ones and project the queries."""
 
-    def encode(self, points: Float[Tensor, "b n 3"]) -> Encoding:
+    def encode(self, points: Num[Tensor, "b n 3"]) -> Encoding:
         """Encode whole clouds, nothing hidden; (B, N, 3) -> `Encoding`."""
-        return self.encode_patches(self.grouper(points))
+        return self.encode_patches(self.cut(points))
+
+    def cut(self, points: Num[Tensor, "b n 3"]) -> Patches:
+        """Cut clouds into patches, in the precision of the weights."""
+        return self.grouper(points.to(next(self.parameters()).dtype))
 
     def forward(
-        self, points: Float[Tensor, "b n 3"], mask: Bool[Tensor, "b g"] | None
+        self, points: Num[Tensor, "b n 3"], mask: Bool[Tensor, "b g"] | None
     ) -> Reconstruction:
-        return self.rebuild(self.grouper(points), mask)
+        return self.rebuild(self.cut(points), mask)
 
 
 def required(mask: Bool[Tensor, "b g"] | None) -> Bool[Tensor, "b g"]:
     """Return the mask; raise ValueError where there is none, for a student that rebuilds."""
     if mask is None:
         raise ValueError("a generative student needs a mask: it rebuilds what is hidden")
+    check_mask(mask)
     return mask
 
 
@@ -108,7 +123,7 @@ class ReCon(PretrainingNetwork):
         decoder: Decoder,
         projections: Projections,
     ) -> None:
-        super().__init__(grouper, projections)
+        super().__init__(grouper, projections, encoder.modalities)
         self.encoder, self.decoder = encoder, decoder
 
     def encode_patches(self, patches: Patches) -> Encoding:
@@ -132,7 +147,7 @@ class Contrastive(PretrainingNetwork):
     """
 
     def __init__(self, grouper: PatchGrouper, encoder: Encoder, projections: Projections) -> None:
-        super().__init__(grouper, projections)
+        super().__init__(grouper, projections, encoder.modalities)
         self.encoder = encoder
 
     def encode_patches(self, patches: Patches) -> Encoding:

@@ -51,12 +51,17 @@ class Tower(nn.Module):
         self.apply(init_linear)
         self.embed = PatchEmbed(dim, widths=patch_widths)
 
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the queries."""
+        return list(self.query_tokens)
+
     def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
         x, centers = self.embed(patches.points), patches.centers
         if mask is not None:
             x, centers = select(x, ~mask), select(centers, ~mask)
         position = self.position(centers)
-        names = list(self.query_tokens)
+        names = self.modalities
         if names:
             x = torch.cat([stack_vectors(self.query_tokens, len(x)), x], 1)
             position = torch.cat([stack_vectors(self.query_positions, len(x)), position], 1)
@@ -84,7 +89,7 @@ class TwoTowers(PretrainingNetwork):
         decoder: Decoder,
         projections: Projections,
     ) -> None:
-        super().__init__(grouper, projections)
+        super().__init__(grouper, projections, contrastive.modalities)
         self.generative, self.contrastive = generative, contrastive
         self.decoder = decoder
 

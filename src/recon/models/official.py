@@ -1,0 +1,90 @@
+"""Names of the released implementation's parameters, to ours and back."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+def _tower(official: str, ours: str) -> list[tuple[str, str]]:
+    return [
+        (f"{official}.encoder.first_conv.0.", f"{ours}.embed.point_in."),
+        (f"{official}.encoder.first_conv.1.", f"{ours}.embed.point_norm."),
+        (f"{official}.encoder.first_conv.3.", f"{ours}.embed.point_out."),
+        (f"{official}.encoder.second_conv.0.", f"{ours}.embed.joint_in."),
+        (f"{official}.encoder.second_conv.1.", f"{ours}.embed.joint_norm."),
+        (f"{official}.encoder.second_conv.3.", f"{ours}.embed.joint_out."),
+        (f"{official}.pos_embed.", f"{ours}.position."),
+        (f"{official}.blocks.blocks.", f"{ours}.blocks."),
+        (f"{official}.", f"{ours}."),
+    ]
+
+
+# Beginnings of names, official and ours; the first that fits. <m> is a modality, <n> a number.
+_NAMES = [
+    ("MAE_encoder.<m>_token", "encoder.queries.tokens.<m>"),
+    ("MAE_encoder.<m>_pos", "encoder.queries.positions.<m>"),
+    ("MAE_encoder.blocks.blocks.<n>.<part>_contrast.", "encoder.queries.blocks.<n>.<part>."),
+    *_tower("MAE_encoder", "encoder"),
+    ("Dis_encoder.<m>_token", "contrastive.query_tokens.<m>"),
+    ("Dis_encoder.<m>_pos", "contrastive.query_positions.<m>"),
+    *_tower("Dis_encoder", "contrastive"),
+    ("mask_token", "decoder.mask_token"),
+    ("decoder_pos_embed.", "decoder.position."),
+    ("increase_dim.0.", "decoder.project."),
+    ("MAE_decoder.", "decoder."),
+    ("<m>_proj.", "projections.<m>."),
+]
+_HOLES = {"<m>": r"(cls|img|image|text)", "<n>": r"(\d+)", "<part>": r"(\w+?)"}
+_HOLE = re.compile("|".join(_HOLES))
+# Frozen copies of the teachers, not of the student.
+_TEACHERS = re.compile(r"(module\.)?(img|text)_encoder\.")
+_CONVOLUTION = re.compile(r".*\.embed\.(point|joint)_(in|out)\.weight$|decoder\.project\.weight$")
+
+
+def _regex(beginning: str) -> re.Pattern[str]:
+    return re.compile(_HOLE.sub(lambda hole: _HOLES[hole[0]], beginning.replace(".", r"\.")))
+
+
+_PATTERNS = [(_regex(official), _regex(ours)) for official, ours in _NAMES]
+
+
+def _translate(name: str, source: int, modality: tuple[str, str]) -> str:
+    for patterns, names in zip(_PATTERNS, _NAMES, strict=True):
+        if found := patterns[source].match(name):
+            translated = names[1 - source]
+            for part in found.groups():
+                translated = _HOLE.sub(
+                    modality[1] if part == modality[0] else part, translated, count=1
+                )
+            return translated + name[found.end() :]
+    return name
+
+
+def to_ours(official: str) -> str:
+    """Return this library's name of a parameter of the released implementation."""
+    return _translate(official.removeprefix("module."), 0, ("img", "image"))
+
+
+def to_official(ours: str) -> str:
+    """Return the released implementation's name of a parameter of this library."""
+    return _translate(re.sub(r"^generative\.", "encoder.", ours), 1, ("image", "img"))
+
+
+def is_official(names: Mapping[str, Tensor]) -> bool:
+    """Tell whether names are those of a released pretraining network."""
+    return any(re.match(r"(module\.)?(MAE|Dis)_", name) for name in names)
+
+
+def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert released weights: our names, 1x1 convolutions as linear layers, no teachers.
+
+    Names that the released implementation does not have pass through unchanged.
+    """
+    named = {to_ours(name): tensor for name, tensor in state.items() if not _TEACHERS.match(name)}
+    if any(name.startswith("contrastive.") for name in named):  # two towers
+        named = {re.sub(r"^encoder\.", "generative.", name): t for name, t in named.items()}
+    return {
+        name: tensor.squeeze(-1) if tensor.ndim == 3 and _CONVOLUTION.match(name) else tensor
+        for name, tensor in named.items()
+    }
