@@ -68,6 +68,8 @@ def cache_of(
 
 def cache_teachers(cfg: DictConfig) -> None:
     """Write one file for each modality that the configured teachers teach."""
+    if not cfg.teacher:
+        raise ValueError("this experiment has no teachers to cache: choose another student")
     seed_everything(cfg.seed, verbose=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     data: PointCloudDataModule = instantiate(cfg.data, keys=["text"], _convert_="all")

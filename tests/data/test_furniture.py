@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,18 @@ def test_everything_embedded_fits_its_budget_and_is_attributed() -> None:
 def test_unused_shapes_cannot_be_asked_for() -> None:
     with pytest.raises(ValueError, match="no split .'unused'.: choose among train, test"):
         Furniture(["unused"])
+
+
+def test_another_copy_is_read_and_a_broken_one_named(tmp_path: Path) -> None:
+    whole = asset("furniture.npz").read_bytes()
+    path = tmp_path / "furniture.npz"
+    with pytest.raises(FileNotFoundError, match=r"furniture.npz: not found: .*data.root"):
+        Furniture(root=tmp_path)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2 : len(whole) // 2 + 5000] = bytes(5000)
+    for content in (whole[:100_000], b"", bytes(damaged)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"furniture.npz: corrupt \("):
+            Furniture(root=tmp_path)
+    path.write_bytes(whole)
+    assert Furniture(root=tmp_path).ids == Furniture().ids

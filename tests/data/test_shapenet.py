@@ -79,3 +79,18 @@ def test_wrong_splits_and_tables_are_named(shapenet_root: Path) -> None:
     table.write_text("{")
     with pytest.raises(ValueError, match="not a table with the columns"):
         ShapeNet(shapenet_root)
+
+
+def test_a_list_that_is_no_text_is_named(shapenet_root: Path) -> None:
+    (shapenet_root / "ShapeNet-55" / "train.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"train.txt: not a list of names"):
+        ShapeNet(shapenet_root)
+
+
+def test_a_cloud_of_another_size_is_named(shapenet_root: Path) -> None:
+    np.save(shapenet_root / "shapenet_pc" / "02691156-model3.npy", np.zeros((500, 3)))
+    data = ShapeNetDataModule(shapenet_root, batch_size=8)
+    data.setup("fit")
+    with pytest.raises(ValueError, match="must have the same number") as caught:
+        next(iter(data.train_dataloader()))
+    assert "02691156-model3" in str(caught.value)

@@ -36,6 +36,16 @@ def test_image_features_are_the_class_token_after_the_final_norm(
     assert_close(timm_teacher({"image": IMAGES}), expected)
 
 
+def test_pictures_of_another_size_are_refused_where_the_network_is_of_one(
+    timm_teacher: TimmImageTeacher,
+) -> None:
+    small = {"image": IMAGES[:, :, :128, :128]}
+    with pytest.raises(ValueError, match=r"224 x 224 pixels, got 128 x 128: set data.augment_im"):
+        timm_teacher(small)
+    free = TimmImageTeacher("efficientnet_lite0", 1280, pretrained=False)
+    assert free(small).shape == (len(IMAGES), 1280)
+
+
 def test_a_timm_teacher_reads_a_local_file(tmp_path: Path) -> None:
     source = timm.create_model("vit_tiny_patch16_224")  # with its classifier, as downloaded
     save_file(source.state_dict(), tmp_path / "vit.safetensors")

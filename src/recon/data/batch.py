@@ -1,9 +1,11 @@
 """What travels from data to tasks."""
 
-from typing import NamedTuple, TypedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
 
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+from torch.utils.data import default_collate
 
 
 class Batch(TypedDict, total=False):
@@ -30,3 +32,15 @@ class Draw(NamedTuple):
 
     row: int
     seed: int
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> Batch:
+    """Stack samples; raise ValueError that names a cloud of another size than the first."""
+    first = samples[0]
+    for sample in samples:
+        if len(sample["points"]) != len(first["points"]):
+            raise ValueError(
+                f"{sample['id']} has {len(sample['points'])} points and {first['id']} "
+                f"{len(first['points'])}: clouds of one data set must have the same number"
+            )
+    return default_collate(list(samples))

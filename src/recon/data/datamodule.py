@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from recon.data.batch import Batch
+from recon.data.batch import Batch, collate
 from recon.data.dataset import PointCloudDataset, Samples
 from recon.data.images import ImageAugmentation
 from recon.data.sampler import DrawSampler
@@ -73,6 +73,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
             batch_size=self.batch_size,
             drop_last=self.drop_last,
             sampler=self._sampler(),
+            collate_fn=collate,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,

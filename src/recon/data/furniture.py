@@ -3,11 +3,13 @@
 How it was made, its splits, licences and attributions: docs/furniture.md.
 """
 
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -17,6 +19,8 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import PointCloudDataset, check_cloud
 
 SPLITS = ("train", "test", "unlabelled", "unused")
+FILE = "furniture.npz"
+CURE = "install the package again, or leave data.root unset"
 
 
 def asset(name: str) -> Path:
@@ -27,25 +31,31 @@ def asset(name: str) -> Path:
 @lru_cache(maxsize=1)
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found: install the package again")
+        raise FileNotFoundError(f"{path}: not found: {CURE}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: corrupt ({error}): install the package again") from error
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: corrupt ({error}): {CURE}") from error
 
 
 class Furniture(PointCloudDataset):
     """Clouds of 2,048 points, y up, front +z, with colours, icons, captions and 26 classes.
 
     `splits` picks among train (269 shapes), test (141), unlabelled (404, no class). Families of
-    near-duplicates lie on one side of the split. Labels are read by evaluation alone.
+    near-duplicates lie on one side of the split. Labels are read by evaluation alone. `root` is a
+    folder with another copy of furniture.npz than the package's.
     """
 
-    def __init__(self, splits: Sequence[str] = ("train", "unlabelled")) -> None:
+    def __init__(
+        self,
+        splits: Sequence[str] = ("train", "unlabelled"),
+        *,
+        root: str | Path | None = None,
+    ) -> None:
         if unknown := set(splits) - set(SPLITS[:3]):
             raise ValueError(f"no split {sorted(unknown)}: choose among {', '.join(SPLITS[:3])}")
-        archive = _read(asset("furniture.npz"))
+        archive = _read(Path(root) / FILE if root else asset(FILE))
         self._rows = np.flatnonzero(np.isin(archive["split"], [SPLITS.index(s) for s in splits]))
         self._archive = archive
         self.ids = archive["model_id"][self._rows].tolist()
@@ -78,9 +88,15 @@ class Furniture(PointCloudDataset):
 class FurnitureDataModule(PointCloudDataModule):
     """Batches of the embedded data set, for pretraining: its train and unlabelled shapes."""
 
-    def __init__(self, *, splits: Sequence[str] = ("train", "unlabelled"), **loading: Any) -> None:
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        splits: Sequence[str] = ("train", "unlabelled"),
+        **loading: Any,
+    ) -> None:
         super().__init__(**loading)
-        self.splits = splits
+        self.root, self.splits = root, splits
 
     def train_dataset(self) -> Furniture:
-        return Furniture(self.splits)
+        return Furniture(self.splits, root=self.root)

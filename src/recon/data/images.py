@@ -33,13 +33,3 @@ class ImageAugmentation:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.transform(image)
-
-
-class ImageResize:
-    """Resize the whole picture, nothing random; a PIL image -> RGB bytes (3, size, size)."""
-
-    def __init__(self, size: int = 224) -> None:
-        self.transform = v2.Compose([v2.RGB(), v2.Resize((size, size)), v2.PILToTensor()])
-
-    def __call__(self, image: Image.Image, seed: int) -> UInt8[Tensor, "3 size size"]:
-        return self.transform(image)

@@ -34,6 +34,13 @@ def _need(path: Path, root: Path) -> Path:
     return path
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a list of names ({error}): copy the file again") from error
+
+
 def _categories(path: Path) -> dict[str, tuple[int, str]]:
     """Read synset -> (row, category name) from a table stored by columns or by rows."""
     try:
@@ -72,9 +79,7 @@ class ShapeNet(PointCloudDataset):
         self.ids = [
             line.strip().removesuffix(".npy")
             for name in lists[split]
-            for line in _need(self.root / "ShapeNet-55" / f"{name}.txt", self.root)
-            .read_text()
-            .splitlines()
+            for line in _lines(_need(self.root / "ShapeNet-55" / f"{name}.txt", self.root))
             if line.strip()
         ]
         unknown = {i.split("-")[0] for i in self.ids} - self.categories.keys()

@@ -55,7 +55,7 @@ class RandomSubset:
     ) -> Float[Tensor, "b count 3"]:
         if points.shape[1] < self.count:
             raise ValueError(
-                f"cannot keep {self.count} of {points.shape[1]} points: lower `data.points`"
+                f"cannot keep {self.count} of {points.shape[1]} points: lower the option `points`"
             )
         scores = torch.rand(points.shape[:2], generator=generator, device=points.device)
         return gather(points, scores.topk(self.count, dim=1, sorted=False).indices)

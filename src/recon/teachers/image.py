@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from recon.teachers.base import LiveTeacher, fetch
@@ -18,7 +19,9 @@ class ImageTeacher(LiveTeacher):
     """A frozen image encoder; RGB bytes (B, 3, H, W) under the key `image` -> (B, dim).
 
     Pixels are normalised by the teacher's own statistics; the released code takes ImageNet's for
-    every teacher.
+    every teacher. `size`, height and width, is what the network takes; None is any.
+
+    Raises ValueError for pictures of another size.
     """
 
     keys = ("image",)
@@ -26,14 +29,27 @@ class ImageTeacher(LiveTeacher):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, dim: int, *, mean: Sequence[float], std: Sequence[float]
+        self,
+        network: nn.Module,
+        dim: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(network, dim)
+        self.size = size
         for key, values in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def encode(self, batch: Mapping[str, Any]) -> Float[Tensor, "b dim"]:
-        return self.encode_images((batch["image"] / 255 - self.mean) / self.std)
+        images = batch["image"]
+        if self.size and images.shape[2:] != self.size:
+            raise ValueError(
+                f"the image teacher takes pictures of {self.size[0]} x {self.size[1]} pixels, "
+                f"got {images.shape[2]} x {images.shape[3]}: set data.augment_image.size"
+            )
+        return self.encode_images((images / 255 - self.mean) / self.std)
 
     @abstractmethod
     def encode_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
@@ -66,9 +82,11 @@ class TimmImageTeacher(ImageTeacher):
             ),
         )
         config = timm.data.resolve_model_data_config(network)
-        super().__init__(network, dim, mean=config["mean"], std=config["std"])
+        channels, height, width = config["input_size"]
+        size = (height, width) if network.pretrained_cfg.get("fixed_input_size") else None
+        super().__init__(network, dim, mean=config["mean"], std=config["std"], size=size)
         with torch.no_grad():
-            self.check_width(name, self.encode_images(torch.zeros(1, *config["input_size"])))
+            self.check_width(name, self.encode_images(torch.zeros(1, channels, height, width)))
 
     def encode_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
         return self.network(images)
@@ -86,9 +104,10 @@ class OpenClipImageTeacher(ImageTeacher):
 
     def __init__(self, name: str, dim: int, *, weights: str | None = "openai") -> None:
         tower = create_clip(name, weights).visual
-        super().__init__(tower, dim, mean=tower.image_mean, std=tower.image_std)
-        size = tower.image_size
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = to_2tuple(tower.image_size)
+        super().__init__(
+            tower, dim, mean=tower.image_mean, std=tower.image_std, size=(height, width)
+        )
         with torch.no_grad():
             self.check_width(name, self.encode_images(torch.zeros(1, 3, height, width)))
 
