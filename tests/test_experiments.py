@@ -36,6 +36,7 @@ def test_experiment_runs_one_step(name: str, shapenet_root: Path, tmp_path: Path
         "mask=block", "loss/reconstruction=chamfer_l1", "loss/distillation=cosine",
         "loss/distillation=siglip", "loss/distillation=smooth_l1",
         "loss/self_contrast=by_category", "loss/self_contrast=by_view", "logger=wandb",
+        "student=two_towers loss/self_contrast=by_view", "callbacks=within_epochs",
     ],
 )  # fmt: skip
 def test_option_runs_one_step(
@@ -44,7 +45,7 @@ def test_option_runs_one_step(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
     arguments = overrides("pretrain_furniture", shapenet_root, tmp_path / "run")
-    assert run([*arguments, option]) == 1
+    assert run([*arguments, *option.split()]) == 1
 
 
 @pytest.mark.parametrize("student", ["recon", "multitask", "generative", "contrastive"])

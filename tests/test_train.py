@@ -25,9 +25,10 @@ def run(folder: Path, *options: str) -> dict[int, str]:
 
 
 EVERY_STEP = [
-    "callbacks.checkpoint.every_n_train_steps=1",
-    "callbacks.checkpoint.save_top_k=-1",
-    'callbacks.checkpoint.filename="{step}"',
+    "callbacks=within_epochs",
+    "callbacks.within.every_n_train_steps=1",
+    "+callbacks.within.save_top_k=-1",
+    'callbacks.within.filename="{step}"',
 ]
 
 
@@ -73,6 +74,26 @@ def test_checkpoints_are_read_without_executing_anything_and_hold_no_teacher(
     assert checkpoint["recon"]["num_groups"] == 8
 
 
+def test_the_last_checkpoint_is_of_the_last_step(tmp_path: Path) -> None:
+    run(tmp_path, "callbacks=within_epochs", "callbacks.within.every_n_train_steps=4")
+    folder = tmp_path / "checkpoints"
+    steps = {p.stem: torch.load(p, weights_only=True)["global_step"] for p in folder.iterdir()}
+    assert steps == {"last": 15, "epoch-002": 15, "step-000012": 12}
+
+
+def test_what_cannot_be_resumed_is_said(whole: tuple[Path, dict[int, str]], tmp_path: Path) -> None:
+    last = whole[0] / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=r"last.ckpt: .* another network.*config.yaml"):
+        run(tmp_path / "wider", f"ckpt_path={last}", "model.dim=48")
+    with pytest.raises(ValueError, match=r"left over, e.g. model\.projections"):
+        run(tmp_path / "other", f"ckpt_path={last}", "student=generative")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "weights.ckpt")
+    for name, message in (("text", "not a checkpoint that can be read"), ("weights", "no state")):
+        with pytest.raises(ValueError, match=f"{name}.ckpt: .*{message}"):
+            run(tmp_path / name, f"ckpt_path={tmp_path / name}.ckpt")
+
+
 def command(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "recon.train", *options],
@@ -106,8 +127,9 @@ def test_multiruns_have_a_folder_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["experiment=pretrain_shapenet", "data.root=nowhere"], "data.root=<folder>"),
+        (["experiment=pretrain_shapenet", "data.root=nowhere"], "nowhere/shapenet55.json: not"),
         ([*TINY, "ckpt_path=gone.ckpt"], "gone.ckpt: no such checkpoint to resume from"),
+        ([*TINY, "data.root=nowhere"], "nowhere/furniture.npz: not found"),
         ([*TINY, "points=4"], "cannot pick 8 centres from 4 points"),
         ([*TINY, "points=4000"], "cannot keep 4000 of 2048 points"),
         ([*TINY, "mask.ratio=1.5"], "mask ratio must lie in [0, 1), got 1.5"),
@@ -120,8 +142,7 @@ def test_multiruns_have_a_folder_each(tmp_path: Path) -> None:
 def test_wrong_input_ends_in_one_clear_line(
     options: list[str], message: str, tmp_path: Path
 ) -> None:
-    untrained = ["teacher=untrained"] if "pretrain_shapenet" in options[0] else []
-    done = command(*options, *untrained, cwd=tmp_path)
+    done = command(*options, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr

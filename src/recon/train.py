@@ -29,17 +29,23 @@ def train(cfg: DictConfig) -> "Trainer":
     """Build task, data and trainer from a composed configuration, and train."""
     if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
         raise FileNotFoundError(f"{cfg.ckpt_path}: no such checkpoint to resume from")
+    OmegaConf.resolve(cfg)  # the clock of `started` runs from here
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from hydra.utils import instantiate
     from lightning import seed_everything
 
+    from recon.models.checkpoint import check_resumable
+
     _quiet()
     keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
-    OmegaConf.resolve(cfg)
     _save(cfg)
+    data = instantiate(cfg.data, _convert_="all")
+    data.setup("fit")  # what is missing is said before teachers are fetched
     task = instantiate(cfg.task, _convert_="all")
-    data = instantiate(cfg.data, keys=sorted(task.keys), _convert_="all")
+    data.keys = task.keys
+    if cfg.ckpt_path:
+        check_resumable(Path(cfg.ckpt_path), task)
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
     trainer = instantiate(
         cfg.trainer, callbacks=callbacks, logger=instantiate(cfg.logger), _convert_="all"
@@ -63,6 +69,7 @@ def _save(cfg: DictConfig) -> None:
 def _quiet() -> None:
     """Hide what is no news: hardware found, and advice that does not fit."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("timm.scheduler").setLevel(logging.ERROR)  # of schedules of one epoch
     for message in (
         ".*does not have many workers.*",
         ".*module.*in eval mode.*",
