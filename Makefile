@@ -46,5 +46,5 @@ bench: .venv/run ## Time the hot paths against their plain definitions
 	@$(BIN)/python scripts/bench/pretraining.py
 
 clean: ## Remove .venv and everything that was built or cached; outputs/ stays
-	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .coverage
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -48,9 +48,10 @@ class Page(NamedTuple):
     """All that a report shows."""
 
     results: Results
+    trained: str
     titles: dict[str, str]
     notes: str
-    history: dict[str, list[tuple[int, float]]]
+    history: dict[str, dict[int, float]]
     rebuilt: list[Rebuilt]
     neighbours: list[list[Neighbour]]
     classes: Sequence[str]
@@ -100,7 +101,7 @@ def encode_image(image: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw_curves(history: dict[str, list[tuple[int, float]]]) -> str:
+def draw_curves(history: dict[str, dict[int, float]]) -> str:
     """Draw each loss over the steps, raw and smoothed, as inline SVG."""
     if not history:
         return ""
@@ -109,7 +110,7 @@ def draw_curves(history: dict[str, list[tuple[int, float]]]) -> str:
         for axes, (name, points) in zip(
             np.atleast_1d(figure.subplots(1, len(history))), history.items(), strict=True
         ):
-            steps, values = np.array(points).T
+            steps, values = np.array([*points.items()]).T
             window = max(1, len(values) // 30)
             smooth = np.convolve(values, np.ones(window) / window, "valid")
             axes.plot(steps, values, color="#9db8de", linewidth=0.6)

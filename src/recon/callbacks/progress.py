@@ -49,12 +49,13 @@ class TrainingBar(ProgressBar):
             return
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
         self._epochs = epochs
-        steps = [epochs * self.total_train_batches] if epochs else []
-        steps += [trainer.max_steps] if trainer.max_steps > 0 else []
-        self._steps = min(steps, default=None)
-        self._first = trainer.global_step
+        batches = [epochs * self.total_train_batches] if epochs else []
+        if trainer.max_steps > 0:
+            batches.append(trainer.max_steps * trainer.accumulate_grad_batches)
+        self._batches = min(batches, default=None)
+        done = trainer.fit_loop.total_batch_idx + 1
         self._task = self._progress.add_task(
-            "training", total=self._steps, completed=self._first, losses=""
+            "training", total=self._batches, completed=done, losses=""
         )
         if self._console.is_terminal:
             self._progress.start()
@@ -72,17 +73,17 @@ class TrainingBar(ProgressBar):
         shown = self.get_metrics(trainer, pl_module)
         losses = "  ".join(f"{k} {v:.4g}" for k, v in shown.items() if isinstance(v, float))
         epoch = f"epoch {trainer.current_epoch + 1}/{self._epochs or '?'}"
-        step = trainer.global_step
-        self._progress.update(self._task, completed=step, description=epoch, losses=losses)
-        if not self._console.is_terminal and self._is_line_due(step):
+        done = trainer.fit_loop.total_batch_idx + 1
+        self._progress.update(self._task, completed=done, description=epoch, losses=losses)
+        if not self._console.is_terminal and self._is_line_due(done):
             task = self._progress.tasks[-1]
             left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
             self._console.print(f"{epoch}: {losses}, {task.elapsed or 0:.0f} s elapsed, {left}")
 
-    def _is_line_due(self, step: int) -> bool:
-        if not self._steps:
-            return step % 100 == 0
-        return step * LINES // self._steps > (step - 1) * LINES // self._steps
+    def _is_line_due(self, done: int) -> bool:
+        if not self._batches:
+            return done % 100 == 0
+        return done * LINES // self._batches > (done - 1) * LINES // self._batches
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from recon.callbacks.page import Neighbour, Page, Rebuilt, write_page
+from recon.data.datamodule import PointCloudDataModule
 from recon.data.furniture import Furniture
 from recon.models.recon import PretrainingNetwork
 from recon.tasks.pretrain import Pretraining
@@ -57,7 +58,7 @@ class Report(Callback):
     def __init__(self, folder: str | Path, *, points: int = 1024, started: str) -> None:
         self.folder, self.points = Path(folder), points
         self.started = datetime.fromisoformat(started)
-        self.history: dict[str, list[tuple[int, float]]] = {}
+        self.history: dict[str, dict[int, float]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.untrained = deepcopy(_task(pl_module).model)
@@ -73,8 +74,8 @@ class Report(Callback):
         if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for name, value in trainer.callback_metrics.items():
                 if name.startswith("train/"):
-                    points = self.history.setdefault(name.removeprefix("train/"), [])
-                    points.append((step, float(value)))
+                    # Of the batches that make up one step the last one stands.
+                    self.history.setdefault(name.removeprefix("train/"), {})[step] = float(value)
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,6 +96,7 @@ class Report(Callback):
         with console.status("drawing the report"):
             page = Page(
                 results=results,
+                trained=_trained(trainer, task),
                 titles=TITLES,
                 notes=NOTES,
                 history=self.history,
@@ -108,7 +110,8 @@ class Report(Callback):
             write_page(self.folder / "report.html", page)
         seconds = self.seconds
         (self.folder / "results.json").write_text(_json(results, seconds))
-        _show(console, results, self.folder, seconds)
+        classes = len(shapes[1].classes)
+        _show(console, results, self.folder, classes=classes, seconds=seconds)
 
     @property
     def seconds(self) -> float:
@@ -120,6 +123,19 @@ def _task(module: LightningModule) -> Pretraining:
     if not isinstance(module, Pretraining):
         raise TypeError(f"Report shows pretraining, not {type(module).__name__}")
     return module
+
+
+def _trained(trainer: Trainer, task: Pretraining) -> str:
+    """Say in a sentence what was trained, on what, and by whom."""
+    data = getattr(trainer, "datamodule", None)
+    count = f" on {len(data.dataset)} shapes" if isinstance(data, PointCloudDataModule) else ""
+    ensemble = getattr(task, "ensemble", None)
+    by = [f"{name} teacher" for name in ensemble.teachers] if ensemble else []
+    by += ["contrast among clouds"] if ensemble and ensemble.self_contrast else []
+    taught = f", with {' and '.join(by)}" if by else ", without teachers"
+    caution = " Captions often hold the class word." if "text teacher" in by else ""
+    what, epochs = type(task).__name__, trainer.current_epoch
+    return f"{what}, trained{count} for {epochs} epochs{taught}.{caution}"
 
 
 def _class_features(task: Pretraining, classes: Sequence[str]) -> Float[Tensor, "c d"] | None:
@@ -193,11 +209,13 @@ def _json(results: Results, seconds: float) -> str:
     )
 
 
-def _show(console: Console, results: Results, folder: Path, seconds: float) -> None:
+def _show(
+    console: Console, results: Results, folder: Path, *, classes: int, seconds: float
+) -> None:
     """Print the table, and what to do next."""
     count = len(results.rows["pretrained"].predicted)
     table = Table(
-        title=f"Accuracy in % on {count} test shapes of 26 classes, one seed, one view",
+        title=f"Accuracy in % on {count} test shapes of {classes} classes, one seed, one view",
         caption=NOTES,
         caption_justify="left",
         box=SIMPLE,
