@@ -1,6 +1,8 @@
 """What a run learned: a table, results.json, and one self-contained page of pictures."""
 
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from datetime import datetime
@@ -234,13 +236,22 @@ def _show(
             style="bold" if name == "pretrained" else "",
         )
     console.print(table)
+    activated = shutil.which("python") == sys.executable
+    python = "python" if activated else _from_here(Path(sys.executable))
+    train = f"{python} -m recon.train"
+    folder = _from_here(folder)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     console.print(
         f"\n[bold]{seconds:.0f} s.[/bold] Pictures: {folder / 'report.html'}\nTry next:\n"
-        f"  python -m recon.train experiment=pretrain_furniture seed=1\n"
-        f"  python -m recon.train experiment=pretrain_furniture student=generative\n"
-        f"  python -m recon.train -m experiment=pretrain_furniture mask.ratio=0.3,0.6,0.8\n"
-        f"  python -c \"import recon; print(recon.load('{checkpoint}'))\"",
+        f"  {train} experiment=pretrain_furniture seed=1\n"
+        f"  {train} experiment=pretrain_furniture student=generative\n"
+        f"  {train} -m experiment=pretrain_furniture mask.ratio=0.3,0.6,0.8\n"
+        f"  {python} -c \"import recon; print(recon.load('{checkpoint}'))\"",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _from_here(path: Path) -> Path:
+    """Write a path as short as it can be typed."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
