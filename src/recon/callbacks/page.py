@@ -116,6 +116,8 @@ def draw_curves(history: dict[str, dict[int, float]]) -> str:
             axes.plot(steps, values, color="#9db8de", linewidth=0.6)
             axes.plot(steps[window - 1 :], smooth, color="#e8743b", linewidth=1.6)
             axes.set_title(name)
+            if 0 < 10 * values.min() < values.max():
+                axes.set_yscale("log")
             axes.set_xlabel("step")
             axes.spines["right"].set_visible(False)
         buffer = io.StringIO()
