@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
@@ -65,3 +67,14 @@ def shapenet_root(tmp_path: Path) -> Path:
     }
     (root / "shapenet55.json").write_text(json.dumps(table))
     return root
+
+
+class InterruptStep(Callback):
+    """Press Ctrl-C in the middle of a step, after its forward pass."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGINT)

@@ -81,6 +81,25 @@ def test_the_last_checkpoint_is_of_the_last_step(tmp_path: Path) -> None:
     assert steps == {"last": 15, "epoch-002": 15, "step-000012": 12}
 
 
+@pytest.mark.parametrize("step", [0, 6, 9])
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
+    step: int,
+    whole: tuple[Path, dict[int, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cut = ["+callbacks.cut._target_=conftest.InterruptStep", f"+callbacks.cut.step={step}"]
+    with pytest.raises(SystemExit):
+        run(tmp_path / "cut", *cut)
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    assert f"stopped after {step + 1} steps; go on with ckpt_path={last}" in capsys.readouterr().out
+    resumed = run(tmp_path / "on", f"ckpt_path={last}")
+    assert resumed == {k: v for k, v in whole[1].items() if k > step}
+    ends = [torch.load(p / "checkpoints" / "last.ckpt") for p in (whole[0], tmp_path / "on")]
+    for name, value in ends[0]["state_dict"].items():  # batch statistics among them
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+
+
 def test_what_cannot_be_resumed_is_said(whole: tuple[Path, dict[int, str]], tmp_path: Path) -> None:
     last = whole[0] / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"last.ckpt: .* another network.*config.yaml"):

@@ -39,7 +39,6 @@ def train(cfg: DictConfig) -> "Trainer":
     _quiet()
     keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
-    _save(cfg)
     data = instantiate(cfg.data, _convert_="all")
     data.setup("fit")  # what is missing is said before teachers are fetched
     task = instantiate(cfg.task, _convert_="all")
@@ -50,6 +49,7 @@ def train(cfg: DictConfig) -> "Trainer":
     trainer = instantiate(
         cfg.trainer, callbacks=callbacks, logger=instantiate(cfg.logger), _convert_="all"
     )
+    _save(cfg)
     trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
     return trainer
 

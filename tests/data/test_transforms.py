@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import Generator
@@ -14,6 +15,7 @@ from recon.data.transforms import (
     Transform,
     UnitSphere,
 )
+from recon.layers.grouping import check_clouds
 from recon.ops.neighbors import exact_distances
 
 CLOUDS = torch.randn(16, 50, 3)
@@ -104,3 +106,18 @@ def test_released_scaling_and_shifting_is_an_anisotropic_scale_and_a_translation
     monkeypatch.setattr("recon.data.transforms._uniform", lambda *_: next(drawn))
     both = Compose([RandomScale(anisotropic=True), RandomTranslate()])
     assert_near(both(arrays("points"), Generator()), arrays("scale_translate"))
+
+
+def test_clouds_of_no_use_are_named_before_they_spread() -> None:
+    cloud = torch.randn(1, 20, 3)
+    cloud[0, 5, 1] = torch.nan
+    with pytest.raises(ValueError, match="cloud 0 holds a NaN or infinite coordinate at point 5"):
+        UnitSphere()(cloud)
+    with pytest.raises(ValueError, match="cannot keep 64 of 20 points"):
+        FarthestSubset(64)(torch.randn(1, 20, 3))
+    assert UnitSphere()(torch.randint(9, (2, 20, 3))).norm(dim=-1).max() == pytest.approx(1)
+    for array in (np.zeros((1, 20, 3)), np.zeros((20, 3))):
+        with pytest.raises(TypeError, match="must be a torch tensor"):
+            check_clouds(array)
+    with pytest.raises(ValueError, match=r"\(B, N, 3\), got \(20, 3\)"):
+        check_clouds(torch.zeros(20, 3))

@@ -159,6 +159,8 @@ def test_wrong_arguments_are_named(arguments: dict[str, int], message: str) -> N
 def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone.pth: no such checkpoint"):
         load(tmp_path / "gone.pth")
+    with pytest.raises(ValueError, match="a folder: name a file in it"):
+        load(tmp_path)
     broken = tmp_path / "broken.pth"
     broken.write_bytes(OFFICIAL.read_bytes()[:5000])
     with pytest.raises(ValueError, match=re.escape(str(broken))):

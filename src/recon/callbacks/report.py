@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
@@ -82,7 +83,7 @@ class Report(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task, console = _task(pl_module), Console()
-        with console.status("measuring the features"):
+        with _busy(console, "measuring the features"):
             shapes = (Furniture(["train"]), Furniture(["test"]))
             clouds = (stack_clouds(shapes[0], self.points), stack_clouds(shapes[1], self.points))
             networks = {
@@ -95,7 +96,7 @@ class Report(Callback):
                 for name, network in networks.items()
             }
             results = measure(features, clouds, shapes, _class_features(task, shapes[0].classes))
-        with console.status("drawing the report"):
+        with _busy(console, "drawing the report"):
             page = Page(
                 results=results,
                 trained=_trained(trainer, task),
@@ -119,6 +120,14 @@ class Report(Callback):
     def seconds(self) -> float:
         """Wall time since the run began."""
         return (datetime.now() - self.started).total_seconds()
+
+
+def _busy(console: Console, doing: str) -> AbstractContextManager[Any]:
+    """Say what takes a while: as a spinner in a terminal, else as a line."""
+    if console.is_terminal:
+        return console.status(doing)
+    console.print(f"{doing} ...")
+    return nullcontext()
 
 
 def _task(module: LightningModule) -> Pretraining:

@@ -88,8 +88,8 @@ class PointCloudDataModule(LightningDataModule, ABC):
         epochs: Any = loop.epoch_progress.current
         epoch, done = epochs.processed, 0
         if epochs.started > epoch:  # stopped inside an epoch, or at its last step
-            batches = loop.epoch_loop.batch_progress
-            done = 0 if batches.is_last_batch else batches.current.ready
+            batches: Any = loop.epoch_loop.batch_progress
+            done = 0 if batches.is_last_batch else batches.current.processed
             epoch += batches.is_last_batch
         return DrawSampler(
             len(self.dataset),

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Generator, Tensor
 
+from recon.layers.grouping import check_clouds
 from recon.ops.neighbors import gather
 from recon.ops.sampling import farthest_point_sample
 
@@ -28,6 +29,13 @@ def _uniform(
     shape = (len(points), 1, width)
     drawn = torch.rand(shape, generator=generator, device=points.device, dtype=points.dtype)
     return low + (high - low) * drawn
+
+
+def _enough(points: Tensor, count: int) -> None:
+    if points.shape[1] < count:
+        raise ValueError(
+            f"cannot keep {count} of {points.shape[1]} points: lower `count` (the option `points`)"
+        )
 
 
 class Compose:
@@ -53,10 +61,7 @@ class RandomSubset:
     def __call__(
         self, points: Float[Tensor, "b n 3"], generator: Generator
     ) -> Float[Tensor, "b count 3"]:
-        if points.shape[1] < self.count:
-            raise ValueError(
-                f"cannot keep {self.count} of {points.shape[1]} points: lower the option `points`"
-            )
+        _enough(points, self.count)
         scores = torch.rand(points.shape[:2], generator=generator, device=points.device)
         return gather(points, scores.topk(self.count, dim=1, sorted=False).indices)
 
@@ -70,6 +75,8 @@ class FarthestSubset:
     def __call__(
         self, points: Float[Tensor, "b n 3"], generator: Generator | None = None
     ) -> Float[Tensor, "b count 3"]:
+        check_clouds(points)
+        _enough(points, self.count)
         return gather(points, farthest_point_sample(points, self.count))
 
 
@@ -77,8 +84,10 @@ class UnitSphere:
     """Centre each cloud at its mean and scale its farthest point to distance 1."""
 
     def __call__(
-        self, points: Float[Tensor, "b n 3"], generator: Generator | None = None
+        self, points: Num[Tensor, "b n 3"], generator: Generator | None = None
     ) -> Float[Tensor, "b n 3"]:
+        check_clouds(points)
+        points = points if points.is_floating_point() else points.float()
         centered = points - points.mean(1, keepdim=True)
         radius = centered.norm(dim=-1).amax(1).clamp_min(torch.finfo(points.dtype).tiny)
         return centered / radius[:, None, None]

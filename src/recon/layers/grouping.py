@@ -18,8 +18,13 @@ class Patches(NamedTuple):
     centers: Float[Tensor, "b g 3"]
 
 
-def check_clouds(points: Tensor) -> None:
+def check_clouds(points: object) -> None:
     """Raise ValueError for another shape than (B, N, 3) and for points that are not finite."""
+    if not isinstance(points, Tensor):
+        raise TypeError(
+            f"clouds must be a torch tensor (B, N, 3), got {type(points).__name__}: "
+            "torch.from_numpy(points)[None] makes one of a cloud"
+        )
     if points.ndim != 3 or points.shape[2] != 3:
         raise ValueError(f"clouds must be of shape (B, N, 3), got {tuple(points.shape)}")
     if not torch.compiler.is_compiling() and not (finite := points.isfinite().all(2)).all():

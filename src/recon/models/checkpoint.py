@@ -43,7 +43,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises FileNotFoundError for a missing file and ValueError that names one that holds
     something else.
     """
-    if not path.is_file():
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder: name a file in it, such as checkpoints/last.ckpt")
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     # Official files keep numpy scalars beside the weights; nothing else is let in.
     scalar = np.float64(0).__reduce__()[0]
@@ -57,7 +59,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(numpy_types):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of anything else fails in any way
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        refused = re.search(r"WeightsUnpickler error: (.*)", str(error))
+        reason = refused[1] if refused else str(error).strip().split("\n")[0] or repr(error)
         raise ValueError(f"{path}: not a checkpoint that can be read safely ({reason})") from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not named weights")
