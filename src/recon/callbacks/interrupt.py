@@ -41,6 +41,6 @@ class FinishStep(Callback):
     ) -> None:
         saving = trainer.checkpoint_callback
         stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
-        if stopped and isinstance(saving, ModelCheckpoint):
+        if stopped and trainer.is_global_zero and isinstance(saving, ModelCheckpoint):
             last = f"{saving.dirpath}/{saving.CHECKPOINT_NAME_LAST}{saving.FILE_EXTENSION}"
             print(f"\nstopped after {trainer.global_step} steps; go on with ckpt_path={last}")

@@ -21,7 +21,7 @@ from recon.tasks.probe import Results
 
 RADIUS = 1.25
 """Half the width of what a viewer shows, in units of the unit sphere."""
-HIDDEN_COLOR, VISIBLE_COLOR, REBUILT_COLOR = (120, 130, 150), (90, 150, 230), (245, 130, 70)
+VISIBLE_COLOR, REBUILT_COLOR = (90, 150, 230), (245, 130, 70)
 
 
 class Rebuilt(NamedTuple):

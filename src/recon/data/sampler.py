@@ -32,14 +32,13 @@ class DrawSampler(DistributedSampler[Any]):
         size: int,
         *,
         seed: int = 0,
-        shuffle: bool = True,
         rank: int = 0,
         ranks: int = 1,
         epoch: int = 0,
         skip: int = 0,
     ) -> None:
         self.size = size
-        super().__init__(_Rows(size), num_replicas=ranks, rank=rank, shuffle=shuffle, seed=seed)
+        super().__init__(_Rows(size), num_replicas=ranks, rank=rank, seed=seed)
         self._resumed_epoch, self._skip = epoch, skip
         self.set_epoch(epoch)
 

@@ -91,6 +91,16 @@ def select(values: Float[Tensor, "b g c"], chosen: Bool[Tensor, "_ _"]) -> Float
     return values[chosen].view(len(values), -1, values.shape[-1])
 
 
+def visible(
+    tokens: Float[Tensor, "b g d"], centers: Float[Tensor, "b g 3"], mask: Tensor | None
+) -> tuple[Float[Tensor, "b v d"], Float[Tensor, "b v 3"]]:
+    """Keep the tokens and centres that a mask (B, G), True where hidden, leaves; None keeps all."""
+    if mask is None:
+        return tokens, centers
+    check_mask(mask)
+    return select(tokens, ~mask), select(centers, ~mask)
+
+
 class QueryStream(nn.Module):
     """One learned query a modality, each attending to the tokens of every block.
 
@@ -154,9 +164,7 @@ class Encoder(nn.Module):
 
     def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
         # All patches are embedded, hidden ones too: the released batch statistics see them.
-        tokens, centers = self.embed(patches.points), patches.centers
-        if mask is not None:
-            tokens, centers = select(tokens, ~mask), select(centers, ~mask)
+        tokens, centers = visible(self.embed(patches.points), patches.centers, mask)
         position = self.position(centers)
         contexts = []
         for block in self.blocks:

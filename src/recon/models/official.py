@@ -1,7 +1,7 @@
 """Names of the released implementation's parameters, to ours and back."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -71,7 +71,7 @@ def to_official(ours: str) -> str:
     return _translate(re.sub(r"^generative\.", "encoder.", ours), 1, ("image", "img"))
 
 
-def is_official(names: Mapping[str, Tensor]) -> bool:
+def is_official(names: Iterable[str]) -> bool:
     """Tell whether names are those of a released pretraining network."""
     return any(re.match(r"(module\.)?(MAE|Dis)_", name) for name in names)
 

@@ -16,8 +16,8 @@ from recon.models.encoder import (
     drop_path_rates,
     init_linear,
     learned_vectors,
-    select,
     stack_vectors,
+    visible,
 )
 from recon.models.recon import PretrainingNetwork, Projections, Reconstruction, required
 
@@ -57,9 +57,7 @@ class Tower(nn.Module):
         return list(self.query_tokens)
 
     def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
-        x, centers = self.embed(patches.points), patches.centers
-        if mask is not None:
-            x, centers = select(x, ~mask), select(centers, ~mask)
+        x, centers = visible(self.embed(patches.points), patches.centers, mask)
         position = self.position(centers)
         names = self.modalities
         if names:

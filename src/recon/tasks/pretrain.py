@@ -136,8 +136,11 @@ class GenerativeStudent(Pretraining):
         return {"reconstruction": self.reconstruction(out.predicted, out.target)}
 
 
-class _Taught(Pretraining):
-    """A task with teachers. Raises ValueError where a projection does not fit its teacher."""
+class ContrastiveStudent(Pretraining):
+    """Learn to imitate the teachers of other modalities.
+
+    Raises ValueError where a projection does not fit its teacher.
+    """
 
     def __init__(self, model: PretrainingNetwork, *, ensemble: Ensemble, **recipe: Any) -> None:
         super().__init__(model, **recipe)
@@ -156,30 +159,18 @@ class _Taught(Pretraining):
             for teacher in self.ensemble.teachers.values():
                 teacher.require(data.names())
 
-    def distill(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """Compare each query with its teacher."""
+    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         return self.ensemble(out.queries, batch, lambda points: self(points).queries["cls"])
 
 
-class ContrastiveStudent(_Taught):
-    """Learn to imitate the teachers of other modalities."""
-
-    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        return self.distill(out, batch)
-
-
-class ReConStudent(_Taught):
+class ReConStudent(ContrastiveStudent, GenerativeStudent):
     """Both at once, by ensemble distillation: the generative student guides the contrastive [1].
+
+    Takes the arguments of both.
 
     [1] Qi et al., arXiv:2302.02318, equation 6.
     """
 
-    def __init__(
-        self, model: PretrainingNetwork, *, reconstruction: nn.Module, **recipe: Any
-    ) -> None:
-        super().__init__(model, **recipe)
-        self.reconstruction = reconstruction
-
     def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        rebuilt = {"reconstruction": self.reconstruction(out.predicted, out.target)}
-        return rebuilt | self.distill(out, batch)
+        rebuilt = GenerativeStudent.losses(self, out, batch)
+        return rebuilt | ContrastiveStudent.losses(self, out, batch)
