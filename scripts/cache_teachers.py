@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import view_seed
+from recon.entry import conf_dir, one_line_errors
 from recon.teachers.base import Teacher
 from recon.teachers.cached import Cache, write_cache
-from recon.train import conf_dir, one_line_errors
 
 
 class Views(Dataset[UInt8[Tensor, "3 h w"]]):

@@ -3,15 +3,20 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.train import conf_dir, train
+from recon.entry import conf_dir
+from recon.train import train
+from trees import meshes
 
 EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
-DRY = {"shapenet": ["teacher=untrained"], "furniture": ["~callbacks.report"]}
 
 
 def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
-    data = name.split("_")[1]
-    dry = [*DRY[data], f"data.root={shapenet_root}"] if data == "shapenet" else DRY[data]
+    meshes(shapenet_root / "own")
+    dry = {
+        "shapenet": ["teacher=untrained", f"data.root={shapenet_root}"],
+        "furniture": ["~callbacks.report"],
+        "folder": [f"data.root={shapenet_root / 'own'}"],
+    }[name.split("_")[1]]
     return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *dry]
 
 
@@ -46,6 +51,15 @@ def test_option_runs_one_step(
     monkeypatch.setenv("WANDB_SILENT", "true")
     arguments = overrides("pretrain_furniture", shapenet_root, tmp_path / "run")
     assert run([*arguments, *option.split()]) == 1
+
+
+@pytest.mark.parametrize("experiment", ["pretrain_shapenet", "pretrain_shapenet_generative"])
+def test_any_experiment_takes_a_folder_of_meshes(experiment: str, tmp_path: Path) -> None:
+    meshes(tmp_path / "own")
+    own = ["data=folder", f"data.root={tmp_path / 'own'}", "teacher=untrained"]
+    own = own if experiment == "pretrain_shapenet" else own[:2]
+    dry = [f"experiment={experiment}", "debug=tiny", f"output_dir={tmp_path / 'run'}"]
+    assert run([*dry, *own]) == 1
 
 
 @pytest.mark.parametrize("student", ["recon", "multitask", "generative", "contrastive"])

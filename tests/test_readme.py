@@ -8,8 +8,8 @@ import lightning
 import pytest
 from hydra import compose, initialize_config_dir
 
+from recon.entry import conf_dir
 from recon.models.checkpoint import load
-from recon.train import conf_dir
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recon.train import conf_dir, train
+from recon.entry import conf_dir
+from recon.train import train
 
 TINY = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report"]
 

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from recon.entry import keep_large_blocks
 from recon.layers.patch_embed import PatchEmbed
 from recon.losses.contrastive import CategoryContrast
 from recon.ops.chamfer import chamfer_l2
 from recon.ops.sampling import farthest_point_sample
-from recon.train import keep_large_blocks
 
 ROUNDS = 7
 

@@ -1,7 +1,8 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.train import conf_dir, train
+from recon.entry import conf_dir
+from recon.train import train
 
 
 @pytest.mark.parametrize("batches_a_step", [1, 4])

@@ -9,7 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.page import RADIUS, encode_cloud
-from recon.train import conf_dir, train
+from recon.entry import conf_dir
+from recon.train import train
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_clouds_are_centred_and_fill_the_unit_sphere() -> None:
         assert points.shape == (2048, 3)
         assert points.dtype == np.float32
         assert np.linalg.norm(points, axis=1).max() == pytest.approx(1, abs=1e-3)
-        assert data.colors(row).shape == (2048, 3)
+        assert data.cloud(row).colors.shape == (2048, 3)
         assert data.image(row).size == (112, 112)
 
 

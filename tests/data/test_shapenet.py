@@ -50,15 +50,15 @@ def test_bad_files_are_named(shapenet_root: Path) -> None:
     bad = {
         "1 of 8192 points are NaN or infinite": points,
         "expected numbers of shape": np.zeros(7),
-        "not a readable array": np.array([{"a": 1}], dtype=object),
+        "expected numbers of shape .N, 3.": np.array([{"a": 1}], dtype=object),
     }
     for message, array in bad.items():
         np.save(path, array, allow_pickle=True)
         with pytest.raises(ValueError, match=f"{path.name}.*{message}"):
             data.points(row)
-    for content in (b"", whole[:300]):
+    for content, message in ((b"", "is empty"), (whole[:300], "not a readable array")):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"{path.name}: not a readable array"):
+        with pytest.raises(ValueError, match=f"{path.name}: {message}"):
             data.points(row)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=path.name):
@@ -76,8 +76,11 @@ def test_wrong_splits_and_tables_are_named(shapenet_root: Path) -> None:
     table.write_text(json.dumps({"catalogue": {"0": 2691156}, "describe": {"0": "airplane"}}))
     with pytest.raises(ValueError, match="has no category for .'04379243'"):
         ShapeNet(shapenet_root)
+    table.write_text('{"catalogue": 1}')
+    with pytest.raises(ValueError, match="not a readable table with the columns"):
+        ShapeNet(shapenet_root)
     table.write_text("{")
-    with pytest.raises(ValueError, match="not a table with the columns"):
+    with pytest.raises(ValueError, match=r"shapenet55.json: not a readable JSON file"):
         ShapeNet(shapenet_root)
 
 

@@ -5,15 +5,22 @@ from torch import Generator
 from torch.testing import assert_close
 
 from conftest import assert_near, released_arrays
+from recon.data.batch import Clouds
 from recon.data.transforms import (
     Compose,
     FarthestSubset,
+    Height,
+    PointDropout,
+    RandomColorDrop,
+    RandomJitter,
+    RandomOrientation,
     RandomRotation,
     RandomScale,
     RandomSubset,
     RandomTranslate,
     Transform,
     UnitSphere,
+    UpAxis,
 )
 from recon.layers.grouping import check_clouds
 from recon.ops.neighbors import exact_distances
@@ -121,3 +128,130 @@ def test_clouds_of_no_use_are_named_before_they_spread() -> None:
             check_clouds(array)
     with pytest.raises(ValueError, match=r"\(B, N, 3\), got \(20, 3\)"):
         check_clouds(torch.zeros(20, 3))
+
+
+def carried(count: int = 50) -> Clouds:
+    normals = torch.nn.functional.normalize(torch.randn(16, count, 3), dim=-1)
+    labels = torch.arange(count).expand(16, count)
+    return Clouds(CLOUDS[:, :count], normals, torch.rand(16, count, 3), point_labels=labels)
+
+
+EVERY = [
+    RandomSubset(20), FarthestSubset(20), PointDropout(), UnitSphere(), UpAxis("z", "y"),
+    Height("y"), RandomRotation("z"), RandomOrientation(), RandomScale(anisotropic=True),
+    RandomTranslate(), RandomJitter(), RandomColorDrop(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("transform", EVERY, ids=lambda t: type(t).__name__)
+def test_what_points_carry_stays_with_them(transform: Transform) -> None:
+    before = carried()
+    after = transform(before, Generator().manual_seed(0))
+    alone = transform(before.points, Generator().manual_seed(0))
+    assert torch.equal(after.points, alone)
+    rows = after.point_labels
+    if not isinstance(transform, RandomColorDrop):
+        assert torch.equal(after.colors, before.colors.gather(1, rows[..., None].expand(-1, -1, 3)))
+    assert_close(after.normals.norm(dim=-1), torch.ones(after.normals.shape[:2]))
+
+
+@pytest.mark.parametrize("transform", EVERY, ids=lambda t: type(t).__name__)
+def test_without_a_generator_torch_is_the_source(transform: Transform) -> None:
+    torch.manual_seed(3)
+    first = transform(CLOUDS)
+    torch.manual_seed(3)
+    assert torch.equal(first, transform(CLOUDS))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [UnitSphere(), FarthestSubset(20), UpAxis("x", "z"), Height()],
+    ids=lambda t: type(t).__name__,
+)
+def test_a_batch_is_its_samples_one_by_one(transform: Transform) -> None:
+    clouds = carried()
+    whole = transform(clouds)
+    for row in range(16):
+        one = transform(Clouds(*[None if f is None else f[row : row + 1] for f in clouds]))
+        for field, expected in zip(one, whole, strict=True):
+            assert (field is None) == (expected is None)
+            if field is not None:
+                assert_close(field[0], expected[row])
+
+
+def test_jitter_is_clipped_noise_of_its_own_for_each_point() -> None:
+    noise = RandomJitter(0.01, 0.015)(torch.zeros(64, 500, 3), Generator().manual_seed(0))
+    assert noise.abs().max() == pytest.approx(0.015)
+    assert 0.007 < noise.std() < 0.01
+    assert len(noise.flatten().unique()) > 50_000
+
+
+def test_dropped_points_become_the_first() -> None:
+    clouds = carried()
+    dropped = PointDropout(0.875)(clouds, Generator().manual_seed(0))
+    kept = (dropped.point_labels == clouds.point_labels).float().mean(1)
+    assert ((dropped.point_labels == clouds.point_labels) | (dropped.point_labels == 0)).all()
+    assert kept.min() < 0.4 < 0.8 < kept.max()
+    assert torch.equal(PointDropout(0.0)(CLOUDS), CLOUDS)
+    with pytest.raises(ValueError, match="`most` must lie in"):
+        PointDropout(1.0)
+
+
+def test_orientations_are_rotations_uniform_over_the_sphere() -> None:
+    axis = torch.tensor([0.0, 0.0, 1.0]).expand(4000, 1, 3)
+    basis = torch.eye(3).expand(4000, 3, 3)
+    turned = RandomOrientation()(basis, Generator().manual_seed(0))
+    assert_close(turned @ turned.transpose(1, 2), basis, atol=1e-5, rtol=0)
+    assert_close(torch.linalg.det(turned), torch.ones(4000), atol=1e-5, rtol=0)
+    heights = RandomOrientation()(axis, Generator().manual_seed(1))[:, 0, 2]
+    # Archimedes: the height of a uniform point on the sphere is uniform.
+    assert_close(heights.sort().values, torch.linspace(-1, 1, 4000), atol=0.05, rtol=0)
+
+
+def test_the_definition_of_an_orientation_is_the_quaternion_product() -> None:
+    generator = Generator().manual_seed(5)
+    w, x, y, z = torch.nn.functional.normalize(torch.randn(1, 4, generator=generator), dim=1)[0]
+    by_hand = torch.stack(
+        [
+            torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)]),
+            torch.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)]),
+            torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]),
+        ]
+    )
+    turned = RandomOrientation()(CLOUDS[:1], Generator().manual_seed(5))
+    assert_close(turned[0], CLOUDS[0] @ by_hand.T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("source", "target"), [("z", "y"), ("y", "z"), ("x", "y"), ("y", "y")])
+def test_turning_upright_is_a_rotation_that_moves_the_axis(source: str, target: str) -> None:
+    turned = UpAxis(source, target)(torch.eye(3)[None])[0]
+    assert torch.linalg.det(turned) == 1
+    assert turned["xyz".index(source)].tolist() == torch.eye(3)["xyz".index(target)].tolist()
+    mirrored = UpAxis(source, target, mirror=True)(torch.eye(3)[None])[0]
+    assert torch.linalg.det(mirrored) == (1 if source == target else -1)
+    with pytest.raises(ValueError, match="axis must be x, y or z, got 'up'"):
+        UpAxis("up", "y")
+
+
+def test_height_is_measured_from_the_lowest_point() -> None:
+    height = Height("z")(Clouds(CLOUDS)).height
+    assert (height >= 0).all()
+    assert_close(height[..., 0] + CLOUDS[..., 2].amin(1, keepdim=True), CLOUDS[..., 2])
+
+
+def test_stretched_normals_stay_orthogonal_to_the_surface() -> None:
+    tangent, other = torch.randn(2, 16, 50, 3)
+    normals = torch.nn.functional.normalize(torch.linalg.cross(tangent, other), dim=-1)
+    scale = RandomScale(0.5, 2.0, anisotropic=True)
+    stretched = scale(Clouds(tangent, normals), Generator().manual_seed(0))
+    assert_close(
+        (stretched.points * stretched.normals).sum(-1), torch.zeros(16, 50), atol=1e-5, rtol=0
+    )
+
+
+def test_colours_are_dropped_for_whole_clouds() -> None:
+    colors = RandomColorDrop(0.5, grey=0.4)(carried(), Generator().manual_seed(0)).colors
+    grey = (colors == 0.4).all(-1)
+    assert torch.equal(grey.all(1), grey.any(1))
+    assert 2 < grey.all(1).sum() < 14
+    assert RandomColorDrop()(Clouds(CLOUDS)).colors is None

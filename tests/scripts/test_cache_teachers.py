@@ -10,8 +10,9 @@ from lightning import seed_everything
 from omegaconf import DictConfig
 
 from recon.data.dataset import Samples
+from recon.entry import conf_dir
 from recon.teachers.cached import read_cache
-from recon.train import conf_dir, train
+from recon.train import train
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "cache_teachers.py"
 
@@ -47,7 +48,7 @@ def test_cached_teachers_give_the_losses_of_live_ones(
     images = read_cache(shapenet_root / "teachers" / "image.safetensors")
     texts = read_cache(shapenet_root / "teachers" / "text.safetensors")
     assert images.features.shape == (8, 3, 192)
-    assert len(texts.names) == 2 * 60  # category x prompt
+    assert len(texts.names) == 2 * (60 + 1)  # category x prompt, and the bare name
     short = ["trainer.max_epochs=2", "trainer.limit_train_batches=2", "data.image_views=3"]
     cached = [
         f"data.root={shapenet_root}", "teacher=cached", "widths.image=192", "widths.text=256",

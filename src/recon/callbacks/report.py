@@ -178,8 +178,8 @@ def _rebuild(task: Pretraining, shapes: Furniture, clouds: Float[Tensor, "n p 3"
     return [
         Rebuilt(
             name=f"{shapes.names[row]} ({shapes.classes[shapes.labels[row]]})",
-            points=shapes.points(row),
-            colors=shapes.colors(row),
+            points=shapes.cloud(row).points,
+            colors=np.asarray(shapes.cloud(row).colors),
             visible=whole[i][~mask[i]].flatten(0, 1).cpu().numpy(),
             rebuilt=rebuilt[i].cpu().numpy(),
         )

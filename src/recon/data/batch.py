@@ -1,11 +1,27 @@
 """What travels from data to tasks."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
+import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import default_collate
+
+
+class Clouds(NamedTuple):
+    """A batch of clouds, and what their points carry beside coordinates."""
+
+    points: Float[Tensor, "b n 3"]
+    normals: Float[Tensor, "b n 3"] | None = None
+    colors: Float[Tensor, "b n 3"] | None = None
+    """RGB in [0, 1]."""
+    location: Float[Tensor, "b n 3"] | None = None
+    """Place in the room, each axis in [0, 1]."""
+    height: Float[Tensor, "b n 1"] | None = None
+    """Above the lowest point, in units of the points."""
+    point_labels: Int[Tensor, "b n"] | None = None
+    """Class of each point."""
 
 
 class Batch(TypedDict, total=False):
@@ -13,6 +29,14 @@ class Batch(TypedDict, total=False):
 
     points: Float[Tensor, "b n 3"]
     """Coordinates, in the units the transforms leave them in."""
+    normals: Float[Tensor, "b n 3"]
+    colors: Float[Tensor, "b n 3"]
+    """RGB in [0, 1]."""
+    location: Float[Tensor, "b n 3"]
+    """Place in the room, each axis in [0, 1]."""
+    height: Float[Tensor, "b n 1"]
+    point_labels: Int[Tensor, "b n"]
+    """Class of each point."""
     second: Float[Tensor, "b n 3"]
     """The same clouds, augmented once more."""
     id: list[str]
@@ -23,8 +47,12 @@ class Batch(TypedDict, total=False):
     """One augmented RGB picture of each shape."""
     text: list[str]
     """One sentence about each shape."""
+    label: Int[Tensor, " b"]
+    """Class of each shape, -1 where it has none."""
     category: Int[Tensor, " b"]
     """Which clouds share a category's text. This is a label."""
+    skipped: list[str]
+    """Why samples are missing that the step should have held (`on_error=skip`)."""
 
 
 class Draw(NamedTuple):
@@ -34,13 +62,51 @@ class Draw(NamedTuple):
     seed: int
 
 
-def collate(samples: Sequence[dict[str, Any]]) -> Batch:
-    """Stack samples; raise ValueError that names a cloud of another size than the first."""
-    first = samples[0]
-    for sample in samples:
+class Unreadable(NamedTuple):
+    """A sample that could not be read, in place of the sample."""
+
+    why: str
+
+
+def clouds_of(batch: Batch) -> Clouds:
+    """Take the clouds of a batch, colours as fractions."""
+    fields = {name: batch.get(name) for name in Clouds._fields}
+    colors = fields["colors"]
+    if isinstance(colors, Tensor) and not colors.is_floating_point():
+        fields["colors"] = colors / 255
+    return Clouds(**cast(Any, fields))
+
+
+def with_clouds(batch: Batch, clouds: Clouds) -> Batch:
+    """Return the batch with these clouds in place of its own."""
+    carried = {name: value for name, value in clouds._asdict().items() if value is not None}
+    return cast(Batch, {**batch, **carried})
+
+
+def channels(clouds: Clouds) -> Float[Tensor, "b n c"]:
+    """Put points, colours and location side by side, as many of them as there are."""
+    parts = (clouds.points, clouds.colors, clouds.location)
+    return torch.cat([part for part in parts if part is not None], -1)
+
+
+def collate(samples: Sequence[dict[str, Any] | Unreadable]) -> Batch:
+    """Stack samples, leaving out unreadable ones.
+
+    Raises ValueError that names a cloud of another size than the first, or where none is left.
+    """
+    skipped = [sample.why for sample in samples if isinstance(sample, Unreadable)]
+    read = [sample for sample in samples if not isinstance(sample, Unreadable)]
+    if not read:
+        raise ValueError(f"none of the {len(samples)} samples of a batch can be read: {skipped[0]}")
+    first = read[0]
+    for sample in read:
         if len(sample["points"]) != len(first["points"]):
             raise ValueError(
                 f"{sample['id']} has {len(sample['points'])} points and {first['id']} "
-                f"{len(first['points'])}: clouds of one data set must have the same number"
+                f"{len(first['points'])}: clouds of one batch must have the same number; "
+                "data.size=<points> draws as many from each"
             )
-    return default_collate(list(samples))
+    batch: Batch = default_collate(read)
+    if skipped:
+        batch["skipped"] = skipped
+    return batch

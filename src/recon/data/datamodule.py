@@ -1,56 +1,126 @@
 """The one data module that does the work; each data set's own is a few lines beside it."""
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from recon.data.batch import Batch, collate
-from recon.data.dataset import PointCloudDataset, Samples
+from recon.data.batch import Batch, Draw, clouds_of, collate, with_clouds
+from recon.data.dataset import PointCloudDataset, Samples, join
 from recon.data.images import ImageAugmentation
-from recon.data.sampler import DrawSampler
-from recon.data.transforms import Transform
+from recon.data.prepared import Prepared, is_prepared
+from recon.data.sampler import DrawSampler, OrderedSampler
+from recon.data.transforms import Transform, UpAxis
+
+Split = str | Sequence[str]
 
 
 class PointCloudDataModule(LightningDataModule, ABC):
     """Batches of augmented clouds with what a task asks for beside them.
 
-    `keys` names that (see `Batch`), `transform` augments whole batches after they reached the
-    device. `image_views` fixes the number of different augmentations of a picture, None draws
-    fresh ones. A batch is a function of `seed`, epoch and position alone, so that a run stopped
-    and resumed, in the middle of an epoch too, sees what the uninterrupted one does.
+    `root` holds the data set as it lies on disk, or as `recon.prepare` wrote it: the samples are
+    the same. `split` is trained on, `val_split` validated, `test_split` tested. `keys` names what
+    a batch holds beside points (see `Batch`). `size` draws as many points from each cloud, None
+    takes all; `up` turns clouds so that this axis points upwards, None leaves them. `transform`
+    augments whole training batches after they reached the device, `test_transform` the others.
+    `image_views` fixes the number of different augmentations of a picture, None draws fresh ones.
+    Samples that cannot be read raise ValueError, or are left out and counted with `on_error=skip`.
+
+    A batch is a function of `seed`, epoch and position alone, so that a run stopped and resumed,
+    in the middle of an epoch too, sees what the uninterrupted one does.
     """
+
+    splits: Mapping[str, Sequence[str]]
+    """Names of splits, and the parts on disk that each consists of."""
+    published: Mapping[str, int] = {}
+    """Clouds of each part, by its publication."""
 
     def __init__(
         self,
+        root: str | Path,
         *,
+        split: Split = "train",
+        val_split: Split | None = None,
+        test_split: Split | None = None,
         batch_size: int = 128,
         drop_last: bool = False,
+        size: int | None = None,
+        up: str | None = None,
         transform: Transform | None = None,
+        test_transform: Transform | None = None,
         keys: Collection[str] = (),
         augment_image: Callable[[Image.Image, int], Tensor] | None = None,
         image_views: int | None = None,
+        on_error: str = "raise",
         workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.batch_size, self.drop_last = batch_size, drop_last
-        self.transform, self.seed = transform, seed
-        self.keys, self.workers = frozenset(keys), workers
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
+        self.root = Path(root).expanduser()
+        self.split, self.val_split, self.test_split = split, val_split, test_split
+        self.batch_size, self.drop_last, self.workers = batch_size, drop_last, workers
+        self.size, self.up, self.seed = size, up, seed
+        self.transform, self.test_transform = transform, test_transform
+        self.keys, self.image_views = frozenset(keys), image_views
         self.augment_image = augment_image or ImageAugmentation()
-        self.image_views = image_views
+        self.on_error, self.skipped = on_error, dict[str, None]()
+        self.upright: UpAxis | None = None
 
     @abstractmethod
-    def train_dataset(self) -> PointCloudDataset:
-        """Open the data to train on; raise FileNotFoundError that tells how to get them."""
+    def read(self, part: str) -> PointCloudDataset:
+        """Open one part of the data set as it lies on disk.
 
-    def setup(self, stage: str) -> None:
-        self.dataset = self.train_dataset()
+        Raises FileNotFoundError that tells how to get it, and ValueError that names a bad file.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options that change which samples there are."""
+        return {}
+
+    def open(self, split: Split) -> PointCloudDataset:
+        """Open a split, or several one after the other; raise ValueError for an unknown one."""
+        names = [split] if isinstance(split, str) else split
+        for name in names:
+            if name not in self.splits:
+                known = ", ".join(self.splits)
+                raise ValueError(
+                    f"{type(self).__name__} has no split {name!r}: choose among {known}"
+                )
+        return join([self.open_part(part) for name in names for part in self.splits[name]])
+
+    def stored(self) -> list[str]:
+        """Return the parts on disk, each once."""
+        return list(dict.fromkeys(part for parts in self.splits.values() for part in parts))
+
+    def open_part(self, part: str) -> PointCloudDataset:
+        """Open one part, from the original files or prepared ones."""
+        if is_prepared(self.root):
+            return Prepared(self.root, part, {"data": type(self).__name__, **self.settings()})
+        return self.read(part)
+
+    def train_dataset(self) -> PointCloudDataset:
+        """Open the data to train on."""
+        return self.open(self.split)
+
+    def setup(self, stage: str | None = None) -> None:
+        if stage in (None, "fit"):
+            self.dataset = self.train_dataset()
+        if stage in (None, "fit", "validate") and self.val_split is not None:
+            self.val_dataset = self.open(self.val_split)
+        if stage in (None, "test", "predict") and self.test_split is not None:
+            self.test_dataset = self.open(self.test_split)
+        if self.up is not None:
+            opened = self.dataset if hasattr(self, "dataset") else self.test_dataset
+            self.upright = UpAxis(opened.up, self.up, mirror=opened.mirrored)
 
     def names(self) -> dict[str, Collection[str]]:
         """Return all ids and, where texts are asked for, all of them and the class names."""
@@ -62,17 +132,42 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return {"id": self.dataset.ids, "text": texts}
 
     def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.dataset, self._sampler(), drop_last=self.drop_last)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        return [] if self.val_split is None else self._ordered(self.val_dataset)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        if self.test_split is None:
+            raise ValueError(f"{type(self).__name__}: set `test_split` to one of {[*self.splits]}")
+        return self._ordered(self.test_dataset)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self.test_dataloader()
+
+    def _ordered(self, dataset: PointCloudDataset) -> DataLoader[Any]:
+        rank, ranks = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        sampler = OrderedSampler(len(dataset), seed=self.seed, rank=rank, ranks=ranks)
+        return self._loader(dataset, sampler, drop_last=False)
+
+    def _loader(
+        self, dataset: PointCloudDataset, sampler: Sampler[Draw], *, drop_last: bool
+    ) -> DataLoader[Any]:
         samples = Samples(
-            self.dataset,
+            dataset,
             keys=self.keys,
             augment_image=self.augment_image,
             image_views=self.image_views,
+            size=self.size,
+            skip=self.on_error == "skip",
         )
         return DataLoader(
             samples,
             batch_size=self.batch_size,
-            drop_last=self.drop_last,
-            sampler=self._sampler(),
+            drop_last=drop_last,
+            sampler=sampler,
             collate_fn=collate,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
@@ -101,11 +196,27 @@ class PointCloudDataModule(LightningDataModule, ABC):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if self.transform is None or self.trainer is None or not self.trainer.training:
-            return batch
-        points = batch["points"]
-        generator = torch.Generator(points.device).manual_seed(int(batch["seed"][0]))
-        augmented: Batch = {**batch, "points": self.transform(points, generator)}
-        if "second" in self.keys:
-            augmented["second"] = self.transform(points, generator)
+        for why in batch.pop("skipped", ()):
+            if why not in self.skipped:
+                warnings.warn(f"skipped ({len(self.skipped) + 1}): {why}", stacklevel=2)
+            self.skipped[why] = None
+        return self.augment(batch, training=self.trainer is not None and self.trainer.training)
+
+    def augment(self, batch: Batch, *, training: bool) -> Batch:
+        """Turn a batch upright and transform it, from its own seeds."""
+        clouds = clouds_of(batch)
+        if self.upright is not None:
+            clouds = self.upright(clouds)
+        transform = self.transform if training else self.test_transform
+        if transform is None:
+            return with_clouds(batch, clouds)
+        generator = torch.Generator(clouds.points.device).manual_seed(int(batch["seed"][0]))
+        augmented = with_clouds(batch, transform(clouds, generator))
+        if training and "second" in self.keys:
+            augmented["second"] = transform(clouds, generator).points
         return augmented
+
+    def teardown(self, stage: str) -> None:
+        if self.skipped:
+            count = len(self.skipped)
+            warnings.warn(f"{count} samples could not be read and were skipped", stacklevel=2)

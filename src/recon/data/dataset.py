@@ -1,19 +1,40 @@
 """What a data set of clouds knows, and how one sample of it is drawn."""
 
+import io
 import random
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Num
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from recon.data.batch import Draw
+from recon.data.batch import Draw, Unreadable
+
+POINT_KEYS = frozenset({"normals", "colors", "location", "point_labels"})
+
+
+class Cloud(NamedTuple):
+    """One cloud as it lies on disk, and what its points carry where the data set has it."""
+
+    points: Float[np.ndarray, "n 3"]
+    normals: Float[np.ndarray, "n 3"] | None = None
+    colors: Num[np.ndarray, "n 3"] | None = None
+    """RGB, bytes in [0, 255] or fractions in [0, 1]."""
+    location: Float[np.ndarray, "n 3"] | None = None
+    """Place in the room, each axis in [0, 1]."""
+    point_labels: Int[np.ndarray, " n"] | None = None
+    """Class of each point."""
+
+    def take(self, rows: Num[np.ndarray, " m"] | slice) -> "Cloud":
+        """Return some of the points with what they carry."""
+        taken = {k: None if v is None else v[rows] for k, v in self._asdict().items()}
+        return Cloud(**cast(Any, taken))
 
 
 class PointCloudDataset(ABC):
@@ -23,17 +44,47 @@ class PointCloudDataset(ABC):
     """Unique names, in the order of the data set."""
     classes: Sequence[str] = ()
     """Names of the classes, where shapes have labels; zero-shot asks a text teacher for them."""
+    labels: Int[np.ndarray, " n"] = np.empty(0, dtype=np.int64)
+    """Class of each shape, -1 where it has none; empty where the data set has none at all."""
+    point_classes: Sequence[str] = ()
+    """Names of the classes of points, where points have labels."""
+    parts: Mapping[str, Sequence[int]] = {}
+    """Which classes of points each class of shapes may have, by its name."""
+    up: str = "y"
+    """The axis that points upwards."""
+    mirrored: bool = False
+    """The literature turns this set upright by swapping two axes, which mirrors it."""
+    in_memory: bool = False
+    """All clouds were read when the data set was opened."""
+    shard: int = 256
+    """Clouds of one file of the prepared layout."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @abstractmethod
+    def cloud(self, index: int) -> Cloud:
+        """Return one cloud as it lies on disk; raise ValueError that names a bad file."""
+
+    def draw(self, index: int, seed: int) -> Cloud:
+        """Return what a step sees of one entry: the cloud, unless parts of it are drawn."""
+        return self.cloud(index)
+
     def points(self, index: int) -> Float[np.ndarray, "n 3"]:
-        """Return one cloud as it lies on disk, (N, 3) float32."""
+        """Return the coordinates of one cloud, (N, 3) float32."""
+        return self.cloud(index).points
 
     def image(self, index: int) -> Image.Image:
         """Return a picture of one shape; raise ValueError where the data set has none."""
         raise ValueError(f"{type(self).__name__} has no image of {self.ids[index]}")
+
+    def image_bytes(self, index: int) -> bytes | None:
+        """Return the picture's file, None where the data set has none."""
+        if type(self).image is PointCloudDataset.image:
+            return None
+        file = io.BytesIO()
+        self.image(index).save(file, "PNG")
+        return file.getvalue()
 
     def texts(self, index: int) -> Sequence[str]:
         """Return sentences about one shape; raise ValueError where the data set has none."""
@@ -43,21 +94,67 @@ class PointCloudDataset(ABC):
         """Return the number of one shape's category text, a label; raise ValueError likewise."""
         raise ValueError(f"{type(self).__name__} has no category of {self.ids[index]}")
 
+    def findings(self) -> list[str]:
+        """Return a line for each thing odd about the files that reading clouds does not show."""
+        return []
 
-def check_cloud(points: np.ndarray, source: str) -> Float[np.ndarray, "n 3"]:
-    """Return (N, 3) float32 coordinates; raise ValueError that names the source of bad ones."""
-    if points.ndim != 2 or points.shape[1] < 3 or not np.issubdtype(points.dtype, np.number):
-        raise ValueError(
-            f"{source}: holds {points.dtype} of shape {points.shape}, "
-            "expected numbers of shape (N, 3): convert it or take it off the list"
-        )
-    cloud = np.ascontiguousarray(points[:, :3], dtype=np.float32)
-    if not (finite := np.isfinite(cloud).all(1)).all():
-        raise ValueError(
-            f"{source}: {int((~finite).sum())} of {len(cloud)} points are NaN or infinite: "
-            "remove those points or take the file off the list"
-        )
-    return cloud
+
+class View(PointCloudDataset):
+    """Entries of other data sets in an order of its own: (data set, index in it) for each.
+
+    `relabel` maps labels to those of this view, whose `classes` are given with it.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[PointCloudDataset],
+        rows: Sequence[tuple[int, int]],
+        *,
+        relabel: Mapping[int, int] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        first = members[0]
+        self.members, self.rows = members, rows
+        self.ids = [members[member].ids[index] for member, index in rows]
+        self.classes = first.classes if classes is None else classes
+        self.point_classes, self.parts = first.point_classes, first.parts
+        self.up, self.mirrored = first.up, first.mirrored
+        self.in_memory = all(member.in_memory for member in members)
+        if all(len(member.labels) for member in members):
+            labels = [int(members[member].labels[index]) for member, index in rows]
+            known = labels if relabel is None else [relabel[label] for label in labels]
+            self.labels = np.array(known, dtype=np.int64)
+
+    def cloud(self, index: int) -> Cloud:
+        member, row = self.rows[index]
+        return self.members[member].cloud(row)
+
+    def draw(self, index: int, seed: int) -> Cloud:
+        member, row = self.rows[index]
+        return self.members[member].draw(row, seed)
+
+    def image(self, index: int) -> Image.Image:
+        member, row = self.rows[index]
+        return self.members[member].image(row)
+
+    def image_bytes(self, index: int) -> bytes | None:
+        member, row = self.rows[index]
+        return self.members[member].image_bytes(row)
+
+    def texts(self, index: int) -> Sequence[str]:
+        member, row = self.rows[index]
+        return self.members[member].texts(row)
+
+    def category(self, index: int) -> int:
+        member, row = self.rows[index]
+        return self.members[member].category(row)
+
+
+def join(members: Sequence[PointCloudDataset]) -> PointCloudDataset:
+    """Put data sets one after the other."""
+    if len(members) == 1:
+        return members[0]
+    return View(members, [(m, row) for m, data in enumerate(members) for row in range(len(data))])
 
 
 def view_seed(name: str, view: int) -> int:
@@ -65,11 +162,24 @@ def view_seed(name: str, view: int) -> int:
     return zlib.crc32(f"{name}#{view}".encode())
 
 
-class Samples(Dataset[dict[str, Any]]):
+def resize(cloud: Cloud, size: int, seed: int) -> Cloud:
+    """Draw `size` points at random; smaller clouds keep all theirs and repeat some."""
+    count = len(cloud.points)
+    if count == size:
+        return cloud
+    rng = np.random.default_rng(seed)
+    if count > size:
+        return cloud.take(rng.choice(count, size, replace=False, shuffle=False))
+    return cloud.take(np.concatenate([np.arange(count), rng.integers(0, count, size - count)]))
+
+
+class Samples(Dataset[dict[str, Any] | Unreadable]):
     """Draws of a data set: its clouds, and of the rest what `keys` ask for.
 
-    All randomness comes from a draw's seed: the sentence among those about the shape, and the
-    augmentation of its picture, one of `image_views` fixed ones where that is a number.
+    All randomness comes from a draw's seed: the `size` points of a cloud (None: all of them), the
+    sentence among those about the shape, and the augmentation of its picture, one of
+    `image_views` fixed ones where that is a number. `skip` gives `Unreadable` for what cannot be
+    read, where it would raise.
     """
 
     def __init__(
@@ -79,27 +189,51 @@ class Samples(Dataset[dict[str, Any]]):
         keys: Collection[str] = (),
         augment_image: Callable[[Image.Image, int], Tensor] | None = None,
         image_views: int | None = None,
+        size: int | None = None,
+        skip: bool = False,
     ) -> None:
         self.dataset, self.keys = dataset, frozenset(keys)
         self.augment_image, self.image_views = augment_image, image_views
+        self.size, self.skip = size, skip
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        index, seed = draw.row, draw.seed
-        sample = {
-            "points": torch.from_numpy(self.dataset.points(index)),
-            "id": self.dataset.ids[index],
-            "seed": seed,
-        }
+    def __getitem__(self, draw: Draw) -> dict[str, Any] | Unreadable:
+        if not self.skip:
+            return self._sample(*draw)
+        try:
+            return self._sample(*draw)
+        except (ValueError, OSError) as error:
+            return Unreadable(str(error))
+
+    def _sample(self, index: int, seed: int) -> dict[str, Any]:
+        cloud = self.dataset.draw(index, seed)
+        if self.size is not None:
+            cloud = resize(cloud, self.size, seed)
+        sample = {"id": self.dataset.ids[index], "seed": seed, **self._carried(cloud, index)}
         if "text" in self.keys:
             sample["text"] = random.Random(seed).choice(self.dataset.texts(index))
         if "category" in self.keys:
             sample["category"] = self.dataset.category(index)
+        if "label" in self.keys:
+            sample["label"] = self._label(index)
         if "image" in self.keys:
             sample["image"] = self._image(index, seed)
         return sample
+
+    def _carried(self, cloud: Cloud, index: int) -> dict[str, Tensor]:
+        fields = {"points": torch.from_numpy(cloud.points)}
+        for name in sorted(self.keys & POINT_KEYS):
+            if (field := getattr(cloud, name)) is None:
+                raise ValueError(f"{self.dataset.ids[index]} has no {name.replace('_', ' ')}")
+            fields[name] = torch.from_numpy(field)
+        return fields
+
+    def _label(self, index: int) -> int:
+        if not len(self.dataset.labels):
+            raise ValueError(f"{type(self.dataset).__name__} has no labels")
+        return int(self.dataset.labels[index])
 
     def _image(self, index: int, seed: int) -> Tensor:
         if self.augment_image is None:

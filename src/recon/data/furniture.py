@@ -12,11 +12,11 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Float, UInt8
 from PIL import Image
 
-from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import PointCloudDataset, check_cloud
+from recon.data.datamodule import PointCloudDataModule, Split
+from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.readers import check_cloud
 
 SPLITS = ("train", "test", "unlabelled", "unused")
 FILE = "furniture.npz"
@@ -66,14 +66,13 @@ class Furniture(PointCloudDataset):
         """Class of each shape, -1 where it has none."""
         self.families = archive["group"][self._rows].astype(int)
         """Near-duplicates share a family."""
+        self.sizes = archive["dims_cm"][self._rows]
+        """Width, height and depth of each model, in cm."""
 
-    def points(self, index: int) -> Float[np.ndarray, "n 3"]:
+    def cloud(self, index: int) -> Cloud:
         row = self._rows[index]
-        return check_cloud(self._archive["points"][row], self.ids[index])
-
-    def colors(self, index: int) -> UInt8[np.ndarray, "n 3"]:
-        """Return the RGB colour of each point of one shape."""
-        return self._archive["colors"][self._rows[index]]
+        points = check_cloud(self._archive["points"][row], self.ids[index])
+        return Cloud(points, colors=self._archive["colors"][row])
 
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self._archive["icons"][self._rows[index]])
@@ -86,17 +85,19 @@ class Furniture(PointCloudDataset):
 
 
 class FurnitureDataModule(PointCloudDataModule):
-    """Batches of the embedded data set, for pretraining: its train and unlabelled shapes."""
+    """Batches of the embedded data set, by default for pretraining: train and unlabelled shapes."""
+
+    splits = {name: [name] for name in ("pretrain", *SPLITS[:3])}
+    published = {"pretrain": 673, "train": 269, "test": 141, "unlabelled": 404}
 
     def __init__(
         self,
         root: str | Path | None = None,
         *,
-        splits: Sequence[str] = ("train", "unlabelled"),
+        split: Split = "pretrain",
         **loading: Any,
     ) -> None:
-        super().__init__(**loading)
-        self.root, self.splits = root, splits
+        super().__init__(root or asset(FILE).parent, split=split, **loading)
 
-    def train_dataset(self) -> Furniture:
-        return Furniture(self.splits, root=self.root)
+    def read(self, part: str) -> Furniture:
+        return Furniture(("train", "unlabelled") if part == "pretrain" else [part], root=self.root)

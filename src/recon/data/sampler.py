@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler, Sampler
 
 from recon.data.batch import Draw
 
@@ -17,6 +17,11 @@ class _Rows(Dataset[int]):
 
     def __len__(self) -> int:
         return self.size
+
+
+def _seeds(size: int, seed: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randint(2**31, (size,), generator=generator).tolist()
 
 
 class DrawSampler(DistributedSampler[Any]):
@@ -43,8 +48,21 @@ class DrawSampler(DistributedSampler[Any]):
         self.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Draw]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        seeds = torch.randint(2**31, (self.size,), generator=generator).tolist()
+        seeds = _seeds(self.size, self.seed, self.epoch)
         skip = self._skip if self.epoch == self._resumed_epoch else 0
         for row in list(super().__iter__())[skip:]:
             yield Draw(row, seeds[row])
+
+
+class OrderedSampler(Sampler[Draw]):
+    """Each sample once, in order, with a seed of its own; ranks take turns."""
+
+    def __init__(self, size: int, *, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        self.rows, self.seeds = range(rank, size, ranks), _seeds(size, seed, 0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Draw]:
+        for row in self.rows:
+            yield Draw(row, self.seeds[row])

@@ -3,48 +3,36 @@
 [1] Chang et al., arXiv:1512.03012; split of Yu et al., arXiv:2111.14819 (Point-BERT).
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import PointCloudDataset, check_cloud
+from recon.data.datamodule import PointCloudDataModule, Split
+from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.readers import check_cloud, decode_image, naming, read_json, read_lines, read_npy
+from recon.data.tree import Tree
 from recon.teachers.prompts import prompts
 
-TREE = """\
+SPLITS = {"train": ["train"], "test": ["test"], "all": ["test", "train"]}
+TREE = Tree(
+    "ShapeNet-55",
+    """\
 {root}/
   ShapeNet-55/train.txt, ShapeNet-55/test.txt   lines <synset>-<id>.npy
   shapenet55.json                               columns catalogue, describe
   shapenet_pc/<synset>-<id>.npy                 (8192, 3) points
-  shapenet_img/<synset>-<id>.png                renderings, for live image teachers only"""
-SOURCE = "https://github.com/qizekun/ReCon/blob/main/DATASET.md"
-
-
-def _need(path: Path, root: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: not found. ShapeNet-55 is expected as\n{TREE.format(root=root)}\n"
-            f"Get it as {SOURCE} says, then set data.root=<folder>"
-        )
-    return path
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a list of names ({error}): copy the file again") from error
+  shapenet_img/<synset>-<id>.png                renderings, for live image teachers only""",
+    "https://github.com/qizekun/ReCon/blob/main/DATASET.md",
+)
 
 
 def _categories(path: Path) -> dict[str, tuple[int, str]]:
     """Read synset -> (row, category name) from a table stored by columns or by rows."""
-    try:
-        table = json.loads(path.read_text())
+    table = read_json(path)
+    with naming(path, "table with the columns catalogue and describe", KeyError, TypeError):
         rows = table
         if isinstance(table, dict):
             rows = [
@@ -56,70 +44,64 @@ def _categories(path: Path) -> dict[str, tuple[int, str]]:
             f"{int(row['catalogue']):08d}": (index, str(row["describe"]))
             for index, row in enumerate(rows)
         }
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not a table with the columns catalogue and describe ({error!r}): "
-            "copy the file again"
-        ) from error
 
 
 class ShapeNet(PointCloudDataset):
-    """ShapeNet-55 as it lies on disk; `split` is train, test, or all (train and test together).
+    """ShapeNet-55 as it lies on disk; `split` is train, test, or all (test and train together).
 
     Raises FileNotFoundError that shows the expected tree where a file is missing, and ValueError
     that names a corrupt one.
     """
 
     def __init__(self, root: str | Path, split: str = "all") -> None:
-        lists = {"train": ["train"], "test": ["test"], "all": ["test", "train"]}
-        if split not in lists:
+        if split not in SPLITS:
             raise ValueError(f"ShapeNet-55 has no split {split!r}: choose train, test or all")
-        self.root = Path(root)
-        self.categories = _categories(_need(self.root / "shapenet55.json", self.root))
-        self.ids = [
-            line.strip().removesuffix(".npy")
-            for name in lists[split]
-            for line in _lines(_need(self.root / "ShapeNet-55" / f"{name}.txt", self.root))
-            if line.strip()
-        ]
-        unknown = {i.split("-")[0] for i in self.ids} - self.categories.keys()
-        if unknown:
-            raise ValueError(
-                f"{self.root / 'shapenet55.json'}: has no category for {sorted(unknown)}"
-            )
+        self.root = TREE.find(Path(root), "shapenet55.json", ["ShapeNet55-34"])
+        table = TREE.need(self.root / "shapenet55.json", self.root)
+        self.categories = _categories(table)
+        self.classes = [name for _, name in self.categories.values()]
+        lists = [self.root / "ShapeNet-55" / f"{part}.txt" for part in SPLITS[split]]
+        lines = [line for path in lists for line in read_lines(TREE.need(path, self.root))]
+        self.ids = [line.removesuffix(".npy") for line in lines]
+        if unknown := {i.split("-")[0] for i in self.ids} - self.categories.keys():
+            raise ValueError(f"{table}: has no category for {sorted(unknown)}")
+        self.labels = np.array([self.category(index) for index in range(len(self.ids))], np.int64)
 
-    def points(self, index: int) -> Float[np.ndarray, "n 3"]:
-        path = _need(self.root / "shapenet_pc" / f"{self.ids[index]}.npy", self.root)
-        try:
-            points = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path}: not a readable array ({error}): copy it again") from error
-        return check_cloud(points, str(path))
+    def cloud(self, index: int) -> Cloud:
+        path = TREE.need(self.root / "shapenet_pc" / f"{self.ids[index]}.npy", self.root)
+        return Cloud(check_cloud(read_npy(path), str(path)))
+
+    def image_bytes(self, index: int) -> bytes | None:
+        if not (folder := self.root / "shapenet_img").is_dir():
+            return None
+        return TREE.need(folder / f"{self.ids[index]}.png", self.root).read_bytes()
 
     def image(self, index: int) -> Image.Image:
-        path = _need(self.root / "shapenet_img" / f"{self.ids[index]}.png", self.root)
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{path}: not a readable picture ({error}): copy it again") from error
+        path = TREE.need(self.root / "shapenet_img" / f"{self.ids[index]}.png", self.root)
+        return decode_image(path.read_bytes(), path)
 
-    def _category(self, index: int) -> tuple[int, str]:
-        return self.categories[self.ids[index].split("-")[0]]
+    def findings(self) -> list[str]:
+        clouds = {path.stem for path in (self.root / "shapenet_pc").glob("*.npy")}
+        pictures = sorted((self.root / "shapenet_img").glob("*.png"))
+        return [
+            f"{path}: a picture without its cloud" for path in pictures if path.stem not in clouds
+        ]
 
     def texts(self, index: int) -> Sequence[str]:
-        return prompts(self._category(index)[1])
+        return prompts(self.classes[self.category(index)])
 
     def category(self, index: int) -> int:
-        return self._category(index)[0]
+        return self.categories[self.ids[index].split("-")[0]][0]
 
 
 class ShapeNetDataModule(PointCloudDataModule):
     """Batches of ShapeNet-55 for pretraining: train and test lists together, as the paper does."""
 
-    def __init__(self, root: str | Path, *, split: str = "all", **loading: Any) -> None:
-        super().__init__(**loading)
-        self.root, self.split = root, split
+    splits = SPLITS
+    published = {"train": 41_952, "test": 10_518}
 
-    def train_dataset(self) -> ShapeNet:
-        return ShapeNet(self.root, self.split)
+    def __init__(self, root: str | Path, *, split: Split = "all", **loading: Any) -> None:
+        super().__init__(root, split=split, **loading)
+
+    def read(self, part: str) -> ShapeNet:
+        return ShapeNet(self.root, part)

@@ -1,12 +1,18 @@
-"""Augmentations of whole batches, on their device; each draws from the generator it is given."""
+"""Augmentations of whole batches, on their device; each draws from the generator it is given.
 
+Each takes clouds with what their points carry, or a tensor of points alone (B, N, 3), and gives
+back the same kind.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import overload
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from recon.data.batch import Clouds
 from recon.layers.grouping import check_clouds
 from recon.ops.neighbors import gather
 from recon.ops.sampling import farthest_point_sample
@@ -14,21 +20,47 @@ from recon.ops.sampling import farthest_point_sample
 AXES = "xyz"
 
 
-@runtime_checkable
-class Transform(Protocol):
-    """Clouds (B, N, 3) in, clouds (B, M, 3) out."""
+class Transform(ABC):
+    """Clouds in, clouds out; without a generator, torch's own random numbers are used."""
 
+    @overload
+    def __call__(self, clouds: Clouds, generator: Generator | None = None) -> Clouds: ...
+    @overload
+    def __call__(self, clouds: Tensor, generator: Generator | None = None) -> Tensor: ...
     def __call__(
-        self, points: Float[Tensor, "b n 3"], generator: Generator
-    ) -> Float[Tensor, "b m 3"]: ...
+        self, clouds: Clouds | Tensor, generator: Generator | None = None
+    ) -> Clouds | Tensor:
+        if isinstance(clouds, Tensor):
+            return self.apply(Clouds(clouds), generator).points
+        return self.apply(clouds, generator)
+
+    @abstractmethod
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        """Transform clouds with what their points carry."""
 
 
 def _uniform(
-    points: Tensor, width: int, low: float, high: float, generator: Generator
+    points: Tensor, width: int, low: float, high: float, generator: Generator | None
 ) -> Float[Tensor, "b 1 width"]:
     shape = (len(points), 1, width)
     drawn = torch.rand(shape, generator=generator, device=points.device, dtype=points.dtype)
     return low + (high - low) * drawn
+
+
+def _axis(name: str) -> int:
+    if len(name) != 1 or name not in AXES:
+        raise ValueError(f"axis must be x, y or z, got {name!r}")
+    return AXES.index(name)
+
+
+def _take(clouds: Clouds, rows: Int[Tensor, "b m"]) -> Clouds:
+    """Keep the points of these rows, with what they carry."""
+    taken = {
+        name: field.gather(1, rows) if field.ndim == 2 else gather(field, rows)
+        for name, field in clouds._asdict().items()
+        if field is not None
+    }
+    return Clouds(**taken)
 
 
 def _enough(points: Tensor, count: int) -> None:
@@ -38,82 +70,154 @@ def _enough(points: Tensor, count: int) -> None:
         )
 
 
-class Compose:
+class Compose(Transform):
     """Apply transforms one after the other."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
 
-    def __call__(
-        self, points: Float[Tensor, "b n 3"], generator: Generator
-    ) -> Float[Tensor, "b m 3"]:
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         for transform in self.transforms:
-            points = transform(points, generator)
-        return points
+            clouds = transform(clouds, generator)
+        return clouds
 
 
-class RandomSubset:
+class RandomSubset(Transform):
     """Keep `count` points at random without repetition; (B, N, 3) -> (B, count, 3)."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __call__(
-        self, points: Float[Tensor, "b n 3"], generator: Generator
-    ) -> Float[Tensor, "b count 3"]:
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        points = clouds.points
         _enough(points, self.count)
         scores = torch.rand(points.shape[:2], generator=generator, device=points.device)
-        return gather(points, scores.topk(self.count, dim=1, sorted=False).indices)
+        return _take(clouds, scores.topk(self.count, dim=1, sorted=False).indices)
 
 
-class FarthestSubset:
+class FarthestSubset(Transform):
     """Keep `count` points by farthest point sampling, in that order; nothing random."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __call__(
-        self, points: Float[Tensor, "b n 3"], generator: Generator | None = None
-    ) -> Float[Tensor, "b count 3"]:
-        check_clouds(points)
-        _enough(points, self.count)
-        return gather(points, farthest_point_sample(points, self.count))
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        check_clouds(clouds.points)
+        _enough(clouds.points, self.count)
+        return _take(clouds, farthest_point_sample(clouds.points, self.count))
 
 
-class UnitSphere:
+class PointDropout(Transform):
+    """Drop a share of each cloud's points, drawn from [0, `most`]: the first takes their place [1].
+
+    [1] Qi et al., arXiv:1706.02413 (PointNet++, random input dropout, as released).
+    """
+
+    def __init__(self, most: float = 0.875) -> None:
+        if not 0 <= most < 1:
+            raise ValueError(f"`most` must lie in [0, 1), got {most}")
+        self.most = most
+
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        points = clouds.points
+        share = _uniform(points, 1, 0.0, self.most, generator)[..., 0]
+        drawn = torch.rand(points.shape[:2], generator=generator, device=points.device)
+        rows = torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
+        return _take(clouds, rows.where(drawn > share, torch.zeros_like(rows)))
+
+
+class UnitSphere(Transform):
     """Centre each cloud at its mean and scale its farthest point to distance 1."""
 
-    def __call__(
-        self, points: Num[Tensor, "b n 3"], generator: Generator | None = None
-    ) -> Float[Tensor, "b n 3"]:
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        points = clouds.points
         check_clouds(points)
         points = points if points.is_floating_point() else points.float()
         centered = points - points.mean(1, keepdim=True)
         radius = centered.norm(dim=-1).amax(1).clamp_min(torch.finfo(points.dtype).tiny)
-        return centered / radius[:, None, None]
+        return clouds._replace(points=centered / radius[:, None, None])
 
 
-class RandomRotation:
+class UpAxis(Transform):
+    """Turn clouds so that the axis `source`, which points upwards, becomes `target`.
+
+    A rotation; `mirror` swaps the two axes instead, as some of the literature does.
+    """
+
+    def __init__(self, source: str, target: str, *, mirror: bool = False) -> None:
+        self.source, self.target, self.mirror = _axis(source), _axis(target), mirror
+
+    def _turn(self, vectors: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
+        turned = vectors.clone()
+        turned[..., self.target] = vectors[..., self.source]
+        swapped = vectors[..., self.target]
+        turned[..., self.source] = swapped if self.mirror else -swapped
+        return turned
+
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        if self.source == self.target:
+            return clouds
+        normals = None if clouds.normals is None else self._turn(clouds.normals)
+        return clouds._replace(points=self._turn(clouds.points), normals=normals)
+
+
+class Height(Transform):
+    """Add each point's height above the lowest one, along `axis`."""
+
+    def __init__(self, axis: str = "y") -> None:
+        self.axis = _axis(axis)
+
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        along = clouds.points[..., self.axis, None]
+        return clouds._replace(height=along - along.amin(1, keepdim=True))
+
+
+class RandomRotation(Transform):
     """Rotate each cloud about one axis by an angle in [-degrees, degrees]."""
 
     def __init__(self, axis: str = "y", degrees: float = 180.0) -> None:
-        if axis not in AXES:
-            raise ValueError(f"axis must be x, y or z, got {axis!r}")
-        self.axis, self.radians = AXES.index(axis), degrees * torch.pi / 180
+        self.axis, self.radians = _axis(axis), degrees * torch.pi / 180
 
-    def __call__(
-        self, points: Float[Tensor, "b n 3"], generator: Generator
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        angle = _uniform(clouds.points, 1, -self.radians, self.radians, generator)[..., 0]
+        normals = None if clouds.normals is None else self._turn(clouds.normals, angle)
+        return clouds._replace(points=self._turn(clouds.points, angle), normals=normals)
+
+    def _turn(
+        self, vectors: Float[Tensor, "b n 3"], angle: Float[Tensor, "b 1"]
     ) -> Float[Tensor, "b n 3"]:
-        angle = _uniform(points, 1, -self.radians, self.radians, generator)[..., 0]
         first, second = (self.axis + 1) % 3, (self.axis + 2) % 3
         cos, sin = angle.cos(), angle.sin()
-        rotated = points.clone()
-        rotated[..., first] = cos * points[..., first] - sin * points[..., second]
-        rotated[..., second] = sin * points[..., first] + cos * points[..., second]
-        return rotated
+        turned = vectors.clone()
+        turned[..., first] = cos * vectors[..., first] - sin * vectors[..., second]
+        turned[..., second] = sin * vectors[..., first] + cos * vectors[..., second]
+        return turned
 
 
-class RandomScale:
+class RandomOrientation(Transform):
+    """Rotate each cloud by a rotation drawn uniformly from SO(3) [1].
+
+    [1] Shoemake, Uniform random rotations, Graphics Gems III, 1992: a uniform unit quaternion.
+    """
+
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        points = clouds.points
+        drawn = torch.randn(
+            len(points), 4, generator=generator, device=points.device, dtype=points.dtype
+        )
+        w, *xyz = (drawn / drawn.norm(dim=1, keepdim=True)).unbind(1)
+        v = torch.stack(xyz, 1)
+        eye = torch.eye(3, device=points.device, dtype=points.dtype)
+        cross = torch.linalg.cross(v[:, None], eye.expand(len(points), 3, 3))
+        outer = v[:, :, None] * v[:, None]
+        square = (w * w - (v * v).sum(1))[:, None, None]
+        # Rows of `cross` are v x e_i, so this is the transpose of R: points are rows as well.
+        rotation = square * eye + 2 * outer + 2 * w[:, None, None] * cross
+        normals = None if clouds.normals is None else clouds.normals @ rotation
+        return clouds._replace(points=points @ rotation, normals=normals)
+
+
+class RandomScale(Transform):
     """Scale each cloud by a factor in [low, high], one an axis where `anisotropic`."""
 
     def __init__(
@@ -121,19 +225,51 @@ class RandomScale:
     ) -> None:
         self.low, self.high, self.width = low, high, 3 if anisotropic else 1
 
-    def __call__(
-        self, points: Float[Tensor, "b n 3"], generator: Generator
-    ) -> Float[Tensor, "b n 3"]:
-        return points * _uniform(points, self.width, self.low, self.high, generator)
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        factor = _uniform(clouds.points, self.width, self.low, self.high, generator)
+        normals = clouds.normals
+        if normals is not None and self.width == 3:  # they stay orthogonal to the surface
+            normals = torch.nn.functional.normalize(normals / factor, dim=-1)
+        return clouds._replace(points=clouds.points * factor, normals=normals)
 
 
-class RandomTranslate:
+class RandomTranslate(Transform):
     """Shift each cloud along each axis by up to `distance` units."""
 
     def __init__(self, distance: float = 0.2) -> None:
         self.distance = distance
 
-    def __call__(
-        self, points: Float[Tensor, "b n 3"], generator: Generator
-    ) -> Float[Tensor, "b n 3"]:
-        return points + _uniform(points, 3, -self.distance, self.distance, generator)
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        shift = _uniform(clouds.points, 3, -self.distance, self.distance, generator)
+        return clouds._replace(points=clouds.points + shift)
+
+
+class RandomJitter(Transform):
+    """Move each point by Gaussian noise of deviation `sigma`, cut off at `clip`, in its units."""
+
+    def __init__(self, sigma: float = 0.01, clip: float = 0.05) -> None:
+        self.sigma, self.clip = sigma, clip
+
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        points = clouds.points
+        noise = torch.randn(
+            points.shape, generator=generator, device=points.device, dtype=points.dtype
+        )
+        moved = points + (self.sigma * noise).clamp(-self.clip, self.clip)
+        return clouds._replace(points=moved)
+
+
+class RandomColorDrop(Transform):
+    """Paint whole clouds in one grey, each with probability `share`; others keep their colours [1].
+
+    [1] Liu et al., arXiv:2305.10764 (OpenShape, as released: grey 0.4).
+    """
+
+    def __init__(self, share: float = 0.5, grey: float = 0.4) -> None:
+        self.share, self.grey = share, grey
+
+    def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
+        if clouds.colors is None:
+            return clouds
+        dropped = _uniform(clouds.points, 1, 0.0, 1.0, generator) < self.share
+        return clouds._replace(colors=clouds.colors.masked_fill(dropped, self.grey))

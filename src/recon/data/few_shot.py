@@ -1,0 +1,141 @@
+"""Few-shot episodes: `way` classes, `shot` shapes of each to learn from, others to be told apart.
+
+Folds as Point-BERT spread them (ModelNet40), or episodes drawn by the same protocol from any data
+set with classes: supports from its train split, queries from its test split [1].
+
+[1] Yu et al., arXiv:2111.14819; Sharma and Kaul, NeurIPS 2020.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import Cloud, PointCloudDataset, View
+from recon.data.modelnet import with_normals
+from recon.data.pickles import read_pickle
+from recon.data.readers import AGAIN, check_cloud, check_file, check_labels
+from recon.data.tree import Tree
+
+TREE = Tree(
+    "ModelNet40's few-shot set",
+    """\
+{root}/
+  5way_10shot/0.pkl ... 9.pkl    and 5way_20shot, 10way_10shot, 10way_20shot""",
+    "https://github.com/qizekun/ReCon/blob/main/DATASET.md",
+)
+
+
+class FewShotFold(PointCloudDataset):
+    """One part, train or test, of a released fold: clouds of 8,192 points with normals."""
+
+    in_memory = True
+
+    def __init__(
+        self, root: str | Path, split: str = "train", *, way: int = 5, shot: int = 10, fold: int = 0
+    ) -> None:
+        name = f"{way}way_{shot}shot/{fold}.pkl"
+        self._source = TREE.find(Path(root), name, ["ModelNetFewshot"]) / name
+        held = read_pickle(check_file(self._source))
+        entries = held.get(split) if isinstance(held, dict) else None
+        if not isinstance(entries, Sequence) or any(
+            not isinstance(entry, Sequence) or len(entry) != 3 for entry in entries
+        ):
+            raise ValueError(
+                f"{self._source}: has no list `{split}` of (points, label, original label): {AGAIN}"
+            )
+        self._clouds = [entry[0] for entry in entries]
+        numbers = np.array([entry[1] for entry in entries])
+        self.labels = check_labels(numbers, len(entries), way, str(self._source))
+        self.classes = [f"class {number}" for number in range(way)]
+        self.ids = [f"{split}-{row}" for row in range(len(entries))]
+
+    def cloud(self, index: int) -> Cloud:
+        source = f"{self._source} ({self.ids[index]})"
+        check_cloud(self._clouds[index], source)
+        return with_normals(self._clouds[index], source)
+
+
+def draw_episode(
+    supports: PointCloudDataset,
+    queries: PointCloudDataset,
+    *,
+    way: int,
+    shot: int,
+    fold: int,
+    query: int = 20,
+    seed: int = 0,
+) -> tuple[View, View]:
+    """Draw `way` classes, and of each `shot` supports and `query` queries.
+
+    A function of seed, way, shot and fold. Raises ValueError where too few classes have enough
+    shapes.
+    """
+    pools = [
+        {c: np.flatnonzero(np.asarray(data.labels) == c) for c in range(len(supports.classes))}
+        for data in (supports, queries)
+    ]
+    enough = [c for c in pools[0] if len(pools[0][c]) >= shot and len(pools[1][c]) >= query]
+    if len(enough) < way:
+        raise ValueError(
+            f"{way}-way {shot}-shot needs {way} classes with {shot} shapes to learn from and "
+            f"{query} others to tell apart, there are {len(enough)}: lower data.way, data.shot or "
+            "data.query"
+        )
+    rng = np.random.default_rng([seed, way, shot, fold])
+    chosen = rng.choice(enough, way, replace=False).tolist()
+    relabel = {old: new for new, old in enumerate(chosen)}
+    names = [supports.classes[old] for old in chosen]
+    views = []
+    for data, pool, count in zip((supports, queries), pools, (shot, query), strict=True):
+        rows = [(0, int(row)) for c in chosen for row in rng.choice(pool[c], count, replace=False)]
+        views.append(View([data], rows, relabel=relabel, classes=names))
+    return views[0], views[1]
+
+
+class FewShotDataModule(PointCloudDataModule):
+    """Batches of one episode: a released fold in `root`, or one drawn from `source`."""
+
+    splits = {"train": ["train"], "test": ["test"]}
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        way: int = 5,
+        shot: int = 10,
+        fold: int = 0,
+        source: PointCloudDataModule | None = None,
+        query: int = 20,
+        episode_seed: int = 0,
+        test_split: str | None = "test",
+        **loading: Any,
+    ) -> None:
+        if (root is None) == (source is None):
+            raise ValueError("few-shot needs either `root`, with released folds, or a `source`")
+        super().__init__(source.root if source else root or "", test_split=test_split, **loading)
+        self.way, self.shot, self.fold, self.query = way, shot, fold, query
+        self.source, self.episode_seed = source, episode_seed
+        self.published = {"train": way * shot, "test": way * 20}
+
+    def settings(self) -> dict[str, Any]:
+        return {"way": self.way, "shot": self.shot, "fold": self.fold}
+
+    def open_part(self, part: str) -> PointCloudDataset:
+        return self.read(part) if self.source else super().open_part(part)
+
+    def read(self, part: str) -> PointCloudDataset:
+        if self.source is None:
+            return FewShotFold(self.root, part, way=self.way, shot=self.shot, fold=self.fold)
+        train, test = draw_episode(
+            self.source.open("train"),
+            self.source.open("test"),
+            way=self.way,
+            shot=self.shot,
+            fold=self.fold,
+            query=self.query,
+            seed=self.episode_seed,
+        )
+        return train if part == "train" else test

@@ -1,0 +1,231 @@
+"""Your own shapes: a folder of files, classes by sub-folder, or a table that lists them."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from recon.data.datamodule import PointCloudDataModule, Split
+from recon.data.dataset import Cloud, PointCloudDataset, join
+from recon.data.prepared import prepared_splits
+from recon.data.readers import AGAIN, check_file, decode_image, inside, naming
+from recon.data.render import render
+from recon.data.shapes import READERS, read_shape
+from recon.teachers.prompts import prompts
+
+SPLITS = ("train", "val", "test")
+TABLES = (".csv", ".parquet")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+SHARD_BYTES = 2**28
+
+
+class Entry(NamedTuple):
+    """One shape, and what is known about it."""
+
+    path: Path
+    name: str
+    label: str | None = None
+    caption: str | None = None
+    image: Path | None = None
+    split: str | None = None
+
+
+def _walk(root: Path) -> Iterator[Entry]:
+    """Find the shapes below a folder: `<class>/x.ply`, also with train, val, test as a folder."""
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        place = Path(folder)
+        above = list(place.relative_to(root).parts)
+        split = next((part for part in above[:2] if part in SPLITS), None)
+        above = [part for part in above if part != split]
+        for name in sorted(files):
+            if Path(name).suffix.lower() in READERS and not name.startswith("."):
+                path = place / name
+                label = above[0] if above else None
+                yield Entry(path, path.relative_to(root).as_posix(), label, split=split)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Read a table with the columns path and, of choice, label, caption, image, split."""
+    check_file(path)
+    if path.suffix.lower() == ".csv":
+        with naming(path, "table", csv.Error), path.open(newline="", encoding="utf-8-sig") as file:
+            rows: list[dict[str, Any]] = [*csv.DictReader(file)]
+    else:
+        try:
+            from pyarrow import parquet
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{path}: reading it needs pyarrow: pip install 'recon3d[parquet]'"
+            ) from error
+        with naming(path, "Parquet table", Exception):
+            rows = parquet.read_table(path).to_pylist()
+    if not rows:
+        raise ValueError(f"{path}: lists no shapes: {AGAIN}")
+    if "path" not in rows[0]:
+        raise ValueError(f"{path}: has the columns {sorted(map(str, rows[0]))}, `path` is missing")
+    return rows
+
+
+def _listed(table: Path, root: Path) -> Iterator[Entry]:
+    """Read the shapes that a table lists, by paths relative to `root`."""
+    for number, row in enumerate(_rows(table), start=2):
+        known = {key: str(row[key]).strip() for key in row if key and row[key] not in (None, "")}
+        if "path" not in known:
+            raise ValueError(f"{table}: line {number} has no path")
+        source = f"{table}, line {number}"
+        yield Entry(
+            inside(root, known["path"], source),
+            Path(known["path"]).as_posix(),
+            known.get("label"),
+            known.get("caption"),
+            inside(root, known["image"], source) if "image" in known else None,
+            _split(known.get("split"), source),
+        )
+
+
+def _split(name: str | None, source: str) -> str | None:
+    if name not in (None, *SPLITS):
+        raise ValueError(f"{source}: has the split {name!r}, known are {', '.join(SPLITS)}")
+    return name
+
+
+def _find(root: Path) -> list[Entry]:
+    """List the shapes of a folder or a table; raise FileNotFoundError or ValueError for none."""
+    if root.is_file() and root.suffix.lower() in TABLES:
+        return [*_listed(root, root.parent)]
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root}: not found: data.root is a folder of shapes, or a .csv or .parquet table "
+            "with the columns path, label, caption, image"
+        )
+    if not (entries := [*_walk(root)]):
+        raise ValueError(f"{root}: holds no shapes; known are {', '.join(sorted(READERS))}")
+    return entries
+
+
+class Folder(PointCloudDataset):
+    """Shapes in a folder, or those that a .csv or .parquet table lists relative to its own folder.
+
+    Classes are the first folders' names, or the table's labels, sorted, unless `classes` gives
+    them in another order. Meshes give `count` points each. Pictures are those of the table, those
+    with a shape's name beside it, or drawn from the cloud; sentences are captions, or the class
+    in the prompts of the paper. `split` picks the shapes of a folder or a column so named, `all`
+    takes every one.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "all",
+        *,
+        count: int = 8192,
+        up: str = "y",
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.root, self.count, self.up = Path(root), count, up
+        entries = _find(self.root)
+        # Where some have a split, the others are to train on; `all` goes split by split.
+        if any(entry.split for entry in entries):
+            entries = [entry._replace(split=entry.split or "train") for entry in entries]
+            entries.sort(key=lambda entry: SPLITS.index(entry.split or ""))
+        self.present = [name for name in SPLITS if any(e.split == name for e in entries)]
+        self.entries = [e for e in entries if split == "all" or e.split == split]
+        if not self.entries:
+            raise ValueError(f"{self.root}: has no shapes of split {split!r}, but {self.present}")
+        self.ids = [entry.name for entry in self.entries]
+        if twice := [name for name, count in Counter(self.ids).items() if count > 1]:
+            raise ValueError(f"{self.root}: lists {twice[0]!r} more than once: name it once")
+        self._classify({entry.label for entry in entries} - {None}, classes)
+        sizes = [entry.path.stat().st_size for entry in self.entries if entry.path.is_file()]
+        self.shard = max(1, min(256, SHARD_BYTES // max([1, *sizes])))
+
+    def _classify(self, names: set[str | None], classes: Sequence[str] | None) -> None:
+        found = sorted(str(name) for name in names)
+        self.classes = found if classes is None else list(classes)
+        if unknown := [name for name in found if name not in self.classes]:
+            raise ValueError(
+                f"{self.root}: {unknown} are none of the classes {self.classes}: add them to "
+                "data.classes, or leave it unset"
+            )
+        if self.classes:
+            number = {name: row for row, name in enumerate(self.classes)}
+            self.labels = np.array([number.get(e.label or "", -1) for e in self.entries], np.int64)
+
+    def cloud(self, index: int) -> Cloud:
+        return read_shape(self.entries[index].path, self.count)
+
+    def _picture(self, index: int) -> Path | None:
+        entry = self.entries[index]
+        if entry.image is not None:
+            return entry.image
+        beside = (entry.path.with_suffix(ending) for ending in PICTURES)
+        return next((path for path in beside if path.is_file()), None)
+
+    def image_bytes(self, index: int) -> bytes | None:
+        path = self._picture(index)
+        return super().image_bytes(index) if path is None else check_file(path).read_bytes()
+
+    def image(self, index: int) -> Image.Image:
+        path = self._picture(index)
+        if path is None:
+            return render(self.cloud(index), up=self.up)
+        return decode_image(check_file(path).read_bytes(), path)
+
+    def texts(self, index: int) -> Sequence[str]:
+        entry = self.entries[index]
+        if entry.caption is not None:
+            return [entry.caption]
+        if entry.label is not None:
+            return prompts(entry.label.replace("_", " "))
+        raise ValueError(
+            f"{entry.path}: nothing is known to say about it: sort shapes into one folder a class, "
+            "list captions in a table, or train without teachers (student=generative)"
+        )
+
+    def category(self, index: int) -> int:
+        if not len(self.labels) or self.labels[index] < 0:
+            raise ValueError(f"{self.entries[index].path}: has no class: sort it into a folder")
+        return int(self.labels[index])
+
+
+class FolderDataModule(PointCloudDataModule):
+    """Batches of your own shapes, `size` points from each; `source_up` says how they lie."""
+
+    splits = {name: [name] for name in ("all", *SPLITS)}
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: Split = "all",
+        size: int | None = 8192,
+        count: int = 8192,
+        source_up: str = "y",
+        up: str | None = "y",
+        classes: Sequence[str] | None = None,
+        **loading: Any,
+    ) -> None:
+        super().__init__(root, split=split, size=size, up=up, **loading)
+        self.count, self.source_up, self.classes = count, source_up, classes
+
+    def settings(self) -> dict[str, Any]:
+        classes = None if self.classes is None else list(self.classes)
+        return {"count": self.count, "source_up": self.source_up, "classes": classes}
+
+    def read(self, part: str) -> Folder:
+        return Folder(self.root, part, count=self.count, up=self.source_up, classes=self.classes)
+
+    def stored(self) -> list[str]:
+        return prepared_splits(self.root) or self.read("all").present or ["all"]
+
+    def open_part(self, part: str) -> PointCloudDataset:
+        there = prepared_splits(self.root)
+        if part == "all" and there and part not in there:
+            return join([super(FolderDataModule, self).open_part(name) for name in there])
+        return super().open_part(part)

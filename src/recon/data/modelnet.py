@@ -1,0 +1,148 @@
+"""ModelNet10 and ModelNet40, resampled with normals: 10,000 points a shape, y up [1].
+
+[1] Wu et al., arXiv:1406.5670; resampled by Qi et al., arXiv:1706.02413 (PointNet++).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.pickles import read_pickle
+from recon.data.readers import AGAIN, check_cloud, check_file, check_labels, read_lines, read_table
+from recon.data.tree import Tree
+from recon.ops.sampling import farthest_point_sample
+from recon.teachers.prompts import prompts
+
+FOLDER = "modelnet40_normal_resampled"
+TREE = Tree(
+    "ModelNet",
+    """\
+{root}/
+  modelnet40_shape_names.txt, modelnet40_train.txt, modelnet40_test.txt   (or modelnet10_...)
+  <class>/<class>_<number>.txt              lines x,y,z,nx,ny,nz
+or, in place of the folders of classes,
+  modelnet40_train_8192pts_fps.dat, modelnet40_test_8192pts_fps.dat""",
+    "https://github.com/qizekun/ReCon/blob/main/DATASET.md",
+)
+
+
+def with_normals(table: np.ndarray, source: str) -> Cloud:
+    """Split rows x y z nx ny nz into points and normals; raise ValueError that names bad ones."""
+    normals = check_cloud(table[:, 3:], f"{source} (normals)") if table.shape[1] >= 6 else None
+    return Cloud(check_cloud(table[:, :3], source), normals)
+
+
+class ModelNet(PointCloudDataset):
+    """One list of ModelNet, train or test, from the text tree, else from the .dat cache.
+
+    `count` keeps as many points by farthest point sampling, starting with the first (None: all).
+    The cache is in that order already: its first points are taken.
+    """
+
+    _clouds: Sequence[np.ndarray] | None = None
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        *,
+        number_of_classes: int = 40,
+        count: int | None = None,
+    ) -> None:
+        if number_of_classes not in (10, 40):
+            raise ValueError(f"ModelNet has 10 or 40 classes, not {number_of_classes}")
+        name, self.count = f"modelnet{number_of_classes}", count
+        mark = f"{name}_shape_names.txt"
+        self.root = TREE.find(Path(root), mark, [FOLDER, f"ModelNet/{FOLDER}"])
+        self.classes = read_lines(self.root / mark)
+        cache = self.root / f"{name}_{split}_8192pts_fps.dat"
+        listed = self.root / f"{name}_{split}.txt"
+        names = read_lines(listed) if listed.is_file() or not cache.is_file() else None
+        # The text files are the originals; the cache serves where they are not there.
+        first = names and self._path(names[0])
+        if cache.is_file() and not (first and first.is_file()):
+            self._open_cache(cache, split, names)
+        else:
+            self._open_tree(listed, names or [])
+
+    def _path(self, name: str) -> Path:
+        return self.root / name.rpartition("_")[0] / f"{name}.txt"
+
+    def _open_tree(self, listed: Path, names: list[str]) -> None:
+        number = {name: row for row, name in enumerate(self.classes)}
+        for name in names:
+            if name.rpartition("_")[0] not in number:
+                raise ValueError(
+                    f"{listed}: {name!r} is of none of the {len(number)} classes: {AGAIN}"
+                )
+        self.ids = names
+        self.labels = np.array([number[name.rpartition("_")[0]] for name in names], np.int64)
+
+    def _open_cache(self, path: Path, split: str, names: list[str] | None) -> None:
+        held = read_pickle(check_file(path))
+        if not isinstance(held, (list, tuple)) or len(held) != 2 or len(held[0]) != len(held[1]):
+            raise ValueError(f"{path}: holds no list of clouds with a list of labels: {AGAIN}")
+        clouds, labels = held
+        self._clouds, self._source, self.in_memory = clouds, path, True
+        self.labels = check_labels(np.array(labels), len(clouds), len(self.classes), str(path))
+        fits = names is not None and len(names) == len(clouds)
+        self.ids = names if names and fits else [f"{split}-{i}" for i in range(len(clouds))]
+
+    def cloud(self, index: int) -> Cloud:
+        if self._clouds is not None:
+            source, table = f"{self._source} ({self.ids[index]})", self._clouds[index]
+            check_cloud(table, source)
+        else:
+            path = TREE.need(self._path(self.ids[index]), self.root)
+            source, table = str(path), read_table(path, columns=(3, 6))
+        cloud = with_normals(table, source)
+        if self.count is None or self.count == len(cloud.points):
+            return cloud
+        if self.count > len(cloud.points):
+            raise ValueError(
+                f"{source}: has {len(cloud.points)} points, {self.count} are asked for"
+            )
+        if self._clouds is not None:
+            return cloud.take(slice(self.count))
+        rows = farthest_point_sample(torch.from_numpy(cloud.points)[None], self.count)[0]
+        return cloud.take(rows.numpy())
+
+    def texts(self, index: int) -> list[str]:
+        return prompts(self.classes[self.labels[index]].replace("_", " "))
+
+    def category(self, index: int) -> int:
+        return int(self.labels[index])
+
+
+class ModelNetDataModule(PointCloudDataModule):
+    """Batches of ModelNet40, or of ModelNet10 with `number_of_classes=10`."""
+
+    splits = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        number_of_classes: int = 40,
+        count: int | None = None,
+        test_split: str | None = "test",
+        **loading: Any,
+    ) -> None:
+        super().__init__(root, test_split=test_split, **loading)
+        self.number_of_classes, self.count = number_of_classes, count
+        self.published = (
+            {"train": 9_843, "test": 2_468}
+            if number_of_classes == 40
+            else {"train": 3_991, "test": 908}
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return {"number_of_classes": self.number_of_classes, "count": self.count}
+
+    def read(self, part: str) -> ModelNet:
+        return ModelNet(self.root, part, number_of_classes=self.number_of_classes, count=self.count)

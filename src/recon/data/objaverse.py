@@ -1,0 +1,178 @@
+"""Objaverse-LVIS and OpenShape's ensemble: one .npy file a shape, 10,000 coloured points, z up [1].
+
+[1] Deitke et al., arXiv:2212.08051; processed by Liu et al., arXiv:2305.10764 (OpenShape).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from recon.data.datamodule import PointCloudDataModule, Split
+from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.readers import AGAIN, check_cloud, inside, read_json, read_npy
+from recon.data.tree import Tree
+from recon.teachers.prompts import prompts
+
+META = "meta_data/split"
+BASES = ("", "objaverse-processed/merged_for_training_final", "merged_for_training_final")
+SENTENCES = ("text", "blip_caption", "msft_caption", "retrieval_text")
+TREE = Tree(
+    "Objaverse as OpenShape processed it",
+    """\
+{root}/
+  meta_data/split/lvis.json, train_all.json    lists of data_path, or of dataset, group and id
+  objaverse-processed/merged_for_training_final/<dataset>/<group>/<id>.npy
+                                               dictionaries with xyz and rgb, (10000, 3) each""",
+    "https://huggingface.co/datasets/OpenShape/openshape-training-data",
+)
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """Read a split: a list of entries or paths, or a table id -> category."""
+    table = read_json(path)
+    if isinstance(table, dict):
+        table = [{"id": name, "category": category} for name, category in table.items()]
+    entries = [{"data_path": e} if isinstance(e, str) else e for e in table]
+    known = ("data_path", "path", "id", "uid")
+    if not all(
+        isinstance(e, dict) and any(isinstance(e.get(k), str) for k in known) for e in entries
+    ):
+        raise ValueError(f"{path}: has entries with none of {', '.join(known)}: {AGAIN}")
+    return entries
+
+
+def _places(entry: dict[str, Any]) -> Iterator[str]:
+    """List where an entry's file may lie: tails of its own path, then dataset, group and id."""
+    parts = PurePosixPath(entry.get("data_path") or entry.get("path") or "").parts
+    tails = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] != "/"]
+    ident = entry.get("id") or entry.get("uid")
+    folders = [str(entry[key]) for key in ("dataset", "group") if entry.get(key)]
+    if ident:
+        tails += ["/".join((*folders[start:], f"{ident}.npy")) for start in range(len(folders) + 1)]
+    for tail in tails:
+        for base in BASES:
+            yield f"{base}/{tail}" if base else tail
+
+
+class OpenShape(PointCloudDataset):
+    """The shapes that one JSON split lists; classes are those of its `category` fields, sorted.
+
+    Coordinates are z up. The literature swaps y and z; so does `up: y` here.
+    """
+
+    up = "z"
+    mirrored = True
+
+    def __init__(self, root: str | Path, split: str = "lvis") -> None:
+        self.root = Path(root)
+        folder = TREE.find(self.root, f"{split}.json", [META, "split", "meta_data"])
+        self._list = folder / f"{split}.json"
+        self._files = _entries(self._list)
+        if not self._files:
+            raise ValueError(f"{self._list}: lists no shapes: {AGAIN}")
+        self.ids = [
+            str(e.get("id") or e.get("uid") or PurePosixPath(e.get("data_path") or e["path"]).stem)
+            for e in self._files
+        ]
+        categories = [entry.get("category") for entry in self._files]
+        if any(category is not None for category in categories):
+            self.classes = sorted({str(c) for c in categories if c is not None})
+            number = {name: row for row, name in enumerate(self.classes)}
+            numbers = [-1 if c is None else number[str(c)] for c in categories]
+            self.labels = np.array(numbers, dtype=np.int64)
+        self._rule = self._found(0)
+
+    def _found(self, index: int) -> int:
+        """Return which of an entry's possible places holds its file, the first where none does."""
+        for rule, place in enumerate(_places(self._files[index])):
+            if inside(self.root, place, self._list).is_file():
+                return rule
+        return 0
+
+    def _read(self, index: int) -> Any:
+        places = [inside(self.root, p, self._list) for p in _places(self._files[index])]
+        path = places[self._rule] if self._rule < len(places) else places[0]
+        if not path.is_file():
+            path = places[self._found(index)]
+        return read_npy(TREE.need(path, self.root)), str(path)
+
+    def cloud(self, index: int) -> Cloud:
+        held, source = self._read(index)
+        if not isinstance(held, dict):
+            points = check_cloud(held, source)
+            return Cloud(points, colors=_colors(held[:, 3:6], len(points), source))
+        if "xyz" not in held:
+            raise ValueError(f"{source}: has no `xyz`, but {sorted(map(str, held))}: {AGAIN}")
+        points = check_cloud(held["xyz"], source)
+        return Cloud(points, colors=_colors(held.get("rgb"), len(points), source))
+
+    def texts(self, index: int) -> Sequence[str]:
+        held, source = self._read(index)
+        found: list[str] = []
+        for key in SENTENCES if isinstance(held, dict) else ():
+            value = held.get(key)
+            found += (
+                [value]
+                if isinstance(value, str)
+                else [t for t in value or () if isinstance(t, str)]
+            )
+        if label := self._class_of(index):
+            found += prompts(label)
+        if not found:
+            raise ValueError(f"{source}: has no text, and {self._list} no category for it")
+        return found
+
+    def _class_of(self, index: int) -> str:
+        row = self.labels[index] if len(self.labels) else -1
+        return self.classes[row].replace("_", " ") if row >= 0 else ""
+
+    def category(self, index: int) -> int:
+        if not len(self.labels) or self.labels[index] < 0:
+            raise ValueError(f"{self._list}: has no category for {self.ids[index]}")
+        return int(self.labels[index])
+
+
+def _colors(rgb: Any, count: int, source: str) -> np.ndarray | None:
+    """Return RGB as fractions, as stored, or as bytes; raise ValueError that names bad ones."""
+    if rgb is None or not np.size(rgb):
+        return None
+    colors = np.asarray(rgb)
+    if colors.shape != (count, 3) or colors.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{source}: its colours have shape {colors.shape} for {count} points: {AGAIN}"
+        )
+    if colors.dtype == np.uint8:
+        return colors
+    check_cloud(colors, f"{source} (colours)")
+    low, high = float(colors.min()), float(colors.max())
+    if low < 0 or high > 255:
+        raise ValueError(
+            f"{source}: its colours lie in [{low:g}, {high:g}], not in [0, 1]: {AGAIN}"
+        )
+    return colors.astype(np.float32) if high <= 1 else colors.round().astype(np.uint8)
+
+
+class ObjaverseLVISDataModule(PointCloudDataModule):
+    """Batches of Objaverse-LVIS, and of what OpenShape trains on (`split=train`)."""
+
+    splits = {
+        "lvis": ["lvis"], "train": ["train_all"], "train_no_lvis": ["train_no_lvis"],
+        "test": ["lvis"],
+    }  # fmt: skip
+    published = {"lvis": 46_205, "train_all": 875_665}
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: Split = "lvis",
+        test_split: Split | None = "lvis",
+        up: str | None = "y",
+        **loading: Any,
+    ) -> None:
+        super().__init__(root, split=split, test_split=test_split, up=up, **loading)
+
+    def read(self, part: str) -> OpenShape:
+        return OpenShape(self.root, part)

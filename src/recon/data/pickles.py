@@ -1,0 +1,167 @@
+"""Read pickles that hold plain arrays, and run nothing: what else they name is refused.
+
+Pickles are programs. Three of the field's formats are pickles all the same (.dat, .pkl, object
+.npy), so they are read by an unpickler that knows arrays, numbers, text and their containers.
+It is Python's own, written in Python: the C one lets a file allocate memory at will.
+"""
+
+import pickle
+from collections.abc import Callable
+from io import BufferedIOBase
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+KINDS = "biufUSO"
+REFUSED = (
+    pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2,
+    pickle.EXT4, pickle.PERSID, pickle.BINPERSID, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
+)  # fmt: skip
+
+
+class RefusedError(ValueError):
+    """A pickle names something other than plain arrays."""
+
+
+class _Type:
+    """An array's data type while a pickle is being read: its byte order comes last."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        found = np.dtype(name) if isinstance(name, str) else None
+        if found is None or found.kind not in KINDS:
+            raise RefusedError(f"data type {name!r}")
+        self.dtype = found
+
+    def order(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+def _plain(kind: Any) -> np.dtype[Any]:
+    if not isinstance(kind, _Type):
+        raise RefusedError(f"a data type written as {type(kind).__name__}")
+    return kind.dtype
+
+
+def _data(raw: Any, dtype: np.dtype[Any], count: int) -> Any:
+    """Return an array's content; raise RefusedError where it does not fit its shape."""
+    raw = raw.encode("latin1") if isinstance(raw, str) else raw  # as Python 2 wrote it
+    expected = (list, count) if dtype.hasobject else ((bytes, bytearray), count * dtype.itemsize)
+    if not isinstance(raw, expected[0]) or len(raw) != expected[1]:
+        raise RefusedError("an array whose content does not fit its shape")
+    return raw
+
+
+def _reconstruct(*_: Any) -> np.ndarray:
+    return np.empty(0)  # its shape and content follow
+
+
+def _scalar(kind: Any, raw: Any) -> Any:
+    dtype = _plain(kind)
+    if dtype.hasobject:
+        raise RefusedError("an object as a number")
+    return np.frombuffer(_data(raw, dtype, 1), dtype)[0]
+
+
+def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
+    dtype = _plain(kind)
+    if dtype.hasobject:
+        raise RefusedError("objects in a buffer")
+    return np.frombuffer(_data(raw, dtype, prod(shape)), dtype).reshape(shape, order=order).copy()
+
+
+def _encode(text: Any, encoding: Any = None) -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise RefusedError(f"text in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes(*content: Any) -> bytes:
+    if content:  # old protocols write only the empty ones so
+        raise RefusedError("bytes made by a call")
+    return b""
+
+
+def _never(*_: Any) -> Any:
+    raise RefusedError("an array's class called as a function")
+
+
+KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "dtype"): _Type,
+    ("numpy", "ndarray"): _never,  # an argument of the next; never called itself
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
+    ("builtins", "bytes"): _no_bytes,
+}
+for _package in ("numpy.core", "numpy._core"):
+    KNOWN[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
+    KNOWN[f"{_package}.multiarray", "scalar"] = _scalar
+    KNOWN[f"{_package}.numeric", "_frombuffer"] = _from_buffer
+
+
+class _Unpickler(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if (module, name) not in KNOWN:
+            raise RefusedError(f"{module}.{name}")
+        return KNOWN[module, name]
+
+    def load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        function = self.stack[-1]
+        known = any(function is found for found in KNOWN.values())
+        if not known or not isinstance(arguments, tuple):
+            raise RefusedError("a call of something that is no array")
+        self.stack[-1] = function(*arguments)
+
+    def load_build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, _Type):
+            target.order(state)
+        elif isinstance(target, np.ndarray):
+            _, shape, kind, fortran, raw = state
+            dtype = _plain(kind)
+            raw = _data(raw, dtype, prod(shape))
+            target.__setstate__(cast(Any, (1, shape, dtype, bool(fortran), raw)))
+        else:
+            raise RefusedError("a state for something that is no array")
+
+    def load_refused(self) -> None:
+        raise RefusedError("objects of a class of their own")
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BUILD[0]] = load_build
+    for _code in REFUSED:
+        dispatch[_code[0]] = load_refused
+
+
+def unpickle(file: BufferedIOBase, source: str) -> Any:
+    """Read one pickle of plain arrays, numbers, text and their containers.
+
+    Raises ValueError that names the source where it is corrupt or holds anything else; nothing
+    that it names is imported or run.
+    """
+    try:
+        return _Unpickler(file, encoding="latin1").load()
+    except RefusedError as error:
+        raise ValueError(
+            f"{source}: refused, it holds {error}, and only plain arrays are read from pickles "
+            "(nothing was run): convert it to .npy or .npz where you trust it"
+        ) from error
+    except MemoryError as error:
+        raise ValueError(f"{source}: asks for more memory than there is: copy it again") from error
+    except (
+        pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError,
+        ValueError, OverflowError, RecursionError, AssertionError,
+    ) as error:  # fmt: skip
+        raise ValueError(f"{source}: not a readable pickle ({error!r}): copy it again") from error
+
+
+def read_pickle(path: Path) -> Any:
+    """Read one pickle file of plain arrays; raise ValueError or FileNotFoundError that names it."""
+    with path.open("rb") as file:
+        return unpickle(file, str(path))

@@ -1,0 +1,184 @@
+"""The prepared layout: a data set as a few large files, checked once, then memory-mapped.
+
+    <root>/recon.json                 name, settings and splits
+    <root>/<split>/index.json         ids, labels, classes, sentences; each file's size and checksum
+    <root>/<split>/00000.safetensors  clouds one after the other, offsets, pictures' files
+
+Everything is written beside its place and moved there when it is whole; recon.json comes last.
+"""
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.readers import decode_image, naming, read_json
+
+MARK = "recon.json"
+INDEX = "index.json"
+FORMAT = 1
+CARRIED = ("points", "normals", "colors", "point_labels")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step: a killed run leaves the old one, or none."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def shard_name(number: int) -> str:
+    """Return the file name of one part of a split."""
+    return f"{number:05d}.safetensors"
+
+
+def checksum(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def is_prepared(root: Path) -> bool:
+    """Tell whether a folder holds the prepared layout; raise ValueError for an unfinished one."""
+    if (root / MARK).is_file():
+        return True
+    if any(root.glob(f"*/{shard_name(0)}*")) and not any(root.glob(f"*/{INDEX}")):
+        raise ValueError(
+            f"{root}: its preparation was not finished: run the same `python -m recon.prepare` "
+            "command again, it goes on where it stopped"
+        )
+    return any(root.glob(f"*/{INDEX}")) and any(root.glob(f"*/{shard_name(0)}"))
+
+
+def prepared_splits(root: Path) -> list[str]:
+    """Return the splits that a folder holds in the prepared layout, in their own order."""
+    if not is_prepared(root):
+        return []
+    there = {path.parent.name for path in root.glob(f"*/{INDEX}")}
+    known = read_json(root / MARK).get("splits", []) if (root / MARK).is_file() else []
+    return [name for name in known if name in there] or sorted(there)
+
+
+class Prepared(PointCloudDataset):
+    """One split in the prepared layout: the same samples as the original files give.
+
+    Raises ValueError or FileNotFoundError that names a file that is missing, cut short, or of
+    another data set or settings than `expected`.
+    """
+
+    def __init__(self, root: Path, split: str, expected: dict[str, Any] | None = None) -> None:
+        self.folder = root / split
+        path = self.folder / INDEX
+        if not path.is_file():
+            there = sorted(found.parent.name for found in root.glob(f"*/{INDEX}"))
+            raise FileNotFoundError(
+                f"{path}: not found: the splits prepared here are {', '.join(there) or 'none'}; "
+                "`python -m recon.prepare` adds others"
+            )
+        index = read_json(path)
+        with naming(path, "index of a prepared data set", KeyError, TypeError, AttributeError):
+            self._take(index)
+        if index["format"] != FORMAT:
+            raise ValueError(
+                f"{path}: has format {index['format']}, known is {FORMAT}: prepare anew"
+            )
+        for key, value in (expected or {}).items():
+            if (found := index["settings"].get(key)) != value:
+                raise ValueError(
+                    f"{path}: was prepared with {key}={found}, asked for is {key}={value}: "
+                    "change the option, or prepare the original again into another folder"
+                )
+        self._check_files(index["files"])
+
+    def _take(self, index: dict[str, Any]) -> None:
+        self.ids, self.classes = index["ids"], index["classes"]
+        self.labels = np.array(index["labels"], dtype=np.int64)
+        self.point_classes, self.parts = index["point_classes"], index["parts"]
+        self.up, self.mirrored = index["up"], index["mirrored"]
+        self._categories: list[int] = index["categories"]
+        self._sentences: list[list[str]] = index["sentences"]["lists"]
+        self._sentence_rows: list[int] = index["sentences"]["rows"]
+        self._names = [file["name"] for file in index["files"]]
+        self._ends = list(accumulate(file["clouds"] for file in index["files"]))
+        self._slices: dict[int, dict[str, Any]] = {}
+        if (self._ends[-1] if self._ends else 0) != len(self.ids):
+            raise ValueError(f"lists {len(self.ids)} clouds, its files hold {self._ends[-1:]}")
+
+    def _check_files(self, files: Sequence[dict[str, Any]]) -> None:
+        for file in files:
+            path = self.folder / file["name"]
+            size = path.stat().st_size if path.is_file() else 0
+            if size != file["bytes"]:
+                raise ValueError(
+                    f"{path}: has {size} bytes of {file['bytes']}: copy it again, or prepare anew"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_slices": {}}  # each process maps the files itself
+
+    def _place(self, index: int) -> tuple[dict[str, Any], int]:
+        """Return the open file of one cloud, and its number in there."""
+        number = bisect_right(self._ends, index)
+        if number not in self._slices:
+            self._slices[number] = self._open(self.folder / self._names[number])
+        return self._slices[number], index - (self._ends[number - 1] if number else 0)
+
+    def _open(self, path: Path) -> dict[str, Any]:
+        with naming(path, "part of a prepared data set", SafetensorError):
+            file = safe_open(path, framework="np")
+            there = file.keys()
+            slices = {name: file.get_slice(name) for name in (*CARRIED, "images") if name in there}
+            offsets = {f"{name}_offsets": file.get_tensor(f"{name}_offsets") for name in slices}
+            return slices | offsets
+
+    def _range(self, file: dict[str, Any], name: str, row: int) -> np.ndarray | None:
+        """Return what one cloud has of a field, None where it has none."""
+        if name not in file:
+            return None
+        start, end = (int(offset) for offset in file[f"{name}_offsets"][row : row + 2])
+        return file[name][start:end] if end > start else None
+
+    def cloud(self, index: int) -> Cloud:
+        file, row = self._place(index)
+        fields = {name: self._range(file, name, row) for name in CARRIED}
+        if (labels := fields["point_labels"]) is not None:
+            fields["point_labels"] = labels.astype(np.int64)
+        return Cloud(**cast(Any, fields))
+
+    def image_bytes(self, index: int) -> bytes | None:
+        file, row = self._place(index)
+        content = self._range(file, "images", row)
+        return None if content is None else content.tobytes()
+
+    def image(self, index: int) -> Image.Image:
+        content = self.image_bytes(index)
+        if content is None:
+            raise ValueError(f"{self.folder}: was prepared without an image of {self.ids[index]}")
+        return decode_image(content, f"{self.folder} ({self.ids[index]})")
+
+    def texts(self, index: int) -> Sequence[str]:
+        row = self._sentence_rows[index] if self._sentence_rows else -1
+        if row < 0:
+            raise ValueError(f"{self.folder}: was prepared without text about {self.ids[index]}")
+        return self._sentences[row]
+
+    def category(self, index: int) -> int:
+        if not self._categories:
+            raise ValueError(f"{self.folder}: was prepared without categories")
+        return self._categories[index]
+
+    def damaged(self) -> list[str]:
+        """Return a line for each file whose content is not what was written."""
+        files = json.loads((self.folder / INDEX).read_bytes())["files"]
+        return [
+            f"{self.folder / file['name']}: its checksum differs: prepare anew"
+            for file in files
+            if checksum((self.folder / file["name"]).read_bytes()) != file["sha256"]
+        ]

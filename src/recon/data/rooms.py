@@ -1,0 +1,120 @@
+"""Rooms in pieces: random columns to train on, overlapping windows that cover each point to test.
+
+As PointNet introduced it: columns of 1 m x 1 m over the full height, rooms drawn in proportion to
+their points [1].
+
+[1] Qi et al., arXiv:1612.00593; Qi et al., arXiv:1706.02413 (whole-room testing).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from recon.data.dataset import Cloud, PointCloudDataset, resize
+from recon.data.prepared import Prepared
+
+TRIES = 100
+
+
+class RoomColumns(PointCloudDataset):
+    """Random columns of rooms, z up: as many a room as its share of all points asks for.
+
+    A column is `width` metres wide around a random point and holds more than `fewest` points where
+    the room has such a place; `size` of them are drawn. Its x and y are relative to its centre, z
+    to the room's lowest point, and `location` is the place in the room, each axis in [0, 1].
+    """
+
+    def __init__(
+        self,
+        members: Sequence[PointCloudDataset],
+        *,
+        size: int = 2048,
+        width: float = 1.0,
+        fewest: int = 1024,
+        rate: float = 1.0,
+    ) -> None:
+        self.size, self.width, self.fewest = size, width, fewest
+        first = members[0]
+        self.point_classes, self.up = first.point_classes, first.up
+        rooms = [(data, row) for data in members for row in range(len(data))]
+        if not rooms:
+            raise ValueError("there are no rooms to draw columns from")
+        # Text takes seconds a room: it is read once, here. Prepared rooms are mapped when drawn.
+        self._rooms = [
+            (data, row) if isinstance(data, Prepared) else data.cloud(row) for data, row in rooms
+        ]
+        counts = np.array([len(self._room(row).points) for row in range(len(rooms))])
+        draws = max(1, int(counts.sum() * rate / size))
+        self._room_of = np.repeat(
+            np.arange(len(rooms)), np.maximum(1, np.rint(draws * counts / counts.sum()).astype(int))
+        )
+        names = [data.ids[row] for data, row in rooms]
+        self.ids = [f"{names[room]}#{draw}" for draw, room in enumerate(self._room_of)]
+
+    def _room(self, number: int) -> Cloud:
+        held = self._rooms[number]
+        return held if isinstance(held, Cloud) else held[0].cloud(held[1])
+
+    def cloud(self, index: int) -> Cloud:
+        return self.draw(index, seed=index)
+
+    def draw(self, index: int, seed: int) -> Cloud:
+        room = self._room(int(self._room_of[index]))
+        rng = np.random.default_rng(seed)
+        best = np.empty(0, dtype=np.int64)
+        for _ in range(TRIES):
+            center = room.points[rng.integers(len(room.points)), :2]
+            rows = np.flatnonzero(_within(room.points, center - self.width / 2, self.width))
+            best = max(best, rows, key=len)
+            if len(best) > self.fewest:
+                break
+        low, high = room.points.min(0), room.points.max(0)
+        column = resize(room.take(best), self.size, seed)
+        origin = np.array([*center, low[2]], dtype=np.float32)
+        location = (column.points - low) / np.maximum(high - low, 1e-6)
+        return column._replace(points=column.points - origin, location=location)
+
+
+def _within(
+    points: Float[np.ndarray, "n 3"], corner: Float[np.ndarray, " 2"], width: float
+) -> Bool[np.ndarray, " n"]:
+    x, y = points[:, 0], points[:, 1]
+    return (x >= corner[0]) & (x <= corner[0] + width) & (y >= corner[1]) & (y <= corner[1] + width)
+
+
+def windows(
+    points: Float[np.ndarray, "n 3"], *, width: float = 1.0, stride: float = 0.5
+) -> Iterator[Int[np.ndarray, " m"]]:
+    """Yield the rows of each window of a room, z up: together they hold every point.
+
+    Windows of `width` metres step by `stride` over the floor; empty ones are left out.
+    """
+    if not 0 < stride <= width:
+        raise ValueError(f"stride must lie in (0, width {width}], got {stride}")
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    steps = np.maximum(np.ceil((high - low - width) / stride).astype(int), 0) + 1
+    # Sorted by x, a window looks only at the points of its stripe.
+    order = np.argsort(points[:, 0], kind="stable")
+    along = points[order, 0]
+    for i in range(steps[0]):
+        left = low[0] + i * stride
+        last = np.inf if i == steps[0] - 1 else left + width
+        stripe = order[np.searchsorted(along, left, "left") : np.searchsorted(along, last, "right")]
+        y = points[stripe, 1]
+        for j in range(steps[1]):
+            bottom = low[1] + j * stride
+            top = np.inf if j == steps[1] - 1 else bottom + width
+            if len(rows := stripe[(y >= bottom) & (y <= top)]):
+                yield np.sort(rows)
+
+
+def window_batches(
+    rows: Int[np.ndarray, " m"], size: int, seed: int
+) -> Iterator[Int[np.ndarray, " size"]]:
+    """Yield a window's rows in random order, `size` at a time; the last is filled with repeats."""
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(rows)
+    missing = -len(rows) % size
+    filled = np.concatenate([shuffled, rng.choice(rows, missing)])
+    yield from filled.reshape(-1, size)

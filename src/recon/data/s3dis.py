@@ -1,0 +1,152 @@
+"""S3DIS: 272 rooms in six areas, each point labelled with one of 13 classes, z up, metres [1].
+
+[1] Armeni et al., 3D Semantic Parsing of Large-Scale Indoor Spaces, CVPR 2016.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.readers import AGAIN, check_cloud, read_table
+from recon.data.rooms import RoomColumns
+from recon.data.tree import Tree
+
+FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
+AREAS = tuple(f"Area_{number}" for number in range(1, 7))
+ORDERS = {
+    "pointnet": (
+        "ceiling", "floor", "wall", "beam", "column", "window", "door",
+        "table", "chair", "sofa", "bookcase", "board", "clutter",
+    ),
+    "kpconv": (
+        "ceiling", "floor", "wall", "beam", "column", "window", "door",
+        "chair", "table", "bookcase", "sofa", "board", "clutter",
+    ),
+}  # fmt: skip
+CHANNELS: Mapping[int, Sequence[str]] = {
+    3: (), 6: ("colors",), 9: ("colors", "location"),
+}  # fmt: skip
+TREE = Tree(
+    "S3DIS",
+    """\
+{root}/
+  Area_1/<room>/Annotations/<class>_<number>.txt   lines x y z r g b
+  ... Area_6""",
+    "http://buildingparser.stanford.edu/dataset.html",
+)
+
+
+class S3DISRooms(PointCloudDataset):
+    """Whole rooms of one area, as annotated: metres, z up, RGB bytes, a class for each point.
+
+    `order` says which number a class has: PointNet's order, or KPConv's. Classes that have none
+    (`stairs`) are clutter. Points come file by file, by name.
+    """
+
+    up = "z"
+    shard = 1
+
+    def __init__(self, root: str | Path, area: str, *, order: str = "pointnet") -> None:
+        if order not in ORDERS:
+            raise ValueError(f"S3DIS has no class order {order!r}: choose {', '.join(ORDERS)}")
+        self.root = TREE.find(Path(root), area, [FOLDER])
+        self.point_classes = ORDERS[order]
+        rooms = sorted((self.root / area).glob("*/Annotations"))
+        if not rooms:
+            TREE.need(self.root / area / "<room>" / "Annotations", self.root)
+        self.ids = [f"{area}/{room.parent.name}" for room in rooms]
+        self._number = {name: row for row, name in enumerate(self.point_classes)}
+
+    def _objects(self, index: int) -> list[Path]:
+        # Names that begin with a dot are leftovers of file managers.
+        found = sorted((self.root / self.ids[index] / "Annotations").glob("[!.]*.txt"))
+        if not found:
+            raise ValueError(f"{self.root / self.ids[index]}: has no annotated objects: {AGAIN}")
+        return found
+
+    def cloud(self, index: int) -> Cloud:
+        tables, labels = [], []
+        for path in self._objects(index):
+            table = read_table(path, columns=(6,))
+            check_cloud(table[:, :3], str(path))
+            colors = table[:, 3:]
+            if not ((colors >= 0) & (colors <= 255)).all():
+                raise ValueError(f"{path}: has colours outside [0, 255]: {AGAIN}")
+            tables.append(table)
+            number = self._number.get(_class_of(path), self._number["clutter"])
+            labels.append(np.full(len(table), number, dtype=np.int64))
+        room = np.concatenate(tables)
+        return Cloud(
+            room[:, :3].astype(np.float32),
+            colors=room[:, 3:].round().astype(np.uint8),
+            point_labels=np.concatenate(labels),
+        )
+
+    def findings(self) -> list[str]:
+        strange = Counter(
+            name
+            for index in range(len(self.ids))
+            for name in map(_class_of, self._objects(index))
+            if name not in self._number
+        )
+        return [f"{n} objects of class {name!r} count as clutter" for name, n in strange.items()]
+
+
+def _class_of(path: Path) -> str:
+    return path.stem.rpartition("_")[0] or path.stem
+
+
+class S3DISDataModule(PointCloudDataModule):
+    """Columns of the other areas' rooms to train on, whole rooms of `test_area` to test.
+
+    Batches have 3, 6 or 9 `channels`: coordinates, with `colors`, with `location`. `size` points
+    are drawn from each column; see `RoomColumns` for `width`, `fewest` and `rate`.
+    """
+
+    published = dict(zip(AREAS, (44, 40, 23, 49, 68, 48), strict=True))
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        test_area: int = 5,
+        order: str = "pointnet",
+        channels: int = 3,
+        size: int = 2048,
+        width: float = 1.0,
+        fewest: int = 1024,
+        rate: float = 1.0,
+        test_split: str | None = "test",
+        **loading: Any,
+    ) -> None:
+        if channels not in CHANNELS:
+            raise ValueError(f"channels must be 3, 6 or 9, got {channels}")
+        held_out = f"Area_{test_area}"
+        if held_out not in AREAS:
+            raise ValueError(f"test_area must lie in 1 to 6, got {test_area}")
+        super().__init__(root, test_split=test_split, **loading)
+        self.splits = {
+            "train": [area for area in AREAS if area != held_out],
+            "test": [held_out],
+            **{area: [area] for area in AREAS},
+        }
+        self.order = order
+        self.columns = partial(RoomColumns, size=size, width=width, fewest=fewest, rate=rate)
+        self.keys |= {"point_labels", *CHANNELS[channels]}
+
+    def settings(self) -> dict[str, Any]:
+        return {"order": self.order}
+
+    def read(self, part: str) -> S3DISRooms:
+        return S3DISRooms(self.root, part, order=self.order)
+
+    def train_dataset(self) -> RoomColumns:
+        """Open the rooms to train on, in columns."""
+        names = [self.split] if isinstance(self.split, str) else self.split
+        return self.columns([self.open_part(part) for n in names for part in self.splits[n]])

@@ -1,0 +1,144 @@
+"""Check a data set, and write it once in a layout that is safe and fast to read.
+
+python -m recon.prepare data=shapenet data.root=<ShapeNet55-34>
+python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>-prepared
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from recon.entry import conf_dir, one_line_errors
+
+if TYPE_CHECKING:
+    from recon.data.datamodule import PointCloudDataModule
+    from recon.data.dataset import PointCloudDataset
+    from recon.data.findings import Findings
+
+SHOWN = 20
+
+
+def _show(findings: "Findings", report: Path | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table("split", "clouds", "read", "points", "largest coordinate", "carried", "pictures")
+    for name, found in findings.splits.items():
+        points, reach = found["points"], found["largest_coordinate"]
+        table.add_row(
+            name,
+            f"{found['clouds']:,}",
+            f"{found['read']:,}",
+            f"{points[0]:,}" if points[0] == points[1] else f"{points[0]:,} to {points[1]:,}",
+            f"{reach[0]:.3g} to {reach[1]:.3g}",
+            ", ".join(found["carried"]) or "-",
+            f"{found['pictures']:,}",
+        )
+    console.print(table)
+    for title, lines in (("error", findings.errors), ("remark", list(findings.remarks))):
+        for line in lines[:SHOWN]:
+            console.print(f"[bold]{title}[/bold] {escape(line)}", soft_wrap=True, highlight=False)
+        if len(lines) > SHOWN:
+            there = f", all in {report}" if report else ""
+            console.print(f"... {len(lines) - SHOWN:,} {title}s more{there}", soft_wrap=True)
+
+
+def _open(
+    data: "PointCloudDataModule", asked: Sequence[str] | None
+) -> "dict[str, PointCloudDataset]":
+    """Open the parts asked for, or all that are there; raise FileNotFoundError where none is."""
+    found, missing = {}, []
+    for part in asked or data.stored():
+        try:
+            found[part] = data.open_part(part)
+        except FileNotFoundError as error:
+            if asked:
+                raise
+            missing.append(error)
+    if not found:
+        raise missing[0]
+    return found
+
+
+def _output(cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, Any]) -> Path | None:
+    """Return the folder to write, None to check only; raise ValueError for an unfit one."""
+    from recon.data.prepared import MARK, is_prepared
+    from recon.data.readers import read_json
+
+    if cfg.check_only or is_prepared(data.root):
+        return None
+    out = Path(cfg.out or f"{data.root}-prepared").expanduser()
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file: choose a folder with out=<folder>")
+    if (mark := out / MARK).is_file():
+        held = {key: value for key, value in read_json(mark).items() if key != "splits"}
+        if held != settings:
+            raise ValueError(f"{out}: holds {held}: choose another folder with out=<folder>")
+    return out
+
+
+def prepare(cfg: DictConfig) -> "Findings":
+    """Check the configured data set and, unless `check_only`, write it in the prepared layout.
+
+    Raises FileNotFoundError where the data set is not there, ValueError for unfit options.
+    """
+    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    from hydra.utils import instantiate
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from recon.data.findings import Findings
+    from recon.data.prepared import INDEX, MARK, Prepared, write_whole
+    from recon.data.preparing import Recipe, do_split, write_index
+
+    data: PointCloudDataModule = instantiate(cfg.data, _convert_="all")
+    settings = {"data": type(data).__name__, **data.settings()}
+    out, parts, findings = _output(cfg, data, settings), _open(data, cfg.splits), Findings()
+    key = json.dumps(settings, sort_keys=True)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        for part, dataset in parts.items():
+            task = progress.add_task(part, total=len(dataset))
+            recipe = Recipe(dataset, out and out / part, cfg.images, key)
+            shards = do_split(recipe, cfg.workers, partial(progress.advance, task))
+            findings.take(part, dataset, shards, data.published.get(part))
+            if isinstance(dataset, Prepared):
+                findings.errors += dataset.damaged()
+            whole = not any(shard.problems for shard in shards)
+            if out is not None and (whole or cfg.on_error == "skip"):
+                write_index(recipe, shards, settings)
+    report = None
+    if out is not None:
+        if not findings.errors or cfg.on_error == "skip":
+            done = [part for part in data.stored() if (out / part / INDEX).is_file()]
+            write_whole(out / MARK, json.dumps({**settings, "splits": done}).encode())
+        report = out / "report.json"
+        write_whole(report, json.dumps(findings.as_dict(), indent=1).encode())
+    _show(findings, report)
+    return findings
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="prepare")
+def main(cfg: DictConfig) -> None:
+    """Check and prepare as the command line says; wrong input ends in one line."""
+    try:
+        with one_line_errors():
+            findings = prepare(cfg)
+    except KeyboardInterrupt:
+        sys.exit("stopped: finished files are kept, the same command goes on")
+    if findings.errors and cfg.on_error == "raise":
+        sys.exit(
+            f"error: {len(findings.errors)} entries cannot be read, see above: mend them and run "
+            "the same command, or leave them out with on_error=skip"
+        )
+
+
+if __name__ == "__main__":
+    main()

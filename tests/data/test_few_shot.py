@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recon.data.few_shot import FewShotDataModule, FewShotFold, draw_episode
+from recon.data.furniture import Furniture, FurnitureDataModule
+from recon.data.modelnet import ModelNetDataModule
+from trees import few_shot, modelnet
+
+
+def test_a_fold_comes_back(tmp_path: Path) -> None:
+    held = few_shot(tmp_path)
+    for split in ("train", "test"):
+        data = FewShotFold(tmp_path, split, way=5, shot=2, fold=0)
+        assert len(data) == len(held[split])
+        for row, (points, label, _) in enumerate(held[split]):
+            assert np.array_equal(data.cloud(row).points, points[:, :3])
+            assert data.labels[row] == label
+
+
+def test_a_missing_fold_is_drawn(tmp_path: Path) -> None:
+    few_shot(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"5way_2shot/1.pkl: not found"):
+        FewShotFold(tmp_path, way=5, shot=2, fold=1)
+    (tmp_path / "ModelNetFewshot" / "5way_2shot").rename(tmp_path / "2way_2shot")
+    with pytest.raises(ValueError, match=r"0.pkl: label 2 .* is none of the 2 classes"):
+        FewShotFold(tmp_path, way=2, shot=2, fold=0)
+
+
+def episode(**changed: int):
+    asked = {"way": 3, "shot": 5, "fold": 0, "query": 4, **changed}
+    return draw_episode(Furniture(["train"]), Furniture(["test"]), **asked)
+
+
+def test_episodes_follow_the_protocol() -> None:
+    supports, queries = episode()
+    assert np.bincount(supports.labels).tolist() == [5, 5, 5]
+    assert np.bincount(queries.labels).tolist() == [4, 4, 4]
+    assert len(set(supports.ids)) == 15
+    assert not set(supports.ids) & set(queries.ids)
+    train, test = Furniture(["train"]), Furniture(["test"])
+    for view, source in ((supports, train), (queries, test)):
+        for ident, label in zip(view.ids, view.labels, strict=True):
+            name = source.classes[source.labels[source.ids.index(ident)]]
+            assert name == view.classes[label]
+
+
+def test_episodes_depend_on_fold_and_seed_alone() -> None:
+    assert episode()[0].ids == episode()[0].ids
+    assert episode(fold=1)[0].ids != episode()[0].ids
+    assert episode(seed=1)[0].ids != episode()[0].ids
+
+
+def test_too_few_shapes_are_counted() -> None:
+    with pytest.raises(ValueError, match=r"3-way 500-shot needs 3 classes .* there are 0: lower"):
+        episode(shot=500)
+
+
+def test_any_classification_set_serves(tmp_path: Path) -> None:
+    modelnet(tmp_path)
+    data = FewShotDataModule(source=ModelNetDataModule(tmp_path), way=2, shot=3, query=1)
+    assert len(data.open("train")) == 6
+    assert len(data.open("test")) == 2
+    with pytest.raises(ValueError, match="either `root`, with released folds, or a `source`"):
+        FewShotDataModule()
+    furniture = FewShotDataModule(
+        source=FurnitureDataModule(), way=2, shot=3, query=2, keys=["label"], batch_size=3
+    )
+    furniture.setup("fit")
+    assert set(next(iter(furniture.train_dataloader()))["label"].tolist()) <= {0, 1}

@@ -1,0 +1,327 @@
+from pathlib import Path
+
+import laspy
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from pyarrow import Table, parquet
+
+from recon.data.folder import Folder, FolderDataModule
+from recon.data.render import render
+from recon.data.shapes import READERS, read_shape
+from recon.teachers.prompts import prompts
+from trees import meshes, picture, table_of_shapes
+
+POINTS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
+NORMALS = POINTS / np.linalg.norm(POINTS, axis=1, keepdims=True)
+COLORS = np.random.default_rng(1).integers(0, 256, (50, 3)).astype(np.uint8)
+
+
+def write_las(path: Path) -> None:
+    header = laspy.LasHeader(point_format=3, version="1.2")
+    header.scales = [1e-6] * 3
+    las = laspy.LasData(header)
+    las.x, las.y, las.z = POINTS.T.astype(float)
+    las.red, las.green, las.blue = COLORS.T.astype(np.uint16)
+    las.write(path)
+
+
+def write_ply(path: Path, kind: str) -> None:
+    header = "".join(f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz"))
+    header += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
+    head = f"ply\nformat {kind} 1.0\nelement vertex {len(POINTS)}\n{header}end_header\n"
+    if kind == "ascii":
+        rows = zip(POINTS, NORMALS, COLORS, strict=True)
+        body = "".join(
+            " ".join(map(repr, map(float, (*p, *n)))) + f" {c[0]} {c[1]} {c[2]}\n"
+            for p, n, c in rows
+        )
+        path.write_text(head + body)
+        return
+    fields = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
+    rows = np.zeros(len(POINTS), [*fields, *((name, "u1") for name in ("r", "g", "b"))])
+    for i, name in enumerate(("x", "y", "z")):
+        rows[name], rows[f"n{name}"], rows["rgb"[i]] = POINTS[:, i], NORMALS[:, i], COLORS[:, i]
+    path.write_bytes(head.encode() + rows.tobytes())
+
+
+CLOUDS = {
+    "ascii.ply": lambda path: write_ply(path, "ascii"),
+    "binary.ply": lambda path: write_ply(path, "binary_little_endian"),
+    "six.npy": lambda path: np.save(path, np.concatenate([POINTS, COLORS], 1)),
+    "dictionary.npy": lambda path: np.save(
+        path, np.array({"xyz": POINTS, "rgb": COLORS, "normals": NORMALS}, dtype=object)
+    ),
+    "named.npz": lambda path: np.savez(path, points=POINTS, colors=COLORS, normals=NORMALS),
+    "nine.xyz": lambda path: np.savetxt(path, np.concatenate([POINTS, NORMALS, COLORS], 1)),
+    "colours.xyz": lambda path: np.savetxt(path, np.concatenate([POINTS, COLORS], 1)),
+    "normals.xyz": lambda path: np.savetxt(path, np.concatenate([POINTS, NORMALS], 1)),
+    "three.xyz": lambda path: np.savetxt(path, POINTS, delimiter=","),
+    "colours.glb": lambda path: trimesh.PointCloud(POINTS, colors=COLORS).export(path),
+    "colours.las": write_las,
+    "colours.laz": write_las,
+}
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_clouds_keep_points_colours_and_normals(name: str, tmp_path: Path) -> None:
+    CLOUDS[name](tmp_path / name)
+    cloud = read_shape(tmp_path / name, count=7)
+    assert np.allclose(cloud.points, POINTS, atol=1e-6)
+    has_colors = name not in ("normals.xyz", "three.xyz")
+    has_normals = name.endswith(".ply") or name in (
+        "dictionary.npy",
+        "named.npz",
+        "nine.xyz",
+        "normals.xyz",
+    )
+    assert (cloud.colors is not None, cloud.normals is not None) == (has_colors, has_normals)
+    if cloud.colors is not None:
+        assert np.array_equal(cloud.colors, COLORS)
+    if cloud.normals is not None:
+        assert np.allclose(cloud.normals, NORMALS, atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", [".ply", ".obj", ".off", ".stl", ".glb"])
+def test_meshes_are_sampled_by_area(ending: str, tmp_path: Path) -> None:
+    # Two faces in z = 0 and z = 1, the second with three times the area.
+    vertices = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 0, 1], [0, 1, 1]]
+    path = tmp_path / f"faces{ending}"
+    trimesh.Trimesh(vertices, [[0, 1, 2], [3, 4, 5]], process=False).export(path)
+    cloud = read_shape(path, count=4000)
+    assert cloud.points.shape == (4000, 3)
+    assert np.allclose(cloud.points[:, 2].round(), cloud.points[:, 2], atol=1e-6)
+    assert cloud.points[:, 2].mean() == pytest.approx(0.75, abs=0.03)
+    assert np.allclose(cloud.normals, [0, 0, 1], atol=1e-6)
+    lower = cloud.points[cloud.points[:, 2] < 0.5, :2]
+    assert lower.mean(0) == pytest.approx([1 / 3, 1 / 3], abs=0.03)
+    assert np.array_equal(read_shape(path, count=4000).points, cloud.points)
+
+
+def test_parts_of_a_scene_stand_where_they_belong(tmp_path: Path) -> None:
+    scene = trimesh.Scene()
+    for shift in (0, 5):
+        scene.add_geometry(
+            trimesh.creation.box(),
+            transform=trimesh.transformations.translation_matrix([shift, 0, 0]),
+        )
+    scene.export(tmp_path / "scene.glb")
+    points = read_shape(tmp_path / "scene.glb", count=2000).points
+    assert points.min(0) == pytest.approx([-0.5, -0.5, -0.5], abs=0.01)
+    assert points.max(0) == pytest.approx([5.5, 0.5, 0.5], abs=0.01)
+    assert (points[:, 0] > 2.5).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_meshes_keep_the_colours_of_textures_materials_and_vertices(tmp_path: Path) -> None:
+    triangle = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\n"
+    Image.new("RGB", (4, 4), (10, 200, 30)).save(tmp_path / "texture.png")
+    for name, material, color in (
+        ("texture", "map_Kd texture.png", (10, 200, 30)),
+        ("plain", "Kd 1 0 0", (255, 0, 0)),
+    ):
+        (tmp_path / f"{name}.mtl").write_text(f"newmtl a\n{material}\n")
+        (tmp_path / f"{name}.obj").write_text(f"mtllib {name}.mtl\n{triangle}")
+        assert set(map(tuple, read_shape(tmp_path / f"{name}.obj", 20).colors.tolist())) == {color}
+    box = trimesh.creation.box()
+    box.visual.vertex_colors = [7, 8, 9, 255]
+    box.export(tmp_path / "box.ply")
+    assert set(map(tuple, read_shape(tmp_path / "box.ply", 20).colors.tolist())) == {(7, 8, 9)}
+
+
+def test_coordinates_far_from_the_origin_keep_their_detail(tmp_path: Path) -> None:
+    far = POINTS.astype(np.float64) + [500_000, 4_500_000, 0]
+    np.save(tmp_path / "far.npy", far)
+    points = read_shape(tmp_path / "far.npy").points
+    assert np.allclose(np.diff(points, axis=0), np.diff(far, axis=0), atol=1e-6)
+    near = POINTS.astype(np.float64) + 100
+    np.save(tmp_path / "near.npy", near)
+    assert np.array_equal(read_shape(tmp_path / "near.npy").points, near.astype(np.float32))
+
+
+def broken() -> dict[str, bytes]:
+    box = trimesh.creation.box()
+    whole = {f"cut{e}": box.export(file_type=e[1:]) for e in (".ply", ".off", ".stl", ".glb")}
+    cut = {name: (c if isinstance(c, bytes) else c.encode())[:-40] for name, c in whole.items()}
+    cut["text.ply"] = box.export(file_type="ply", encoding="ascii").rstrip().rpartition(b"\n")[0]
+    garbage = {f"garbage{ending}": b"garbage \x00\xff" * 30 for ending in READERS}
+    return {
+        **cut,
+        **garbage,
+        **{f"empty{ending}": b"" for ending in READERS},
+        "no_area.off": b"OFF\n3 1 0\n0 0 0\n0 0 0\n0 0 0\n3 0 1 2\n",
+        "not_finite.off": b"OFF\n3 1 0\n0 0 0\nnan 0 0\n0 1 0\n3 0 1 2\n",
+        "foreign_vertex.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n",
+        "comments_only.obj": b"# nothing here\n",
+        "huge.ply": b"ply\nformat binary_little_endian 1.0\nelement vertex 4000000000\n"
+        b"property float x\nproperty float y\nproperty float z\nend_header\nxxxx",
+        "huge.stl": b"\0" * 80 + b"\xff\xff\xff\xff" + b"x" * 100,
+        "words.xyz": b"1 2 3\n4 5 six\n",
+        "two.xyz": b"1 2\n3 4\n",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(broken()))
+def test_every_broken_file_ends_in_one_message_with_its_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(broken()[name])
+    with pytest.raises(ValueError, match=rf"{name}\b") as caught:
+        read_shape(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_unknown_endings_and_arrays_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a.blend: unknown ending, known are .glb, .las"):
+        read_shape(tmp_path / "a.blend")
+    np.savez(tmp_path / "a.npz", stuff=POINTS, other=POINTS)
+    with pytest.raises(
+        ValueError, match=r"a.npz: has the arrays \['other', 'stuff'\], none is called"
+    ):
+        read_shape(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", points=POINTS, colors=COLORS[:9])
+    with pytest.raises(ValueError, match=r"a.npz: has colours of shape \(9, 3\) for 50 points"):
+        read_shape(tmp_path / "a.npz")
+
+
+def test_classes_are_folders(tmp_path: Path) -> None:
+    meshes(tmp_path)
+    (tmp_path / "readme.txt").write_text("no shape")
+    data = Folder(tmp_path, count=100)
+    assert data.classes == ["ball", "box"]
+    assert [data.ids[row].split("/")[0] for row in range(6)] == [
+        data.classes[n] for n in data.labels
+    ]
+    assert all(data.cloud(row).points.shape == (100, 3) for row in range(6))
+    assert data.texts(0) == prompts("ball")
+    assert Folder(tmp_path, classes=["box", "ball"]).labels.tolist() == [1, 1, 1, 0, 0, 0]
+    with pytest.raises(ValueError, match=r"\['ball'\] are none of the classes \['box'\]: add them"):
+        Folder(tmp_path, classes=["box"])
+
+
+@pytest.mark.parametrize("layout", ["{split}/{name}", "{name}/{split}"])
+def test_splits_are_folders(layout: str, tmp_path: Path) -> None:
+    for name in ("chair", "table"):
+        for split, count in (("train", 2), ("test", 1)):
+            folder = tmp_path / layout.format(split=split, name=name)
+            folder.mkdir(parents=True)
+            for row in range(count):
+                np.save(folder / f"{row}.npy", POINTS + row)
+    assert Folder(tmp_path).classes == ["chair", "table"]
+    assert (
+        len(Folder(tmp_path)),
+        len(Folder(tmp_path, "train")),
+        len(Folder(tmp_path, "test")),
+    ) == (6, 4, 2)
+    with pytest.raises(ValueError, match=r"no shapes of split 'val', but \['train', 'test'\]"):
+        Folder(tmp_path, "val")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_table_lists_shapes(ending: str, tmp_path: Path) -> None:
+    (tmp_path / "shapes").mkdir()
+    for row in range(3):
+        np.save(tmp_path / "shapes" / f"{row}.npy", POINTS + row)
+    pixels = picture(tmp_path / "front.png")
+    rows = [
+        {"path": "shapes/2.npy", "label": "lamp", "caption": "a tall lamp", "image": "front.png"},
+        {"path": "shapes/0.npy", "label": "chair", "caption": "", "image": ""},
+        {"path": "shapes/1.npy", "label": "", "caption": "a thing", "image": ""},
+    ]
+    path = tmp_path / f"list{ending}"
+    if ending == ".csv":
+        table_of_shapes(path, rows)
+    else:
+        parquet.write_table(Table.from_pylist(rows), path)
+    data = Folder(path)
+    assert np.array_equal(data.cloud(0).points, POINTS + 2)
+    assert data.classes == ["chair", "lamp"]
+    assert data.labels.tolist() == [1, 0, -1]
+    assert [data.texts(0), data.texts(1), data.texts(2)] == [
+        ["a tall lamp"],
+        prompts("chair"),
+        ["a thing"],
+    ]
+    assert np.array_equal(np.array(data.image(0)), pixels)
+    with pytest.raises(ValueError, match=r"1.npy: has no class"):
+        data.category(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("path\n", "lists no shapes"),
+        ("file,label\na.ply,x\n", r"has the columns \['file', 'label'\], `path` is missing"),
+        ("path\n../outside.ply\n", "line 2: lists '../outside.ply', which is no path inside"),
+        ("path,label\n/etc/passwd,x\n", "line 2: lists '/etc/passwd'"),
+        ("path,image\na.ply,../../x.png\n", "line 2: lists '../../x.png'"),
+        ("path,label\n,x\n", "line 2 has no path"),
+        (
+            "path,split\na.ply,holdout\n",
+            "line 2: has the split 'holdout', known are train, val, test",
+        ),
+        ("path\na.ply\na.ply\n", "lists 'a.ply' more than once"),
+        ("path\n\xff\xfe\n", "not a readable table"),
+    ],
+)
+def test_bad_tables_are_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(ValueError, match=rf"list\.csv.*{message}"):
+        Folder(path)
+
+
+def test_missing_and_empty_folders_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere: not found: data.root is a folder of"):
+        Folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds no shapes; known are .glb"):
+        Folder(tmp_path)
+    np.save(tmp_path / "a.npy", POINTS)
+    with pytest.raises(
+        ValueError, match=r"a.npy: nothing is known to say about it: .*student=generative"
+    ):
+        Folder(tmp_path).texts(0)
+
+
+def test_a_picture_beside_a_shape_is_its_picture_and_else_it_is_drawn(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", POINTS)
+    np.save(tmp_path / "b.npy", POINTS)
+    pixels = picture(tmp_path / "a.png")
+    data = Folder(tmp_path)
+    assert np.array_equal(np.array(data.image(0)), pixels)
+    drawn = np.array(data.image(1))
+    assert drawn.shape == (224, 224, 3)
+    assert 0.02 < (drawn < 250).any(-1).mean() < 0.9
+
+
+def test_drawings_show_the_nearest_points_upright() -> None:
+    from recon.data.dataset import Cloud
+
+    rng = np.random.default_rng(0)
+    front = rng.uniform((-1, -1, 0.9), (1, 1, 1), (3000, 3)).astype(np.float32)
+    back = front - np.array([0, 0, 2], dtype=np.float32)
+    red, blue = np.array([[255, 0, 0]], np.uint8), np.array([[0, 0, 255]], np.uint8)
+    colors = np.concatenate([red.repeat(3000, 0), blue.repeat(3000, 0)])
+    middle = np.array(render(Cloud(np.concatenate([front, back]), colors=colors)))[100:125, 90:115]
+    assert (middle[..., 0] > middle[..., 2]).mean() > 0.95
+    tall = rng.uniform((-0.2, -1, -0.2), (0.2, 1, 0.2), (2000, 3)).astype(np.float32)
+    for up, order in (("y", [0, 1, 2]), ("z", [2, 0, 1])):
+        rows, columns = np.nonzero((np.array(render(Cloud(tall[:, order]), up=up)) < 250).any(-1))
+        assert np.ptp(rows) > 1.5 * np.ptp(columns), up
+
+
+def test_batches_of_mixed_sizes_are_upright(tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", np.arange(3000.0).reshape(-1, 3))
+    np.save(tmp_path / "small.npy", POINTS)
+    data = FolderDataModule(tmp_path, size=200, source_up="z", batch_size=2)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert batch["points"].shape == (2, 200, 3)
+    turned = data.augment(batch, training=True)["points"]
+    x, y, z = batch["points"].unbind(-1)
+    assert torch.equal(turned, torch.stack([x, z, -y], -1))
+    small = batch["points"][batch["id"].index("small.npy")].numpy()
+    assert {tuple(point) for point in small} == {tuple(point) for point in POINTS}
+    large = batch["points"][batch["id"].index("large.npy")].numpy()
+    assert len({tuple(point) for point in large}) == 200

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recon.data.modelnet import ModelNet, ModelNetDataModule
+from recon.data.transforms import FarthestSubset
+from recon.teachers.prompts import prompts
+from trees import MODELNET_CLASSES, modelnet, modelnet_cache
+
+
+@pytest.mark.parametrize("folder", [".", "modelnet40_normal_resampled"])
+def test_the_text_tree_comes_back(tmp_path: Path, folder: str) -> None:
+    tables = modelnet(tmp_path)
+    data = ModelNet(tmp_path / folder, "train")
+    assert list(data.classes) == list(MODELNET_CLASSES)
+    assert len(data) == 9
+    for row, name in enumerate(data.ids):
+        cloud = data.cloud(row)
+        assert np.array_equal(cloud.points, tables[name][:, :3].astype(np.float32))
+        assert np.array_equal(cloud.normals, tables[name][:, 3:].astype(np.float32))
+        assert MODELNET_CLASSES[data.labels[row]] == name.rpartition("_")[0]
+    assert data.texts(3) == prompts("flower pot")
+
+
+def test_the_cache_comes_back(tmp_path: Path) -> None:
+    clouds = modelnet_cache(tmp_path)
+    data = ModelNet(tmp_path, "train")
+    assert data.labels.tolist() == [0, 1, 2]
+    for row, table in enumerate(clouds):
+        assert np.array_equal(data.cloud(row).points, table[:, :3])
+        assert np.array_equal(data.cloud(row).normals, table[:, 3:])
+    first = ModelNet(tmp_path, "train", count=1024).cloud(0)
+    assert np.array_equal(first.points, clouds[0][:1024, :3])
+
+
+def test_a_count_is_kept_by_farthest_point_sampling(tmp_path: Path) -> None:
+    tables = modelnet(tmp_path)
+    cloud = ModelNet(tmp_path, "test", count=20).cloud(0)
+    whole = tables["airplane_0004"].astype(np.float32)
+    points = torch.from_numpy(whole[None, :, :3].copy())
+    assert np.array_equal(cloud.points, FarthestSubset(20)(points)[0].numpy())
+    rows = [whole[:, :3].tolist().index(point.tolist()) for point in cloud.points]
+    assert np.array_equal(cloud.normals, whole[rows, 3:])
+    with pytest.raises(ValueError, match=r"airplane_0004.txt: has 60 points, 61 are asked for"):
+        ModelNet(tmp_path, "test", count=61).cloud(0)
+
+
+def test_ten_classes_have_their_own_lists(tmp_path: Path) -> None:
+    modelnet(tmp_path, classes=10)
+    assert len(ModelNetDataModule(tmp_path, number_of_classes=10).open("all")) == 12
+    with pytest.raises(
+        FileNotFoundError, match=r"modelnet40_shape_names.txt: not found\. ModelNet"
+    ):
+        ModelNet(tmp_path)
+    with pytest.raises(ValueError, match="10 or 40 classes, not 20"):
+        ModelNet(tmp_path, number_of_classes=20)
+
+
+def test_bad_trees_are_named(tmp_path: Path) -> None:
+    modelnet(tmp_path)
+    folder = tmp_path / "modelnet40_normal_resampled"
+    data = ModelNet(tmp_path, "train")
+    path = folder / "airplane" / "airplane_0001.txt"
+    for content, message in (("", "is empty"), ("1,2,3,4\n", "has 4 columns, expected 3 or 6"),
+                             ("1,2,nan,0,0,1\n", "1 of 1 points are NaN"),
+                             ("1,2,3,0,inf,1\n", r"\(normals\): 1 of 1")):  # fmt: skip
+        path.write_text(content)
+        with pytest.raises(ValueError, match=rf"airplane_0001.txt.*{message}"):
+            data.cloud(0)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"airplane_0001.txt: not found"):
+        data.cloud(0)
+    (folder / "modelnet40_train.txt").write_text("spaceship_0001")
+    with pytest.raises(ValueError, match=r"modelnet40_train.txt: 'spaceship_0001' is of none"):
+        ModelNet(tmp_path)
+
+
+def test_bad_caches_are_named(tmp_path: Path) -> None:
+    import pickle
+
+    clouds = modelnet_cache(tmp_path)
+    path = tmp_path / "modelnet40_normal_resampled" / "modelnet40_train_8192pts_fps.dat"
+    labels = [np.array([0])] * 3
+    for held, message in (
+        ([clouds, labels[:2]], "no list of clouds"),
+        ("text", "no list of clouds"),
+        ([clouds, [np.array([40])] * 3], "label 40"),
+    ):
+        path.write_bytes(pickle.dumps(held))
+        with pytest.raises(ValueError, match=rf"fps\.dat: .*{message}"):
+            ModelNet(tmp_path)
+    path.write_bytes(pickle.dumps([["no cloud"] * 3, labels]))
+    with pytest.raises(ValueError, match=r"fps\.dat \(train-0\): holds a str"):
+        ModelNet(tmp_path).cloud(0)

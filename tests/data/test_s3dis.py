@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recon.data.s3dis import ORDERS, S3DISDataModule, S3DISRooms
+from trees import s3dis
+
+CLASSES = ("ceiling", "chair", "chair", "floor", "clutter")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_rooms_come_back(order: str, tmp_path: Path) -> None:
+    tables = s3dis(tmp_path / "Stanford3dDataset_v1.2_Aligned_Version")
+    rooms = S3DISRooms(tmp_path, "Area_1", order=order)
+    assert list(rooms.ids) == ["Area_1/office_1"]
+    room = rooms.cloud(0)
+    raw = np.concatenate([table for path, table in tables.items() if path.startswith("Area_1")])
+    assert np.array_equal(room.points, raw[:, :3].astype(np.float32))
+    assert np.array_equal(room.colors, raw[:, 3:])
+    expected = np.repeat([ORDERS[order].index(name) for name in CLASSES], 1500)
+    assert np.array_equal(room.point_labels, expected)
+    assert rooms.findings() == ["1 objects of class 'stairs' count as clutter"]
+
+
+def test_both_orders_hold_the_same_classes() -> None:
+    assert set(ORDERS["pointnet"]) == set(ORDERS["kpconv"])
+    assert len(ORDERS["pointnet"]) == 13
+
+
+def test_the_known_bad_byte_is_read(tmp_path: Path) -> None:
+    tables = s3dis(tmp_path, (5,))
+    name = "Area_5/office_1/Annotations/ceiling_1.txt"
+    path = tmp_path / name
+    lines = path.read_bytes().split(b"\n")
+    x, y, z, r, g, b = lines[7].split()
+    lines[7] = b" ".join((x, y, z, r)) + b"\x10" + g + b" " + b
+    path.write_bytes(b"\n".join(lines))
+    (path.parent / ".DS_Store").write_bytes(b"\0")
+    room = S3DISRooms(tmp_path, "Area_5").cloud(0)
+    assert room.colors[7].tolist() == tables[name][7, 3:].tolist()
+
+
+def test_bad_rooms_are_named(tmp_path: Path) -> None:
+    s3dis(tmp_path, (1,))
+    path = tmp_path / "Area_1" / "office_1" / "Annotations" / "chair_1.txt"
+    for content, message in (("", "is empty"), ("1 2 3\n", "has 3 columns, expected 6"),
+                             ("1 2 nan 0 0 0\n", "1 of 1 points are NaN"),
+                             ("1 2 3 0 256 0\n", r"colours outside \[0, 255\]")):  # fmt: skip
+        path.write_text(content)
+        with pytest.raises(ValueError, match=rf"chair_1.txt: .*{message}"):
+            S3DISRooms(tmp_path, "Area_1").cloud(0)
+    with pytest.raises(FileNotFoundError, match=r"Area_2: not found\. S3DIS is expected as"):
+        S3DISRooms(tmp_path, "Area_2")
+    with pytest.raises(ValueError, match="no class order 'x': choose pointnet, kpconv"):
+        S3DISRooms(tmp_path, "Area_1", order="x")
+    for bad in path.parent.iterdir():
+        bad.unlink()
+    with pytest.raises(ValueError, match=r"office_1: has no annotated objects"):
+        S3DISRooms(tmp_path, "Area_1").cloud(0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "fields"), [(3, []), (6, ["colors"]), (9, ["colors", "location"])]
+)
+def test_any_area_is_held_out_and_channels_are_chosen(
+    channels: int, fields: list[str], tmp_path: Path
+) -> None:
+    s3dis(tmp_path, (1, 2, 3, 4, 5, 6), points=300)
+    data = S3DISDataModule(
+        tmp_path, test_area=3, channels=channels, size=256, fewest=64, batch_size=2
+    )
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    assert {"colors", "location"} & set(batch) == set(fields)
+    assert batch["points"].shape == (2, 256, 3)
+    assert batch["point_labels"].shape == (2, 256)
+    assert {name.split("/")[0] for name in data.dataset.ids} == {
+        f"Area_{i}" for i in (1, 2, 4, 5, 6)
+    }
+    assert list(data.test_dataset.ids) == ["Area_3/office_1"]
+    with pytest.raises(ValueError, match="channels must be 3, 6 or 9, got 4"):
+        S3DISDataModule(tmp_path, channels=4)
+    with pytest.raises(ValueError, match="test_area must lie in 1 to 6, got 7"):
+        S3DISDataModule(tmp_path, test_area=7)

@@ -1,0 +1,366 @@
+"""`recon.prepare`: what it finds, what it writes, and what survives a kill."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.few_shot import FewShotDataModule
+from recon.data.findings import Findings
+from recon.data.folder import FolderDataModule
+from recon.data.furniture import FurnitureDataModule
+from recon.data.modelnet import ModelNetDataModule
+from recon.data.objaverse import ObjaverseLVISDataModule
+from recon.data.prepared import Prepared
+from recon.data.preparing import fingerprint
+from recon.data.s3dis import S3DISDataModule
+from recon.data.scanobjectnn import ScanObjectNNDataModule
+from recon.data.shapenet import ShapeNetDataModule
+from recon.data.shapenetpart import ShapeNetPartDataModule
+from recon.entry import conf_dir
+from recon.prepare import prepare
+from trees import (
+    few_shot,
+    meshes,
+    modelnet,
+    modelnet_cache,
+    objaverse,
+    s3dis,
+    scanobjectnn,
+    shapenetpart,
+)
+
+
+def run(*options: str) -> Findings:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return prepare(compose("prepare", ["workers=1", *options]))
+
+
+SETS: dict[str, tuple[type[PointCloudDataModule], object, dict[str, object]]] = {
+    "modelnet40": (ModelNetDataModule, modelnet, {}),
+    "modelnet10": (
+        ModelNetDataModule,
+        lambda root: modelnet(root, classes=10),
+        {"number_of_classes": 10},
+    ),
+    "scanobjectnn": (ScanObjectNNDataModule, scanobjectnn, {"variant": "PB_T50_RS"}),
+    "shapenetpart": (ShapeNetPartDataModule, shapenetpart, {}),
+    "s3dis": (S3DISDataModule, s3dis, {"order": "kpconv"}),
+    "objaverse_lvis": (ObjaverseLVISDataModule, objaverse, {}),
+    "few_shot": (FewShotDataModule, few_shot, {"way": 5, "shot": 2, "fold": 0}),
+    "folder": (FolderDataModule, meshes, {"count": 100}),
+}
+
+
+@pytest.mark.parametrize("name", [*SETS, "shapenet"])
+def test_prepared_samples_are_the_original_ones(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = tmp_path / "original"
+    if name == "shapenet":
+        root = request.getfixturevalue("shapenet_root")
+        module, options = ShapeNetDataModule, {}
+    else:
+        module, write, options = SETS[name]
+        write(root)
+    out = tmp_path / "prepared"
+    asked = [f"data.{key}={value}" for key, value in options.items()]
+    findings = run(f"data={name}", f"data.root={root}", f"out={out}", *asked)
+    assert not findings.errors
+    before, after = module(root, **options), module(out, **options)
+    for split in findings.splits:
+        one, other = (
+            before.open(split) if split in before.splits else before.open_part(split),
+            after.open_part(split),
+        )
+        assert isinstance(other, Prepared)
+        assert [*other.ids] == [*one.ids]
+        assert np.array_equal(other.labels, one.labels)
+        assert [*other.classes] == [*one.classes]
+        assert [*other.point_classes] == [*one.point_classes]
+        assert {k: [*v] for k, v in other.parts.items()} == {k: [*v] for k, v in one.parts.items()}
+        assert (other.up, other.mirrored) == (one.up, one.mirrored)
+        for row in range(len(one)):
+            for field, expected in zip(other.cloud(row), one.cloud(row), strict=True):
+                assert (field is None) == (expected is None)
+                if field is not None:
+                    assert field.dtype == expected.dtype
+                    assert np.array_equal(field, expected)
+            assert other.image_bytes(row) == one.image_bytes(row)
+            if name not in ("shapenetpart", "s3dis", "few_shot"):
+                assert [*other.texts(row)] == [*one.texts(row)]
+                assert other.category(row) == one.category(row)
+
+
+def test_batches_of_prepared_data_are_the_original_ones(
+    shapenet_root: Path, tmp_path: Path
+) -> None:
+    run("data=shapenet", f"data.root={shapenet_root}", f"out={tmp_path / 'p'}")
+    batches = []
+    for root in (shapenet_root, tmp_path / "p"):
+        data = ShapeNetDataModule(
+            root, batch_size=8, keys=["text", "image", "category", "label"], workers=2
+        )
+        data.setup("fit")
+        batches.append(next(iter(data.train_dataloader())))
+    assert batches[0]["id"] == batches[1]["id"]
+    assert batches[0]["text"] == batches[1]["text"]
+    for key in ("points", "image", "category", "label", "seed"):
+        assert batches[0][key].equal(batches[1][key])
+
+
+def test_settings_that_change_samples_must_agree(tmp_path: Path) -> None:
+    modelnet(tmp_path / "m")
+    run("data=modelnet40", f"data.root={tmp_path / 'm'}", "data.count=20")
+    prepared = tmp_path / "m-prepared"
+    assert ModelNetDataModule(prepared, count=20).open("test").points(0).shape == (20, 3)
+    with pytest.raises(ValueError, match=r"was prepared with count=20, asked for is count=None"):
+        ModelNetDataModule(prepared).open("test")
+    with pytest.raises(
+        ValueError, match=r"was prepared with data=ModelNetDataModule, asked for is data=Scan"
+    ):
+        ScanObjectNNDataModule(prepared).open("test")
+    with pytest.raises(
+        ValueError, match=r"m-prepared: holds .*'count': 20.*: choose another folder"
+    ):
+        run("data=modelnet40", f"data.root={tmp_path / 'm'}")
+
+
+def test_the_report_counts_and_names(shapenet_root: Path, tmp_path: Path) -> None:
+    pc, img = shapenet_root / "shapenet_pc", shapenet_root / "shapenet_img"
+    shutil.copy(pc / "02691156-model0.npy", pc / "02691156-model3.npy")  # train and test
+    points = np.load(pc / "04379243-model1.npy")
+    np.save(pc / "04379243-model0.npy", points[::-1])  # the same cloud in another order
+    shutil.copy(img / "02691156-model0.png", img / "02691156-alone.png")
+    (img / "02691156-model1.png").unlink()
+    (img / "02691156-model2.png").write_bytes(b"no picture")
+    (pc / "04379243-model2.npy").write_bytes(b"")
+    out = tmp_path / "out"
+    findings = run("data=shapenet", f"data.root={shapenet_root}", f"out={out}")
+    report = json.loads((out / "report.json").read_text())
+    assert report["errors"] == findings.errors
+    errors, remarks = "\n".join(findings.errors), "\n".join(findings.remarks)
+    assert len(findings.errors) == 3
+    for part in ("02691156-model1.png: not found",
+                 "the picture of 02691156-model2: not a readable picture",
+                 "04379243-model2.npy: is empty (0 bytes)"):  # fmt: skip
+        assert part in errors
+    for part in ("train: has 6 clouds, 41,952 were published",
+                 "02691156-alone.png: a picture without its cloud",
+                 "the same points in two splits: train 02691156-model0, test 02691156-model3",
+                 "train: the same points twice: 04379243-model0, 04379243-model1"):  # fmt: skip
+        assert part in remarks
+    assert findings.splits["train"]["clouds"] == 6
+    assert findings.splits["train"]["read"] == 3
+    # Nothing can be trained on by mistake; mended, the same command finishes.
+    with pytest.raises(FileNotFoundError, match=r"train/index.json: not found: the splits"):
+        ShapeNetDataModule(out).open("train")
+
+
+def test_what_cannot_be_read_is_left_out_on_request(shapenet_root: Path, tmp_path: Path) -> None:
+    (shapenet_root / "shapenet_pc" / "02691156-model0.npy").write_bytes(b"")
+    out = tmp_path / "out"
+    options = ("data=shapenet", f"data.root={shapenet_root}", f"out={out}", "on_error=skip")
+    assert len(run(*options).errors) == 1
+    data = ShapeNetDataModule(out).open("all")
+    assert len(data) == 7
+    assert "02691156-model0" not in data.ids
+    # Mended, the same command takes it in.
+    np.save(shapenet_root / "shapenet_pc" / "02691156-model0.npy", np.ones((8192, 3)))
+    assert not run(*options).errors
+    assert len(ShapeNetDataModule(out).open("all")) == 8
+
+
+def test_a_check_alone_writes_nothing(tmp_path: Path) -> None:
+    modelnet(tmp_path / "m")
+    before = sorted(tmp_path.rglob("*"))
+    findings = run("data=modelnet40", f"data.root={tmp_path / 'm'}", "check_only=true")
+    assert findings.splits["train"]["points"] == [60, 60]
+    assert findings.splits["train"]["carried"] == ["normals"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_prepared_folder_is_verified(tmp_path: Path) -> None:
+    modelnet(tmp_path / "m")
+    run("data=modelnet40", f"data.root={tmp_path / 'm'}")
+    root = tmp_path / "m-prepared"
+    assert not run("data=modelnet40", f"data.root={root}").errors
+    path = root / "train" / "00000.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    assert run("data=modelnet40", f"data.root={root}").errors == [
+        f"{path}: its checksum differs: prepare anew"
+    ]
+    path.write_bytes(content[:-7])
+    with pytest.raises(ValueError, match=r"00000.safetensors: has \d+ bytes of \d+: copy it again"):
+        ModelNetDataModule(root).open("train")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"00000.safetensors: has 0 bytes of"):
+        ModelNetDataModule(root).open("train")
+    for text, message in (
+        ("{", "not a readable JSON"),
+        ("{}", "not a readable index"),
+        ("[]", "not a readable index"),
+    ):
+        (root / "train" / "index.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"index.json: {message}"):
+            ModelNetDataModule(root).open("train")
+    (root / "train" / "index.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"index.json: not found: the splits prepared here are test"
+    ):
+        ModelNetDataModule(root).open("train")
+
+
+def test_clouds_of_all_sizes_and_fields_share_a_file(tmp_path: Path) -> None:
+    root = tmp_path / "mixed"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(30, 3))
+    np.save(root / "a.npy", points)
+    np.savez(
+        root / "b.npz", points=points[:7], colors=rng.integers(0, 256, (7, 3)).astype(np.uint8)
+    )
+    np.savez(root / "c.npz", points=points[:9], colors=rng.uniform(size=(9, 3)), normals=points[:9])
+    run("data=folder", f"data.root={root}", "images=false")
+    one, other = (
+        FolderDataModule(path).open("all") for path in (root, tmp_path / "mixed-prepared")
+    )
+    for row in range(3):
+        for field, expected in zip(other.cloud(row), one.cloud(row), strict=True):
+            assert (field is None) == (expected is None)
+    assert np.array_equal(other.cloud(2).colors, one.cloud(2).colors)
+    assert np.allclose(other.cloud(1).colors * 255, one.cloud(1).colors, atol=1e-4)
+
+
+def test_splits_of_a_folder_stay_splits(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("test", 2)):
+        (tmp_path / "own" / split / "chair").mkdir(parents=True)
+        for row in range(count):
+            np.save(
+                tmp_path / "own" / split / "chair" / f"{row}.npy",
+                np.random.default_rng(row).normal(size=(9, 3)),
+            )
+    run("data=folder", f"data.root={tmp_path / 'own'}", "images=false")
+    for split in ("train", "test", "all"):
+        one, other = (FolderDataModule(tmp_path / n).open(split) for n in ("own", "own-prepared"))
+        assert [*one.ids] == [*other.ids]
+
+
+def test_a_fingerprint_ignores_order_alone() -> None:
+    points = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    assert fingerprint(points) == fingerprint(points[::-1])
+    moved = points.copy()
+    moved[3, 1] = np.nextafter(moved[3, 1], np.float32(9))
+    assert fingerprint(points) != fingerprint(moved)
+    swapped = points.copy()
+    swapped[[3, 4], 0] = swapped[[4, 3], 0]
+    assert fingerprint(points) != fingerprint(swapped)
+    assert fingerprint(points) != fingerprint(points[:, [1, 0, 2]])
+
+
+def test_a_hostile_cache_is_refused_by_the_command(tmp_path: Path) -> None:
+    modelnet_cache(tmp_path / "m")
+    modelnet_cache(tmp_path / "m", "test")
+    mark = tmp_path / "executed"
+
+    class Bad:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (mark,)
+
+    path = tmp_path / "m" / "modelnet40_normal_resampled" / "modelnet40_train_8192pts_fps.dat"
+    path.write_bytes(pickle.dumps([[Bad()], [np.array([0])]]))
+    with pytest.raises(ValueError, match=r"modelnet40_train_8192pts_fps.dat: refused, it holds"):
+        run("data=modelnet40", f"data.root={tmp_path / 'm'}")
+    assert not mark.exists()
+
+
+def test_furniture_is_checked_like_any_other() -> None:
+    findings = run("data=furniture", "data.root=null", "check_only=true", "images=false")
+    assert not findings.errors
+    assert {
+        name: split["read"] for name, split in findings.splits.items()
+    } == FurnitureDataModule.published
+
+
+def test_bad_options_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"modelnet40_shape_names.txt: not found"):
+        run("data=modelnet40", f"data.root={tmp_path / 'none'}")
+    modelnet(tmp_path / "m")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file: is a file: choose a folder with out="):
+        run("data=modelnet40", f"data.root={tmp_path / 'm'}", f"out={tmp_path / 'file'}")
+
+
+def write_many(root: Path, count: int) -> None:
+    root.mkdir()
+    for row in range(count):
+        np.save(
+            root / f"{row:04d}.npy",
+            np.random.default_rng(row).normal(size=(2000, 3)).astype(np.float32),
+        )
+
+
+def command(root: Path, out: Path) -> list[str]:
+    options = ["data=folder", f"data.root={root}", f"out={out}", "images=false", "workers=2"]
+    return [sys.executable, "-m", "recon.prepare", *options]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_leave_nothing_half_written(tmp_path: Path) -> None:
+    write_many(tmp_path / "own", 2560)
+    subprocess.run(command(tmp_path / "own", tmp_path / "whole"), check=True, capture_output=True)
+    whole = contents(tmp_path / "whole")
+    rng, killed, kept = np.random.default_rng(0), 0, []
+    for _ in range(12):
+        process = subprocess.Popen(
+            command(tmp_path / "own", tmp_path / "out"), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        # Wait until it works, then for a random moment of the second that its work takes.
+        deadline = time.monotonic() + 60
+        while (
+            time.monotonic() < deadline
+            and process.poll() is None
+            and not any((tmp_path / "out").glob("*/*"))
+        ):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.6))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+        # Whatever lies under its final name is whole; the mark comes last.
+        for name, content in contents(tmp_path / "out").items():
+            assert name.endswith(".part") or content == whole[name], name
+        kept.append(len([*(tmp_path / "out").glob("*/*.safetensors")]))
+        if (tmp_path / "out" / "recon.json").exists():
+            break
+        if rng.random() < 0.5 and len(kept) < 8:  # start over, to be killed early again
+            shutil.rmtree(tmp_path / "out")
+    subprocess.run(command(tmp_path / "own", tmp_path / "out"), check=True, capture_output=True)
+    left = {
+        name: text
+        for name, text in contents(tmp_path / "out").items()
+        if not name.endswith(".part")
+    }
+    assert left == whole
+    assert killed >= 3
+    assert max(kept) > 0
