@@ -51,9 +51,12 @@ def keep_large_blocks() -> None:
 def _one_line(error: BaseException) -> str:
     """Return the message of the error that started it all, without its traceback."""
     from hydra.errors import InstantiationException
+    from omegaconf.errors import MissingMandatoryValue
 
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not set: add {error.full_key}=<value>"
     # A data-loading worker sends its error as text, after the traceback.
     found = re.search(r"Original Traceback.*\n\w+: (.*)\Z", str(error), re.DOTALL)
     return found[1].strip() if found else str(error)
@@ -63,10 +66,11 @@ def _one_line(error: BaseException) -> str:
 def one_line_errors() -> Iterator[None]:
     """End the program with one line where its input was wrong."""
     from hydra.errors import InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         yield
-    except (ValueError, OSError, InstantiationException) as error:
+    except (ValueError, OSError, InstantiationException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.exit(f"error: {_one_line(error)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")

@@ -25,12 +25,14 @@ SHOWN = 20
 
 
 def _show(findings: "Findings", report: Path | None) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    table = Table("split", "clouds", "read", "points", "largest coordinate", "carried", "pictures")
+    heads = ("split", "clouds", "read", "points", "largest coordinate", "carried", "pictures")
+    table = Table(*heads, box=SIMPLE_HEAD)
     for name, found in findings.splits.items():
         points, reach = found["points"], found["largest_coordinate"]
         table.add_row(
@@ -116,12 +118,14 @@ def prepare(cfg: DictConfig) -> "Findings":
                 write_index(recipe, shards, settings)
     report = None
     if out is not None:
-        if not findings.errors or cfg.on_error == "skip":
+        if finished := not findings.errors or cfg.on_error == "skip":
             done = [part for part in data.stored() if (out / part / INDEX).is_file()]
             write_whole(out / MARK, json.dumps({**settings, "splits": done}).encode())
         report = out / "report.json"
         write_whole(report, json.dumps(findings.as_dict(), indent=1).encode())
     _show(findings, report)
+    if out is not None and finished:
+        print(f"written to {out}: read it with data.root={out}")
     return findings
 
 

@@ -1,0 +1,140 @@
+"""Time reading clouds: original files against the prepared layout, side by side in one run.
+
+python scripts/bench/data_road.py --clouds 50000 --points 8192
+
+Writes a tree in ShapeNet-55's format below --folder (5 GB at these sizes, removed at the end),
+prepares it, and prints clouds a second and the memory of each worker. Both kinds of files are in
+the system's page cache: what is compared is the work, not the disk.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from recon.data.dataset import PointCloudDataset
+from recon.data.preparing import Recipe, do_split, write_index
+from recon.data.shapenet import ShapeNetDataModule
+
+ROUNDS = 5
+PART = "train"
+
+
+def write_tree(root: Path, clouds: int, points: int) -> None:
+    """Write clouds of random coordinates as ShapeNet-55 lies on disk."""
+    (root / "ShapeNet-55").mkdir(parents=True)
+    (root / "shapenet_pc").mkdir()
+    (root / "shapenet55.json").write_text(
+        json.dumps({"catalogue": {"0": 2691156}, "describe": {"0": "airplane"}})
+    )
+    rng = np.random.default_rng(0)
+    block = rng.normal(size=(points + 997, 3)).astype(np.float32)
+    names = [f"02691156-{row:06d}" for row in range(clouds)]
+    for row, name in enumerate(track(names, "writing .npy files")):
+        start = row % 997
+        np.save(root / "shapenet_pc" / f"{name}.npy", block[start : start + points])
+    (root / "ShapeNet-55" / f"{PART}.txt").write_text("".join(f"{name}.npy\n" for name in names))
+
+
+def rate(read: Callable[[int], object], rows: np.ndarray) -> float:
+    """Return how many clouds a second are read one by one."""
+    started = time.perf_counter()
+    for row in rows.tolist():
+        read(row)
+    return len(rows) / (time.perf_counter() - started)
+
+
+def loader_rate(data: ShapeNetDataModule, batches: int) -> float:
+    """Return how many clouds a second a data loader gives, once its workers have started."""
+    batch_iterator = iter(data.train_dataloader())
+    next(batch_iterator)
+    started = time.perf_counter()
+    for _ in range(batches):
+        next(batch_iterator)
+    return batches * data.batch_size / (time.perf_counter() - started)
+
+
+def own_memory(pid: int) -> float:
+    """Return the memory that only this process has, in MB: mapped files are shared."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def worker_memory(data: ShapeNetDataModule) -> tuple[float, float]:
+    """Return the largest worker's memory in MB after a tenth of an epoch, and after all of it."""
+    loader = data.train_dataloader()
+    early = late = 0.0
+    for step, _ in enumerate(track(loader, "an epoch with two workers")):
+        used = max(own_memory(child.pid or 0) for child in multiprocessing.active_children())
+        early, late = (max(early, used), used) if step < len(loader) / 10 else (early, used)
+    return early, late
+
+
+def module(root: Path, workers: int) -> ShapeNetDataModule:
+    """Open the data for batches of 32."""
+    data = ShapeNetDataModule(root, split=PART, batch_size=32, workers=workers)
+    data.setup("fit")
+    return data
+
+
+def measure(roots: dict[str, Path], clouds: int) -> None:
+    """Print clouds a second of each kind of files, and their ratio."""
+    rng = np.random.default_rng(1)
+    opened: dict[str, PointCloudDataset] = {k: module(r, 0).dataset for k, r in roots.items()}
+    files = opened["original"]
+    plain = [roots["original"] / "shapenet_pc" / f"{name}.npy" for name in files.ids]
+    readers = {"np.load": lambda row: np.load(plain[row])}
+    readers |= {name: data.cloud for name, data in opened.items()}
+    rates: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        rows = rng.integers(0, clouds, min(5000, clouds))
+        for name, read in readers.items():
+            rates.setdefault(f"one by one, {name}", []).append(rate(read, rows))
+    for workers in (0, 2):
+        for _ in range(ROUNDS):
+            for name, root in roots.items():
+                found = loader_rate(module(root, workers), min(150, clouds // 32 - 2))
+                rates.setdefault(f"loader, {workers} workers, {name}", []).append(found)
+    table = Table("clouds of one run", "clouds a second", "ratio to original")
+    for name, found in rates.items():
+        original = statistics.median(rates[f"{name.rpartition(', ')[0]}, original"])
+        middle = statistics.median(found)
+        table.add_row(name, f"{middle:,.0f}", f"{middle / original:.2f}")
+    Console().print(table)
+    for name, root in roots.items():
+        early, late = worker_memory(module(root, 2))
+        print(
+            f"{name}: own memory of a worker {early:.0f} MB after a tenth, {late:.0f} MB at the end"
+        )
+
+
+def main() -> None:
+    """Write, prepare, measure, remove."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clouds", type=int, default=50_000)
+    parser.add_argument("--points", type=int, default=8192)
+    parser.add_argument("--folder", type=Path, default=None, help="a disk with room")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        roots = {"original": Path(folder) / "original", "prepared": Path(folder) / "prepared"}
+        write_tree(roots["original"], given.clouds, given.points)
+        data = ShapeNetDataModule(roots["original"])
+        recipe = Recipe(data.open_part(PART), roots["prepared"] / PART, images=True, key="")
+        started = time.perf_counter()
+        shards = do_split(recipe, workers=2, advance=lambda count: None)
+        write_index(recipe, shards, {"data": "ShapeNetDataModule"})
+        print(f"prepared {given.clouds:,} clouds in {time.perf_counter() - started:.0f} s")
+        measure(roots, given.clouds)
+
+
+if __name__ == "__main__":
+    main()
