@@ -44,6 +44,7 @@ types: .venv/dev ## Check types
 
 bench: .venv/run ## Time the hot paths against their plain definitions
 	@$(BIN)/python scripts/bench/pretraining.py
+	@$(BIN)/python scripts/bench/data_road.py --clouds 5000
 
 clean: ## Remove .venv and everything that was built or cached; outputs/ stays
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -14,20 +14,32 @@ from recon.models.checkpoint import load
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
-COMMANDS = sorted(set(re.findall(r"python (?:-m recon\.train|scripts/\S+) [^\n`]+", TEXT)))
+PROGRAMS = r"python (?:-m recon\.(?:train|prepare)|scripts/cache_teachers\.py) [^\n`]+"
+COMMANDS = sorted(
+    set(re.findall(PROGRAMS, TEXT)) - {"python -m recon.prepare data=<name> data.root=<folder>"}
+)
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_composes(command: str) -> None:
     _, *words = shlex.split(command.replace("<", "").replace(">", ""))
-    script = words[0] if words[0] != "-m" else words[1]
-    name = "train" if script == "recon.train" else Path(script).stem
+    script = words[1].removeprefix("recon.") if words[0] == "-m" else Path(words[0]).stem
     options = [word for word in words if "=" in word]
-    multirun = {word.split("=")[0]: word.split(",")[0] for word in options if "," in word}
+    multirun = {
+        word.split("=")[0]: word.split(",")[0] for word in options if re.search("=[^[]*,", word)
+    }
     options = [multirun.get(word.split("=")[0], word) for word in options]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        assert compose(name, options).task["_target_"].startswith("recon.tasks.")
+        cfg = compose(script, options)
+    assert cfg.data["_target_"].startswith("recon.data.")
+    assert script == "prepare" or cfg.task["_target_"].startswith("recon.tasks.")
+
+
+def test_each_data_configuration_has_a_card() -> None:
+    cards = (ROOT / "docs" / "data" / "README.md").read_text()
+    for path in (Path(conf_dir()) / "data").glob("*.yaml"):
+        assert f"[`{path.stem}`](" in cards, path.stem
 
 
 def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,8 @@ def _output(cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, A
 
     if cfg.check_only or is_prepared(data.root):
         return None
+    if cfg.data.get("root") is None and cfg.out is None:
+        raise ValueError("these data have no folder of their own: choose one with out=<folder>")
     out = Path(cfg.out or f"{data.root}-prepared").expanduser()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file: choose a folder with out=<folder>")

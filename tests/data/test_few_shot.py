@@ -23,7 +23,7 @@ def test_a_missing_fold_is_drawn(tmp_path: Path) -> None:
     few_shot(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"5way_2shot/1.pkl: not found"):
         FewShotFold(tmp_path, way=5, shot=2, fold=1)
-    (tmp_path / "ModelNetFewshot" / "5way_2shot").rename(tmp_path / "2way_2shot")
+    (tmp_path / "ModelNetFewshot" / "5way_2shot").rename(tmp_path / "ModelNetFewshot" / "2way2shot")
     with pytest.raises(ValueError, match=r"0.pkl: label 2 .* is none of the 2 classes"):
         FewShotFold(tmp_path, way=2, shot=2, fold=0)
 

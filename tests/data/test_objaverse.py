@@ -17,7 +17,11 @@ def test_the_tree_comes_back(tmp_path: Path) -> None:
     for row, name in enumerate(data.ids):
         assert np.array_equal(data.cloud(row).points, held[name]["xyz"])
         assert np.array_equal(data.cloud(row).colors, held[name]["rgb"])
-    assert data.texts(1) == ["shape 1", "a drawing of 1", *prompts("easy chair")]
+    assert data.texts(1) == ["shape 1", "a drawing of 1"]
+    path = next(tmp_path.rglob("11111111.npy"))
+    np.save(path, {"xyz": held["11111111"]["xyz"]}, allow_pickle=True)
+    assert data.texts(1) == prompts("easy chair")
+    assert data.cloud(1).colors is None
 
 
 @pytest.mark.parametrize("kind", ["group_and_id", "id", "path", "table"])

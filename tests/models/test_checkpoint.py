@@ -8,12 +8,13 @@ import torch
 
 from conftest import released_json, released_path
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import FORMAT_KEY, describe, load
+from recon.models.checkpoint import describe, load
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.official import from_official, to_official
 from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
 from recon.models.two_tower import Tower, TwoTowers
+from recon.models.weights import FORMAT_KEY
 
 OFFICIAL = released_path("recon_pretrain_small.pth")
 SIZES = {"base": (384, 6), "small": (256, 4), "tiny": (192, 3)}

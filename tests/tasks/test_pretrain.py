@@ -14,10 +14,10 @@ from recon.layers.grouping import PatchGrouper
 from recon.losses.contrastive import CategoryContrast, ViewContrast
 from recon.losses.distillation import SigLIP, SmoothL1
 from recon.losses.reconstruction import ChamferL2
-from recon.models.checkpoint import FORMAT_KEY
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections, ReCon
+from recon.models.weights import FORMAT_KEY
 from recon.ops.masking import random_mask
 from recon.tasks.pretrain import ContrastiveStudent, Ensemble, GenerativeStudent, ReConStudent
 from recon.tasks.self_contrast import ByCategory, ByView

@@ -28,6 +28,12 @@ TREE = Tree(
 )
 
 
+def folder_of(root: Path) -> Path:
+    """Return the folder of the folds: `root`, or the usual one below it."""
+    below = root / "ModelNetFewshot"
+    return below if below.is_dir() else root
+
+
 class FewShotFold(PointCloudDataset):
     """One part, train or test, of a released fold: clouds of 8,192 points with normals."""
 
@@ -36,8 +42,9 @@ class FewShotFold(PointCloudDataset):
     def __init__(
         self, root: str | Path, split: str = "train", *, way: int = 5, shot: int = 10, fold: int = 0
     ) -> None:
-        name = f"{way}way_{shot}shot/{fold}.pkl"
-        self._source = TREE.find(Path(root), name, ["ModelNetFewshot"]) / name
+        names = [f"{way}way{dash}{shot}shot/{fold}.pkl" for dash in ("_", "")]
+        found = [path for name in names if (path := folder_of(Path(root)) / name).exists()]
+        self._source = TREE.need([*found, folder_of(Path(root)) / names[0]][0], Path(root))
         held = read_pickle(check_file(self._source))
         entries = held.get(split) if isinstance(held, dict) else None
         if not isinstance(entries, Sequence) or any(
@@ -122,6 +129,11 @@ class FewShotDataModule(PointCloudDataModule):
 
     def settings(self) -> dict[str, Any]:
         return {"way": self.way, "shot": self.shot, "fold": self.fold}
+
+    def stored(self) -> list[str]:
+        if self.source is not None:
+            raise ValueError("episodes are drawn, not prepared: prepare what they are drawn from")
+        return super().stored()
 
     def open_part(self, part: str) -> PointCloudDataset:
         return self.read(part) if self.source else super().open_part(part)

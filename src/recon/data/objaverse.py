@@ -118,8 +118,8 @@ class OpenShape(PointCloudDataset):
                 if isinstance(value, str)
                 else [t for t in value or () if isinstance(t, str)]
             )
-        if label := self._class_of(index):
-            found += prompts(label)
+        if not found and (label := self._class_of(index)):
+            found = prompts(label)
         if not found:
             raise ValueError(f"{source}: has no text, and {self._list} no category for it")
         return found

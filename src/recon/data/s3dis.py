@@ -37,7 +37,7 @@ TREE = Tree(
     """\
 {root}/
   Area_1/<room>/Annotations/<class>_<number>.txt   lines x y z r g b
-  ... Area_6""",
+  ... Area_6                                       (some of them: data.split=[Area_1,Area_2])""",
     "http://buildingparser.stanford.edu/dataset.html",
 )
 

@@ -1,26 +1,25 @@
 """Weights in: official .pth files and this library's checkpoints, every key accounted for."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, overload
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from recon.layers.grouping import PatchGrouper
+from recon.models.classifier import Classifier
 from recon.models.decoder import Decoder
 from recon.models.encoder import MODALITIES, Encoder
-from recon.models.official import from_official, is_official, to_official
+from recon.models.heads import linear_head, mlp_head
 from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
-from recon.models.two_tower import Tower, TwoTowers
+from recon.models.two_tower import Tower, Towers, TwoTowers
+from recon.models.weights import FORMAT_KEY, Weights, count_blocks, read_checkpoint, weights_in
 
-FORMAT_KEY = "recon"
-"""Where a checkpoint of this library keeps what its weights do not tell."""
+TASKS = ("pretrain", "classify")
 
 
-def describe(model: PretrainingNetwork) -> dict[str, Any]:
+def describe(model: PretrainingNetwork | Classifier) -> dict[str, Any]:
     """Return what a model's weights do not tell and `load` needs: heads, groups, patch size."""
     grouper, trunk = model.grouper, _trunk(dict(model.named_parameters()))
     encoder = model.get_submodule(trunk)
@@ -33,143 +32,80 @@ def describe(model: PretrainingNetwork) -> dict[str, Any]:
     }
 
 
-def _trunk(names: Iterable[str]) -> str:
-    return "generative" if any(name.startswith("generative.") for name in names) else "encoder"
+def _trunk(names: Collection[str]) -> str:
+    for trunk in ("encoder.generative", "generative"):
+        if any(name.startswith(f"{trunk}.") for name in names):
+            return trunk
+    return "encoder"
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain values; nothing in it is executed.
+class _Builder:
+    """Build networks of the sizes that a set of weights has."""
 
-    Raises FileNotFoundError for a missing file and ValueError that names one that holds
-    something else.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path}: a folder: name a file in it, such as checkpoints/last.ckpt")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    # Official files keep numpy scalars beside the weights; nothing else is let in.
-    scalar = np.float64(0).__reduce__()[0]
-    numpy_types: list[Any] = [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")},
-    ]
-    try:
-        with torch.serialization.safe_globals(numpy_types):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of anything else fails in any way
-        refused = re.search(r"WeightsUnpickler error: (.*)", str(error))
-        reason = refused[1] if refused else str(error).strip().split("\n")[0] or repr(error)
-        raise ValueError(f"{path}: not a checkpoint that can be read safely ({reason})") from error
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not named weights")
-    return dict(checkpoint)
-
-
-class _Weights(NamedTuple):
-    """The weights in a file, under the names of this library."""
-
-    path: Path
-    state: dict[str, Tensor]
-    official: bool
-
-    def listed(self, name: str) -> str:
-        """Name a weight as the file does, and in brackets as this library does."""
-        theirs = to_official(name) if self.official else name
-        return name if theirs == name else f"{theirs} ({name})"
-
-    def width(self, layer: str) -> int:
-        """Return how many outputs a layer has; raise ValueError where the file lacks it."""
-        for name in (f"{layer}.weight", f"{layer}.bias"):
-            if name in self.state:
-                return len(self.state[name])
-        raise ValueError(
-            f"{self.path}: not the weights of a pretrained ReCon; "
-            f"missing: {self.listed(f'{layer}.weight')}"
+    def __init__(self, weights: Weights, settings: dict[str, Any]) -> None:
+        self.weights, self.state = weights, weights.state
+        self.heads, self.stop_gradient = settings["num_heads"], settings["stop_gradient"]
+        self.grouper = PatchGrouper(
+            settings["num_groups"],
+            settings["group_size"],
+            skip_near_origin=settings["skip_near_origin"],
         )
 
-    def has(self, beginning: str) -> bool:
-        """Tell whether any name begins so."""
-        return any(name.startswith(beginning) for name in self.state)
-
-    def modalities(self, *beginnings: str, released: Sequence[str] = ()) -> list[str]:
-        """Return the modalities that names speak of, and those that every released file has."""
-        always = released if self.official else ()
-        return [
-            m
-            for m in MODALITIES
-            if m in always
-            or any(n.startswith(tuple(b + m for b in beginnings)) for n in self.state)
-        ]
-
-
-def _weights(path: Path, checkpoint: Mapping[str, Any]) -> _Weights:
-    if FORMAT_KEY in checkpoint:
-        prefix = "model."
-        state = checkpoint["state_dict"]
-        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        return _Weights(path, own, official=False)
-    state = checkpoint.get("base_model", checkpoint.get("model", checkpoint))
-    if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path}: holds no weights, only {sorted(map(str, checkpoint))}")
-    if others := [str(name) for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise ValueError(f"{path}: beside weights it holds {', '.join(others)}")
-    return _Weights(path, from_official(state), official=is_official(state))
-
-
-def _count(names: Iterable[str], pattern: str) -> int:
-    """Count the consecutive indices that `pattern` finds in the names."""
-    return len({found[1] for name in names if (found := re.match(pattern, name))})
-
-
-def _build(
-    weights: _Weights, *, num_heads: int, grouper: PatchGrouper, stop_gradient: bool
-) -> PretrainingNetwork:
-    """Build the network that a set of weights belongs to, its sizes read from them."""
-    state, trunk = weights.state, _trunk(weights.state)
-    dim = weights.width(f"{trunk}.norm")
-
-    def sizes(prefix: str, queries: list[str]) -> dict[str, Any]:
+    def _sizes(self, prefix: str, queries: list[str]) -> dict[str, Any]:
         return {
-            "depth": _count(state, rf"{prefix}\.blocks\.(\d+)\."),
-            "heads": num_heads,
+            "dim": self.weights.width(f"{prefix}.norm"),
+            "depth": count_blocks(self.state, rf"{re.escape(prefix)}\.blocks\.(\d+)\."),
+            "heads": self.heads,
             "queries": queries,
             "patch_widths": [
-                weights.width(f"{prefix}.embed.{layer}")
+                self.weights.width(f"{prefix}.embed.{layer}")
                 for layer in ("point_in", "point_out", "joint_in")
             ],
         }
 
-    def encoder() -> Encoder:
+    def encoder(self) -> Encoder:
         names = ("encoder.queries.tokens.", "encoder.queries.positions.")
-        queries = weights.modalities(*names, released=MODALITIES)
-        return Encoder(dim, stop_gradient=stop_gradient, **sizes("encoder", queries))
+        queries = self.weights.modalities(*names, released=MODALITIES)
+        return Encoder(stop_gradient=self.stop_gradient, **self._sizes("encoder", queries))
 
-    def tower(prefix: str, released: Sequence[str] = ()) -> Tower:
+    def tower(self, prefix: str, released: Sequence[str] = ()) -> Tower:
         names = (f"{prefix}.query_tokens.", f"{prefix}.query_positions.")
-        return Tower(dim, **sizes(prefix, weights.modalities(*names, released=released)))
+        return Tower(**self._sizes(prefix, self.weights.modalities(*names, released=released)))
 
-    widths = {
-        name: weights.width(f"projections.{name}{'.0' if name == 'cls' else ''}")
-        for name in weights.modalities("projections.", released=("image", "text"))
-    }
-    projections = Projections(dim, widths)
-    if not weights.has("decoder."):
-        return Contrastive(grouper, encoder(), projections)
-    decoder = Decoder(
-        dim,
-        depth=_count(state, r"decoder\.blocks\.(\d+)\."),
-        heads=num_heads,
-        group_size=grouper.group_size,
-    )
-    if trunk == "generative":
-        contrastive = tower("contrastive", released=("image", "text"))
-        return TwoTowers(grouper, tower("generative"), contrastive, decoder, projections)
-    return ReCon(grouper, encoder(), decoder, projections)
+    def pretraining(self) -> PretrainingNetwork:
+        trunk = _trunk(self.state)
+        dim = self.weights.width(f"{trunk}.norm")
+        widths = {
+            name: self.weights.width(f"projections.{name}{'.0' if name == 'cls' else ''}")
+            for name in self.weights.modalities("projections.", released=("image", "text"))
+        }
+        projections = Projections(dim, widths)
+        if not self.weights.has("decoder."):
+            return Contrastive(self.grouper, self.encoder(), projections)
+        decoder = Decoder(
+            dim,
+            depth=count_blocks(self.state, r"decoder\.blocks\.(\d+)\."),
+            heads=self.heads,
+            group_size=self.grouper.group_size,
+        )
+        if trunk == "generative":
+            towers = self.tower("generative"), self.tower("contrastive", released=MODALITIES[1:])
+            return TwoTowers(self.grouper, *towers, decoder, projections)
+        return ReCon(self.grouper, self.encoder(), decoder, projections)
+
+    def classifier(self) -> Classifier:
+        encoder: Encoder | Towers
+        if self.weights.has("encoder.generative."):
+            encoder = Towers(self.tower("encoder.generative"), self.tower("encoder.contrastive"))
+        else:
+            encoder = self.encoder()
+        layers = count_blocks(self.state, r"head\.(\d+)\.weight")
+        last = max(int(name.split(".")[1]) for name in self.state if name.startswith("head."))
+        head = linear_head if layers == 1 else mlp_head
+        return Classifier(self.grouper, encoder, self.weights.width(f"head.{last}"), head=head)
 
 
-def _differences(expected: Mapping[str, Tensor], weights: _Weights) -> dict[str, list[str]]:
+def _differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, list[str]]:
     """List the keys that are missing, left over or misshapen."""
     state = weights.state
     found = {
@@ -191,7 +127,7 @@ def check_resumable(path: Path, task: nn.Module) -> None:
         raise ValueError(
             f"{path}: holds no state of a training: resume from <run>/checkpoints/last.ckpt"
         )
-    weights = _Weights(path, checkpoint["state_dict"], official=False)
+    weights = Weights(path, checkpoint["state_dict"], official=False)
     if wrong := _differences(task.state_dict(), weights):
         few = "; ".join(f"{len(keys)} {kind}, e.g. {keys[0]}" for kind, keys in wrong.items())
         raise ValueError(
@@ -200,7 +136,7 @@ def check_resumable(path: Path, task: nn.Module) -> None:
         )
 
 
-def _settings(weights: _Weights, told: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Join what the file tells with what the caller gave; only the grouping may be changed."""
     path = weights.path
     fixed = {"num_heads"} & told.keys()
@@ -211,7 +147,10 @@ def _settings(weights: _Weights, told: dict[str, Any], given: dict[str, Any]) ->
     for name in fixed & given.keys():
         if given[name] != told[name]:
             raise ValueError(f"{path}: {name}={given[name]} contradicts the file's {told[name]}")
-    settings = {"skip_near_origin": False, "stop_gradient": True, **told, **given}
+    defaults: dict[str, Any] = {"skip_near_origin": False, "stop_gradient": True}
+    if weights.classifier:  # released ones cannot tell, and all have this one
+        defaults["group_size"] = 32
+    settings = {**defaults, **told, **given}
     if lacking := [n for n in ("num_heads", "num_groups", "group_size") if n not in settings]:
         raise ValueError(
             f"{path}: the weights do not tell {', '.join(lacking)}: pass them to load, "
@@ -220,6 +159,26 @@ def _settings(weights: _Weights, told: dict[str, Any], given: dict[str, Any]) ->
     return settings
 
 
+@overload
+def load(
+    source: str | Path,
+    *,
+    task: Literal["pretrain"] = "pretrain",
+    num_heads: int | None = None,
+    num_groups: int | None = None,
+    group_size: int | None = None,
+    skip_near_origin: bool | None = None,
+) -> PretrainingNetwork: ...
+@overload
+def load(
+    source: str | Path,
+    *,
+    task: Literal["classify"],
+    num_heads: int | None = None,
+    num_groups: int | None = None,
+    group_size: int | None = None,
+    skip_near_origin: bool | None = None,
+) -> Classifier: ...
 def load(
     source: str | Path,
     *,
@@ -228,23 +187,27 @@ def load(
     num_groups: int | None = None,
     group_size: int | None = None,
     skip_near_origin: bool | None = None,
-) -> PretrainingNetwork:
-    """Load a pretrained network, in evaluation mode, from a file of weights.
+) -> PretrainingNetwork | Classifier:
+    """Load a network, in evaluation mode, from a file of weights.
 
-    `source` is a checkpoint of this library or a released .pth. Width, depths and queries are
-    read from the weights, `group_size` too where they hold a decoder; heads and groups are not in
-    released files and must be given: base 6, small 4, tiny 3 heads; 64 groups for 1,024 points.
-    `skip_near_origin` copies the released sampling kernel's rule (see `farthest_point_sample`).
+    `source` is a checkpoint of this library or a released .pth, `task` what it was trained for:
+    pretrain or classify. Width, depths and queries are read from the weights, `group_size` too
+    where they hold a decoder; heads and groups are not in released files and must be given: base
+    6, small 4, tiny 3 heads; 64 groups for 1,024 points. `skip_near_origin` copies the released
+    sampling kernel's rule (see `farthest_point_sample`).
 
     Raises FileNotFoundError for a missing file and ValueError for an unknown task, a file that
-    cannot be read without executing it, an argument that is missing or contradicts the weights,
-    and keys missing or left over, which are listed.
+    cannot be read without executing it or was trained for another task, an argument that is
+    missing or contradicts the weights, and keys missing or left over, which are listed.
     """
-    if task != "pretrain":
-        raise ValueError(f"unknown task {task!r}: choose 'pretrain'")
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: choose {' or '.join(map(repr, TASKS))}")
     path = Path(source)
     checkpoint = read_checkpoint(path)
-    weights = _weights(path, checkpoint)
+    weights = weights_in(path, checkpoint)
+    if weights.classifier != (task == "classify"):
+        held = "classify" if weights.classifier else "pretrain"
+        raise ValueError(f"{path}: holds weights for task={held!r}, not for {task!r}")
     given = {
         "num_heads": num_heads,
         "num_groups": num_groups,
@@ -252,17 +215,8 @@ def load(
         "skip_near_origin": skip_near_origin,
     }
     settings = _settings(weights, dict(checkpoint.get(FORMAT_KEY, {})), given)
-    grouper = PatchGrouper(
-        settings["num_groups"],
-        settings["group_size"],
-        skip_near_origin=settings["skip_near_origin"],
-    )
-    model = _build(
-        weights,
-        num_heads=settings["num_heads"],
-        grouper=grouper,
-        stop_gradient=settings["stop_gradient"],
-    )
+    builder = _Builder(weights, settings)
+    model = builder.classifier() if weights.classifier else builder.pretraining()
     if wrong := _differences(model.state_dict(), weights):
         lists = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items())
         raise ValueError(f"{path}: the weights do not fit the network; {lists}")

@@ -148,7 +148,7 @@ class Encoder(nn.Module):
         patch_widths: Sequence[int] = (128, 256, 512),
     ) -> None:
         super().__init__()
-        rates = drop_path_rates(drop_path, depth)
+        self.dim, rates = dim, drop_path_rates(drop_path, depth)
         self.position = PositionEmbed(dim)
         self.blocks = nn.ModuleList(LocalBlock(dim, heads=heads, drop_path=p) for p in rates)
         self.norm = nn.LayerNorm(dim)

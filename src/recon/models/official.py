@@ -8,33 +8,40 @@ from torch import Tensor
 
 def _tower(official: str, ours: str) -> list[tuple[str, str]]:
     return [
-        (f"{official}.encoder.first_conv.0.", f"{ours}.embed.point_in."),
-        (f"{official}.encoder.first_conv.1.", f"{ours}.embed.point_norm."),
-        (f"{official}.encoder.first_conv.3.", f"{ours}.embed.point_out."),
-        (f"{official}.encoder.second_conv.0.", f"{ours}.embed.joint_in."),
-        (f"{official}.encoder.second_conv.1.", f"{ours}.embed.joint_norm."),
-        (f"{official}.encoder.second_conv.3.", f"{ours}.embed.joint_out."),
-        (f"{official}.pos_embed.", f"{ours}.position."),
-        (f"{official}.blocks.blocks.", f"{ours}.blocks."),
-        (f"{official}.", f"{ours}."),
+        (f"{official}encoder.first_conv.0.", f"{ours}.embed.point_in."),
+        (f"{official}encoder.first_conv.1.", f"{ours}.embed.point_norm."),
+        (f"{official}encoder.first_conv.3.", f"{ours}.embed.point_out."),
+        (f"{official}encoder.second_conv.0.", f"{ours}.embed.joint_in."),
+        (f"{official}encoder.second_conv.1.", f"{ours}.embed.joint_norm."),
+        (f"{official}encoder.second_conv.3.", f"{ours}.embed.joint_out."),
+        (f"{official}pos_embed.", f"{ours}.position."),
+        (f"{official}blocks.blocks.", f"{ours}.blocks."),
+        (f"{official}norm.", f"{ours}.norm."),
+    ]
+
+
+def _encoder(official: str) -> list[tuple[str, str]]:
+    return [
+        (f"{official}<m>_token", "encoder.queries.tokens.<m>"),
+        (f"{official}<m>_pos", "encoder.queries.positions.<m>"),
+        (f"{official}blocks.blocks.<n>.<part>_contrast.", "encoder.queries.blocks.<n>.<part>."),
+        *_tower(official, "encoder"),
     ]
 
 
 # Beginnings of names, official and ours; the first that fits. <m> is a modality, <n> a number.
-_NAMES = [
-    ("MAE_encoder.<m>_token", "encoder.queries.tokens.<m>"),
-    ("MAE_encoder.<m>_pos", "encoder.queries.positions.<m>"),
-    ("MAE_encoder.blocks.blocks.<n>.<part>_contrast.", "encoder.queries.blocks.<n>.<part>."),
-    *_tower("MAE_encoder", "encoder"),
+_PRETRAINING = [
+    *_encoder("MAE_encoder."),
     ("Dis_encoder.<m>_token", "contrastive.query_tokens.<m>"),
     ("Dis_encoder.<m>_pos", "contrastive.query_positions.<m>"),
-    *_tower("Dis_encoder", "contrastive"),
+    *_tower("Dis_encoder.", "contrastive"),
     ("mask_token", "decoder.mask_token"),
     ("decoder_pos_embed.", "decoder.position."),
     ("increase_dim.0.", "decoder.project."),
     ("MAE_decoder.", "decoder."),
     ("<m>_proj.", "projections.<m>."),
 ]
+_CLASSIFIER = [*_encoder(""), ("cls_head_finetune.", "head.")]
 _HOLES = {"<m>": r"(cls|img|image|text)", "<n>": r"(\d+)", "<part>": r"(\w+?)"}
 _HOLE = re.compile("|".join(_HOLES))
 # Frozen copies of the teachers, not of the student.
@@ -46,11 +53,19 @@ def _regex(beginning: str) -> re.Pattern[str]:
     return re.compile(_HOLE.sub(lambda hole: _HOLES[hole[0]], beginning.replace(".", r"\.")))
 
 
-_PATTERNS = [(_regex(official), _regex(ours)) for official, ours in _NAMES]
+class _Dictionary:
+    """Pairs of beginnings, as patterns."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self.entries = [(pair, (_regex(pair[0]), _regex(pair[1]))) for pair in pairs]
 
 
-def _translate(name: str, source: int, modality: tuple[str, str]) -> str:
-    for patterns, names in zip(_PATTERNS, _NAMES, strict=True):
+_FROM = _Dictionary(_PRETRAINING + _CLASSIFIER)
+_TO = {False: _Dictionary(_PRETRAINING), True: _Dictionary(_CLASSIFIER)}
+
+
+def _translate(name: str, dictionary: _Dictionary, source: int, modality: tuple[str, str]) -> str:
+    for names, patterns in dictionary.entries:
         if found := patterns[source].match(name):
             translated = names[1 - source]
             for part in found.groups():
@@ -63,17 +78,18 @@ def _translate(name: str, source: int, modality: tuple[str, str]) -> str:
 
 def to_ours(official: str) -> str:
     """Return this library's name of a parameter of the released implementation."""
-    return _translate(official.removeprefix("module."), 0, ("img", "image"))
+    return _translate(official.removeprefix("module."), _FROM, 0, ("img", "image"))
 
 
-def to_official(ours: str) -> str:
+def to_official(ours: str, *, classifier: bool = False) -> str:
     """Return the released implementation's name of a parameter of this library."""
-    return _translate(re.sub(r"^generative\.", "encoder.", ours), 1, ("image", "img"))
+    name = re.sub(r"^generative\.", "encoder.", ours)
+    return _translate(name, _TO[classifier], 1, ("image", "img"))
 
 
 def is_official(names: Iterable[str]) -> bool:
-    """Tell whether names are those of a released pretraining network."""
-    return any(re.match(r"(module\.)?(MAE|Dis)_", name) for name in names)
+    """Tell whether names are those of a released network."""
+    return any(re.match(r"(module\.)?((MAE|Dis)_|blocks\.blocks\.)", name) for name in names)
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ class Tower(nn.Module):
         patch_widths: Sequence[int] = (128, 256, 512),
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.position = PositionEmbed(dim)
         self.blocks = nn.ModuleList(
             Block(dim, heads=heads, drop_path=p) for p in drop_path_rates(drop_path, depth)
@@ -68,6 +69,23 @@ class Tower(nn.Module):
         x = self.norm(x)
         queries = dict(zip(names, x[:, : len(names)].unbind(1), strict=True))
         return Encoding(queries, x[:, len(names) :], centers)
+
+
+class Towers(nn.Module):
+    """Both towers as one encoder: patches -> tokens of the one, queries of the other."""
+
+    def __init__(self, generative: Tower, contrastive: Tower) -> None:
+        super().__init__()
+        self.generative, self.contrastive = generative, contrastive
+        self.dim = generative.dim
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the queries."""
+        return self.contrastive.modalities
+
+    def forward(self, patches: Patches) -> Encoding:
+        return self.generative(patches)._replace(queries=self.contrastive(patches).queries)
 
 
 class TwoTowers(PretrainingNetwork):

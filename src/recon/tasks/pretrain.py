@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from recon.data.batch import Batch
 from recon.data.datamodule import PointCloudDataModule
-from recon.models.checkpoint import FORMAT_KEY, describe
+from recon.models.checkpoint import describe
 from recon.models.recon import PretrainingNetwork, Reconstruction
+from recon.models.weights import FORMAT_KEY
 from recon.tasks.optim import OptimizerFactory, SchedulerFactory, parameter_groups
 from recon.tasks.self_contrast import SelfContrast
 from recon.teachers.base import Teacher

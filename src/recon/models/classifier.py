@@ -1,0 +1,65 @@
+"""A pretrained encoder with a head on top: clouds in, class scores out."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Num
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from recon.layers.grouping import PatchGrouper
+from recon.models.encoder import Encoder, Encoding, init_linear
+from recon.models.heads import mlp_head
+from recon.models.two_tower import Towers
+
+Head = Callable[[int, int], nn.Sequential]
+
+
+def class_feature(encoding: Encoding) -> Float[Tensor, "b e"]:
+    """Return all queries and the maximum over the patch tokens, side by side, (B, 4 dim)."""
+    return torch.cat([*encoding.queries.values(), encoding.tokens.amax(1)], -1)
+
+
+def set_drop_path(module: nn.Module, highest: float) -> None:
+    """Let stochastic depth rise linearly from 0 to `highest` over each list of blocks."""
+    for blocks in module.modules():
+        if isinstance(blocks, nn.ModuleList):
+            for number, block in enumerate(blocks):
+                for part in block.modules():
+                    if isinstance(part, DropPath):
+                        part.drop_prob = highest * number / max(1, len(blocks) - 1)
+
+
+class Classifier(nn.Module):
+    """Scores of classes from the queries and the patch tokens [1].
+
+    Shapes: points (B, N, 3) -> logits (B, classes). No gradient is stopped: the queries teach the
+    patch tokens as well. The `cls` query's token starts at 0.
+
+    [1] Qi et al., arXiv:2302.02318, section 4.1.
+    """
+
+    def __init__(
+        self,
+        grouper: PatchGrouper,
+        encoder: Encoder | Towers,
+        classes: int,
+        *,
+        head: Head = mlp_head,
+    ) -> None:
+        super().__init__()
+        self.grouper, self.encoder = grouper, encoder
+        self.classes = classes
+        if isinstance(encoder, Encoder):
+            encoder.stop_gradient = False
+            if encoder.queries is not None and "cls" in encoder.queries.tokens:
+                nn.init.zeros_(encoder.queries.tokens["cls"])
+        features = (len(encoder.modalities) + 1) * encoder.dim
+        self.head = head(features, classes).apply(init_linear)
+
+    def encode(self, points: Num[Tensor, "b n 3"]) -> Encoding:
+        """Encode whole clouds; (B, N, 3) -> `Encoding`."""
+        return self.encoder(self.grouper(points.to(next(self.parameters()).dtype)))
+
+    def forward(self, points: Num[Tensor, "b n 3"]) -> Float[Tensor, "b classes"]:
+        return self.head(class_feature(self.encode(points)))

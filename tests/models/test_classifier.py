@@ -1,0 +1,127 @@
+"""Classifiers against the released implementation, and what a head may be put on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from conftest import assert_near, released_arrays, released_json, released_path
+from recon.layers.grouping import PatchGrouper
+from recon.models.checkpoint import describe, load
+from recon.models.classifier import Classifier, class_feature, set_drop_path
+from recon.models.encoder import Encoder
+from recon.models.heads import linear_head, mlp_head
+from recon.models.official import from_official, to_official, to_ours
+from recon.models.two_tower import Tower, Towers
+from recon.models.weights import FORMAT_KEY
+
+ARRAYS = released_arrays("recon_cls_small.npz")
+PROBES = released_arrays("recon_svm_zeroshot_small.npz")
+FILES = {"full": "recon_cls_small.pth", "linear": "recon_cls_small_linear.pth"}
+
+
+def released(kind: str) -> Classifier:
+    return load(released_path(FILES[kind]), task="classify", num_heads=3, num_groups=64)
+
+
+@pytest.mark.parametrize("kind", FILES)
+@torch.no_grad()
+def test_logits_and_tokens_are_the_released_ones(kind: str) -> None:
+    model = released(kind)
+    encoding = model.encode(ARRAYS("points"))
+    queries = torch.stack([*encoding.queries.values()], 1)
+    assert_near(torch.cat([queries, encoding.tokens], 1), ARRAYS(f"tokens_{kind}"))
+    logits = model(ARRAYS("points"))
+    assert_near(logits, ARRAYS(f"logits_{kind}"))
+    loss = nn.functional.cross_entropy(logits, ARRAYS("target"))
+    assert_near(loss, ARRAYS(f"loss_{kind}"))
+
+
+def test_gradients_are_the_released_ones() -> None:
+    model = released("full")
+    nn.functional.cross_entropy(model(ARRAYS("points")), ARRAYS("target")).backward()
+    norms = released_json("recon_cls_small_gradnorms.json")["full"]
+    ours = {name: p.grad for name, p in model.named_parameters()}
+    for name, norm in norms.items():
+        grad = ours[to_ours(name)]
+        found = 0.0 if grad is None else grad.norm().item()
+        assert found == pytest.approx(norm or 0.0, rel=1e-4, abs=1e-6), name
+
+
+def test_names_go_both_ways() -> None:
+    state = torch.load(released_path(FILES["full"]), weights_only=False)["base_model"]
+    for name in from_official(state):
+        assert to_official(name, classifier=True) in state
+
+
+@pytest.mark.parametrize("file", ["recon_pretrain_small.pth"])
+@torch.no_grad()
+def test_probe_and_zero_shot_features_are_the_released_ones(file: str) -> None:
+    model = load(released_path(file), num_heads=3, num_groups=64)
+    encoding = model.encode(PROBES("points"))
+    projected = model.projections(encoding.queries)
+    assert_near(encoding.pooled(), PROBES("svm_feature"))
+    for name in ("text", "image"):
+        assert_near(projected[name], PROBES(f"zeroshot_feature_{name}"))
+    assert_near(0.25 * projected["text"] + projected["image"], PROBES("zeroshot_feature_full"))
+
+
+def toy(head=mlp_head, queries=("cls", "image", "text")) -> Classifier:  # noqa: ANN001
+    torch.manual_seed(0)
+    encoder = Encoder(24, depth=3, heads=2, queries=queries, patch_widths=(8, 16, 16))
+    return Classifier(PatchGrouper(8, 8), encoder, 5, head=head)
+
+
+@pytest.mark.parametrize("head", [mlp_head, linear_head])
+def test_checkpoints_come_back(head: object, tmp_path: Path) -> None:
+    model = toy(head)
+    nn.init.normal_(model.encoder.queries.tokens["cls"])
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({FORMAT_KEY: describe(model), "state_dict": state}, tmp_path / "c.ckpt")
+    points = torch.randn(3, 64, 3)
+    found = load(tmp_path / "c.ckpt", task="classify")
+    assert torch.equal(found(points), model.eval()(points))
+    assert found.classes == 5
+    with pytest.raises(ValueError, match="holds weights for task='classify', not for 'pretrain'"):
+        load(tmp_path / "c.ckpt")
+
+
+def test_two_towers_classify(tmp_path: Path) -> None:
+    sizes = {"depth": 2, "heads": 2, "patch_widths": (8, 16, 16)}
+    encoder = Towers(Tower(24, **sizes), Tower(24, queries=("image", "text"), **sizes))
+    model = Classifier(PatchGrouper(8, 8), encoder, 5).eval()
+    points = torch.randn(3, 64, 3)
+    assert model(points).shape == (3, 5)
+    assert class_feature(model.encode(points)).shape == (3, 3 * 24)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({FORMAT_KEY: describe(model), "state_dict": state}, tmp_path / "c.ckpt")
+    assert torch.equal(load(tmp_path / "c.ckpt", task="classify")(points), model(points))
+
+
+def test_a_pretraining_file_is_no_classifier() -> None:
+    with pytest.raises(ValueError, match="holds weights for task='pretrain', not for 'classify'"):
+        load(released_path("recon_pretrain_small.pth"), task="classify", num_heads=3, num_groups=64)
+    with pytest.raises(ValueError, match="unknown task 'paint': choose 'pretrain' or 'classify'"):
+        load(released_path(FILES["full"]), task="paint")  # type: ignore[call-overload]
+
+
+def test_queries_teach_the_patch_tokens_here() -> None:
+    model = toy()
+    encoding = model.encode(torch.randn(3, 64, 3))
+    encoding.queries["image"].sum().backward()
+    assert model.encoder.embed.point_in.weight.grad.abs().sum() > 0
+
+
+def test_the_cls_token_starts_at_zero() -> None:
+    assert toy().encoder.queries.tokens["cls"].abs().sum() == 0
+    assert toy().encoder.queries.tokens["image"].abs().sum() > 0
+
+
+def test_drop_path_rises_over_each_stack() -> None:
+    model = toy()
+    set_drop_path(model, 0.2)
+    for blocks in (model.encoder.blocks, model.encoder.queries.blocks):
+        rates = [part.drop_prob for part in blocks.modules() if isinstance(part, DropPath)]
+        assert rates == pytest.approx([0, 0.1, 0.2])
