@@ -12,6 +12,9 @@ EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glo
 
 def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
     meshes(shapenet_root / "own")
+    extra = {"finetune_furniture": []}
+    if name in extra:
+        return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *extra[name]]
     dry = {
         "shapenet": ["teacher=untrained", f"data.root={shapenet_root}"],
         "furniture": ["~callbacks.report"],

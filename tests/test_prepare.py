@@ -22,11 +22,11 @@ from recon.data.furniture import FurnitureDataModule
 from recon.data.modelnet import ModelNetDataModule
 from recon.data.objaverse import ObjaverseLVISDataModule
 from recon.data.prepared import Prepared
-from recon.data.preparing import fingerprint
 from recon.data.s3dis import S3DISDataModule
 from recon.data.scanobjectnn import ScanObjectNNDataModule
 from recon.data.shapenet import ShapeNetDataModule
 from recon.data.shapenetpart import ShapeNetPartDataModule
+from recon.data.shards import fingerprint
 from recon.entry import conf_dir
 from recon.prepare import prepare
 from trees import (
@@ -163,7 +163,7 @@ def test_the_report_counts_and_names(shapenet_root: Path, tmp_path: Path) -> Non
     assert findings.splits["train"]["clouds"] == 6
     assert findings.splits["train"]["read"] == 3
     # Nothing can be trained on by mistake; mended, the same command finishes.
-    with pytest.raises(FileNotFoundError, match=r"train/index.json: not found: the splits"):
+    with pytest.raises(ValueError, match=r"out: its preparation was not finished"):
         ShapeNetDataModule(out).open("train")
 
 
@@ -258,6 +258,50 @@ def test_splits_of_a_folder_stay_splits(tmp_path: Path) -> None:
         assert [*one.ids] == [*other.ids]
 
 
+def test_changed_files_are_read_again(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    (root / "chair").mkdir(parents=True)
+    for row in range(3):
+        np.save(root / "chair" / f"{row}.npy", np.full((9, 3), row, dtype=np.float32))
+    options = ("data=folder", f"data.root={root}", "images=false")
+    run(*options)
+    np.save(root / "chair" / "1.npy", np.full((9, 3), 7, dtype=np.float32))
+    run(*options)
+    assert FolderDataModule(tmp_path / "own-prepared").open("all").points(1).max() == 7
+
+
+def test_a_stopped_new_preparation_cannot_be_trained_on(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    root.mkdir()
+    np.save(root / "a.npy", np.ones((9, 3)))
+    run("data=folder", f"data.root={root}", "images=false")
+    (root / "a.npy").write_bytes(b"")
+    np.save(root / "b.npy", np.zeros((9, 3)))
+    run("data=folder", f"data.root={root}", "images=false")
+    with pytest.raises(ValueError, match="own-prepared: its preparation was not finished"):
+        FolderDataModule(tmp_path / "own-prepared").open("all")
+
+
+def test_options_that_are_none_are_refused(tmp_path: Path) -> None:
+    modelnet(tmp_path / "m")
+    root = f"data.root={tmp_path / 'm'}"
+    for option, message in (
+        ("workers=-1", "workers must be 0 or more"), ("on_error=foo", "on_error must be raise or"),
+        ("images=7", "images must be true or false"), (f"out={tmp_path / 'm'}", "holds the orig"),
+        ("splits=tarin", r"splits=\['tarin'\]: there are train, test"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            run("data=modelnet40", root, option)
+    assert run("data=modelnet40", root, "splits=test", "check_only=true").splits.keys() == {"test"}
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"all: none of 1 clouds can be read: .*a.npy: is empty"):
+        run("data=folder", f"data.root={tmp_path / 'own'}", "on_error=skip", "images=false")
+
+
 def test_a_fingerprint_ignores_order_alone() -> None:
     points = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     assert fingerprint(points) == fingerprint(points[::-1])
@@ -321,6 +365,34 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
     }
+
+
+@pytest.mark.slow
+def test_workers_leave_with_the_process_that_started_them(tmp_path: Path) -> None:
+    write_many(tmp_path / "own", 5120)
+    process = subprocess.Popen(
+        command(tmp_path / "own", tmp_path / "out"), stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not any((tmp_path / "out").glob("*/*")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _running(str(tmp_path)):
+        time.sleep(0.2)
+    assert not _running(str(tmp_path))
+
+
+def _running(word: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_text()
+        except OSError:  # ended meanwhile
+            continue
+        if "recon.prepare" in text and word in text:
+            found.append(text)
+    return found
 
 
 @pytest.mark.slow

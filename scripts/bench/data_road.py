@@ -22,8 +22,10 @@ from rich.progress import track
 from rich.table import Table
 
 from recon.data.dataset import PointCloudDataset
-from recon.data.preparing import Recipe, do_split, write_index
+from recon.data.prepared import MARK, write_whole
+from recon.data.preparing import do_split, write_index
 from recon.data.shapenet import ShapeNetDataModule
+from recon.data.shards import Recipe
 
 ROUNDS = 5
 PART = "train"
@@ -132,6 +134,7 @@ def main() -> None:
         started = time.perf_counter()
         shards = do_split(recipe, workers=2, advance=lambda count: None)
         write_index(recipe, shards, {"data": "ShapeNetDataModule"})
+        write_whole(roots["prepared"] / MARK, b"{}")
         print(f"prepared {given.clouds:,} clouds in {time.perf_counter() - started:.0f} s")
         measure(roots, given.clouds)
 

@@ -6,7 +6,7 @@ python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>-pre
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from omegaconf import DictConfig
 from recon.entry import conf_dir, one_line_errors
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from recon.data.datamodule import PointCloudDataModule
     from recon.data.dataset import PointCloudDataset
     from recon.data.findings import Findings
@@ -57,8 +59,11 @@ def _open(
     data: "PointCloudDataModule", asked: Sequence[str] | None
 ) -> "dict[str, PointCloudDataset]":
     """Open the parts asked for, or all that are there; raise FileNotFoundError where none is."""
-    found, missing = {}, []
-    for part in asked or data.stored():
+    found, missing, known = {}, [], data.stored()
+    asked = [asked] if isinstance(asked, str) else asked
+    if unknown := set(asked or ()) - set(known):
+        raise ValueError(f"splits={sorted(unknown)}: there are {', '.join(known)}")
+    for part in asked or known:
         try:
             found[part] = data.open_part(part)
         except FileNotFoundError as error:
@@ -82,11 +87,65 @@ def _output(cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, A
     out = Path(cfg.out or f"{data.root}-prepared").expanduser()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file: choose a folder with out=<folder>")
+    if data.root.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"{out}: holds the originals: choose another folder with out=<folder>")
     if (mark := out / MARK).is_file():
         held = {key: value for key, value in read_json(mark).items() if key != "splits"}
         if held != settings:
             raise ValueError(f"{out}: holds {held}: choose another folder with out=<folder>")
     return out
+
+
+def _check(cfg: DictConfig) -> None:
+    """Raise ValueError for options that are none."""
+    if cfg.on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be raise or skip, got {cfg.on_error!r}")
+    if not isinstance(cfg.workers, int) or cfg.workers < 0:
+        raise ValueError(f"workers must be 0 or more, got {cfg.workers!r}")
+    for name in ("images", "check_only"):
+        if not isinstance(cfg[name], bool):
+            raise ValueError(f"{name} must be true or false, got {cfg[name]!r}")
+
+
+def _advance(progress: "Progress", task: "TaskID", count: int) -> None:
+    progress.advance(task, count)
+    progress.refresh()
+
+
+def _do_parts(
+    parts: "dict[str, PointCloudDataset]",
+    cfg: DictConfig,
+    out: Path | None,
+    settings: dict[str, Any],
+    published: Mapping[str, int],
+) -> "Findings":
+    """Check all parts and, where `out` is a folder, write those that are whole."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from recon.data.findings import Findings
+    from recon.data.prepared import Prepared
+    from recon.data.preparing import do_split, write_index
+    from recon.data.shards import Recipe
+
+    findings, key = Findings(), json.dumps(settings, sort_keys=True)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # No refreshing by a thread: workers are forked meanwhile.
+    with Progress(*columns, auto_refresh=False) as progress:
+        for part, dataset in parts.items():
+            task = progress.add_task(part, total=len(dataset))
+            recipe = Recipe(dataset, out and out / part, cfg.images, key)
+            shards = do_split(recipe, cfg.workers, partial(_advance, progress, task))
+            findings.take(part, dataset, shards, published.get(part))
+            if isinstance(dataset, Prepared):
+                findings.errors += dataset.damaged()
+            if not any(shard.rows for shard in shards):
+                raise ValueError(
+                    f"{part}: none of {len(dataset)} clouds can be read: {findings.errors[-1]}"
+                )
+            whole = not any(shard.problems for shard in shards)
+            if out is not None and (whole or cfg.on_error == "skip"):
+                write_index(recipe, shards, settings)
+    return findings
 
 
 def prepare(cfg: DictConfig) -> "Findings":
@@ -96,37 +155,26 @@ def prepare(cfg: DictConfig) -> "Findings":
     """
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from hydra.utils import instantiate
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from recon.data.findings import Findings
-    from recon.data.prepared import INDEX, MARK, Prepared, write_whole
-    from recon.data.preparing import Recipe, do_split, write_index
+    from recon.data.prepared import INDEX, MARK, write_whole
 
+    _check(cfg)
     data: PointCloudDataModule = instantiate(cfg.data, _convert_="all")
     settings = {"data": type(data).__name__, **data.settings()}
-    out, parts, findings = _output(cfg, data, settings), _open(data, cfg.splits), Findings()
-    key = json.dumps(settings, sort_keys=True)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        for part, dataset in parts.items():
-            task = progress.add_task(part, total=len(dataset))
-            recipe = Recipe(dataset, out and out / part, cfg.images, key)
-            shards = do_split(recipe, cfg.workers, partial(progress.advance, task))
-            findings.take(part, dataset, shards, data.published.get(part))
-            if isinstance(dataset, Prepared):
-                findings.errors += dataset.damaged()
-            whole = not any(shard.problems for shard in shards)
-            if out is not None and (whole or cfg.on_error == "skip"):
-                write_index(recipe, shards, settings)
-    report = None
-    if out is not None:
-        if finished := not findings.errors or cfg.on_error == "skip":
-            done = [part for part in data.stored() if (out / part / INDEX).is_file()]
-            write_whole(out / MARK, json.dumps({**settings, "splits": done}).encode())
-        report = out / "report.json"
-        write_whole(report, json.dumps(findings.as_dict(), indent=1).encode())
+    out, parts = _output(cfg, data, settings), _open(data, cfg.splits)
+    if out is not None:  # until all is whole again, nothing here can be trained on
+        for path in (out / MARK, *(out / part / INDEX for part in parts)):
+            path.unlink(missing_ok=True)
+    findings = _do_parts(parts, cfg, out, settings, data.published)
+    if out is None:
+        _show(findings, None)
+        return findings
+    report = out / "report.json"
+    write_whole(report, json.dumps(findings.as_dict(), indent=1).encode())
     _show(findings, report)
-    if out is not None and finished:
+    if not findings.errors or cfg.on_error == "skip":
+        done = [part for part in data.stored() if (out / part / INDEX).is_file()]
+        write_whole(out / MARK, json.dumps({**settings, "splits": done}).encode())
         print(f"written to {out}: read it with data.root={out}")
     return findings
 

@@ -16,7 +16,7 @@ def train(cfg: DictConfig) -> "Trainer":
     """Build task, data and trainer from a composed configuration, and train."""
     if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
         raise FileNotFoundError(f"{cfg.ckpt_path}: no such checkpoint to resume from")
-    OmegaConf.resolve(cfg)  # the clock of `started` runs from here
+    _ = cfg.started  # its clock runs from here
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from hydra.utils import instantiate
     from lightning import seed_everything
@@ -28,8 +28,11 @@ def train(cfg: DictConfig) -> "Trainer":
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data, _convert_="all")
     data.setup("fit")  # what is missing is said before teachers are fetched
+    if cfg.classes is None:
+        cfg.classes = len(data.dataset.classes)
+    OmegaConf.resolve(cfg)
     task = instantiate(cfg.task, _convert_="all")
-    data.keys = task.keys
+    data.keys |= task.keys
     if cfg.ckpt_path:
         check_resumable(Path(cfg.ckpt_path), task)
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
@@ -38,6 +41,9 @@ def train(cfg: DictConfig) -> "Trainer":
     )
     _save(cfg)
     trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
+    if "eval" in cfg:
+        # Selected by the validation split; the test split is read here for the first time.
+        trainer.test(task, data, ckpt_path="best", verbose=False)
     return trainer
 
 

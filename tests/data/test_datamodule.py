@@ -8,9 +8,9 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from recon.data.batch import Batch, Clouds, channels
+from recon.data.batch import Batch, Clouds, Draw, channels
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import Cloud, PointCloudDataset, resize
+from recon.data.dataset import Cloud, PointCloudDataset, Samples, resize
 from recon.data.transforms import Compose, RandomJitter, RandomRotation, RandomScale
 
 
@@ -118,11 +118,24 @@ def test_unreadable_samples_raise_or_are_counted() -> None:
     with pytest.warns(UserWarning, match="2 samples could not be read and were skipped"):
         trainer(epochs=2).fit(task, data)
     assert sorted(data.skipped) == ["dot3.npy: is empty", "dot7.npy: is empty"]
+    # In training the next ones take their places, and batches keep their size.
     names = [name for batch in task.batches for name in batch["id"]]
-    assert sorted(names) == sorted([f"dot{row}" for row in range(16) if row not in (3, 7)] * 2)
+    assert sorted(names) == sorted([f"dot{row + (row in (3, 7))}" for row in range(16)] * 2)
+    assert {len(batch["id"]) for batch in task.batches} == {4}
     assert all("skipped" not in batch for batch in task.batches)
     with pytest.raises(ValueError, match=r"none of the 4 samples of a batch can be read: dot"):
         seen(bad=tuple(range(16)), on_error="skip")
+
+
+def test_unreadable_samples_are_left_out_of_tests() -> None:
+    task, data = Collect(), DotsModule(bad=(3, 7), on_error="skip", batch_size=2)
+    with pytest.warns(UserWarning, match="2 samples could not be read and were skipped"):
+        trainer().test(task, data, verbose=False)
+    names = [name for batch in task.batches for name in batch["id"]]
+    assert names == [f"dot{row}" for row in range(16) if row not in (3, 7)]
+
+
+def test_bad_options_are_named() -> None:
     with pytest.raises(ValueError, match="on_error must be raise or skip, got 'ignore'"):
         DotsModule(on_error="ignore")
 
@@ -151,6 +164,26 @@ def test_what_the_data_have_not_is_named() -> None:
         DotsModule(split="val").setup("fit")
     with pytest.raises(ValueError, match="set `test_split` to one of"):
         DotsModule(test_split=None).test_dataloader()
+
+
+def test_training_without_a_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"16 samples make no batch of 32: lower data.batch_size"):
+        seen(batch_size=32, drop_last=True)
+    for wrong, message in (({"size": 0}, "size must be at least 1"), ({"up": "q"}, "axis must be")):
+        with pytest.raises(ValueError, match=message):
+            DotsModule(**wrong)
+
+
+def test_colours_of_different_kinds_share_a_batch() -> None:
+    class Mixed(Dots):
+        def cloud(self, index: int) -> Cloud:
+            cloud = super().cloud(index)
+            return cloud if index % 2 else cloud._replace(colors=cloud.colors / np.float32(255))
+
+    both = [Samples(kind(), keys=["colors"]) for kind in (Dots, Mixed)]
+    for row in range(16):
+        one, other = (samples[Draw(row, 0)]["colors"] for samples in both)
+        assert torch.equal(one, other)
 
 
 def test_fewer_points_than_asked_for_are_repeated() -> None:

@@ -130,6 +130,144 @@ def test_meshes_keep_the_colours_of_textures_materials_and_vertices(tmp_path: Pa
     assert set(map(tuple, read_shape(tmp_path / "box.ply", 20).colors.tolist())) == {(7, 8, 9)}
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_glb_textures_colour_the_points(mode: str, tmp_path: Path) -> None:
+    box = trimesh.creation.box()
+    image = Image.new("RGB", (8, 8), (250, 250, 250)).convert(mode)
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
+    uv = np.random.default_rng(0).uniform(size=(8, 2))
+    box.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    box.export(tmp_path / "t.glb")
+    colors = read_shape(tmp_path / "t.glb", 30).colors
+    assert colors.min() >= (200 if mode == "P" else 248)  # a palette has few colours
+    box.visual = trimesh.visual.TextureVisuals(material=material)  # no place in the texture
+    box.export(tmp_path / "t.glb")
+    assert read_shape(tmp_path / "t.glb", 30).points.shape == (30, 3)
+
+
+def ply(tmp_path: Path, properties: str, vertices: bytes, faces: str, body: bytes) -> Path:
+    path = tmp_path / "made.ply"
+    path.write_bytes(b"ply\nformat binary_little_endian 1.0\n" + (properties + faces).encode()
+                     + b"end_header\n" + vertices + body)  # fmt: skip
+    return path
+
+
+XYZ = "element vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
+SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], "<f4")
+FACES = "element face {}\nproperty list uchar int vertex_indices\n"
+
+
+def polygon(*corners: int) -> bytes:
+    return bytes([len(corners)]) + np.array(corners, "<i4").tobytes()
+
+
+def test_binary_ply_with_triangles_and_quads_is_read(tmp_path: Path) -> None:
+    body = polygon(0, 1, 2, 3) + polygon(0, 1, 2)
+    path = ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(2), body)
+    cloud = read_shape(path, 500)
+    assert np.allclose(cloud.normals, [0, 0, 1])
+    assert cloud.points.max(0) == pytest.approx([1, 1, 0], abs=0.05)
+    assert (cloud.points[:, 0] < cloud.points[:, 1]).mean() == pytest.approx(1 / 3, abs=0.07)
+
+
+@pytest.mark.parametrize("corner", [-1, 4])
+def test_ply_faces_of_foreign_vertices_are_refused(corner: int, tmp_path: Path) -> None:
+    path = ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(1), polygon(0, 1, corner))
+    with pytest.raises(ValueError, match=r"made.ply: faces name vertices that are not there"):
+        read_shape(path)
+
+
+def test_ply_cut_before_its_faces_is_refused(tmp_path: Path) -> None:
+    path = ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(3), b"")
+    with pytest.raises(ValueError, match=r"made.ply: not a readable shape"):
+        read_shape(path)
+
+
+@pytest.mark.parametrize(("kind", "code", "scale"), [("float", "<f4", 1), ("ushort", "<u2", 257)])
+def test_ply_colours_of_other_types_are_read(
+    kind: str, code: str, scale: int, tmp_path: Path
+) -> None:
+    names = ("red", "green", "blue")
+    head = XYZ.replace("vertex 4", "vertex 50")
+    head += "".join(f"property {kind} {name}\n" for name in names)
+    rows = np.zeros(50, [("p", "<f4", 3), ("c", code, 3)])
+    rows["p"], rows["c"] = POINTS, COLORS.astype(int) * scale
+    colors = read_shape(ply(tmp_path, head, rows.tobytes(), "", b"")).colors
+    expected = COLORS if kind == "float" else COLORS / 255
+    assert np.allclose(colors, expected, atol=1e-6)
+
+
+def test_comments_of_off_files_cost_neither_time_nor_vertices(tmp_path: Path) -> None:
+    path = tmp_path / "a.off"
+    path.write_text("OFF\n" + "#" * 60 + "\n4 2 0\n0 0 0 # first\n1 0 0\n1 1 0\n0 1 0\n"
+                    "3 0 1 2 # a\n\n3 0 2 3\n")  # fmt: skip
+    assert read_shape(path, 50).points.max() <= 1
+    path.write_text("OFF\n" + "#" * 60 + "\n8 6\n")
+    with pytest.raises(ValueError, match=r"a.off: .*ends after"):
+        read_shape(path)
+    path.write_text("OFF\n4 0 0\n" + "\n".join("0 1 2" for _ in range(4)))
+    assert read_shape(path).colors is None  # no colour is invented
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,5 2,25 3,75\n1,5 2,0 3,0\n", "decimal commas"),
+        ("1,5;2,25;3,75\n", "decimal commas"),
+    ],
+)
+def test_numbers_are_not_taken_apart(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.xyz"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"a.xyz: .*{message}"):
+        read_shape(path)
+    path.write_bytes("12 3 4\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"a.xyz: .*UTF-16"):
+        read_shape(path)
+    np.save(tmp_path / "t.npy", POINTS.T)
+    with pytest.raises(ValueError, match=r"t.npy: has shape \(3, 50\), expected .*: transpose it"):
+        read_shape(tmp_path / "t.npy")
+
+
+def test_columns_are_found_by_name_or_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.xyz"
+    path.write_text("//X Y Z Intensity R G B\n2\n1 2 3 -40 7 8 9\n4 5 6 -41 10 11 12\n")
+    named = read_shape(path)
+    path.write_text("1 2 3 -40 7 8 9\n4 5 6 -41 10 11 12\n")
+    for cloud in (named, read_shape(path)):
+        assert cloud.points.tolist() == [[1, 2, 3], [4, 5, 6]]
+        assert cloud.colors.tolist() == [[7, 8, 9], [10, 11, 12]]
+    path.write_text("r g b z y x\n7 8 9 3 2 1\n")
+    assert read_shape(path).points.tolist() == [[1, 2, 3]]
+
+
+def test_cut_las_files_are_refused(tmp_path: Path) -> None:
+    write_las(tmp_path / "a.las")
+    whole = (tmp_path / "a.las").read_bytes()
+    (tmp_path / "a.las").write_bytes(whole[: len(whole) - 34 * 10])
+    with pytest.raises(ValueError, match=r"a.las: not a readable LAS file"):
+        read_shape(tmp_path / "a.las")
+
+
+def test_large_tiles_and_millimetres_keep_their_detail(tmp_path: Path) -> None:
+    tile = np.random.default_rng(0).uniform(0, 1000, (2000, 3)) + [500_000, 5_400_000, 0]
+    np.save(tmp_path / "tile.npy", tile)
+    points = read_shape(tmp_path / "tile.npy").points
+    assert np.allclose(points - points[0], tile - tile[0], atol=1e-3)
+    np.save(tmp_path / "mm.npy", (tile * 1000).astype(np.int64))
+    points = read_shape(tmp_path / "mm.npy").points
+    assert np.allclose(points - points[0], ((tile - tile[0]) * 1000), atol=2)
+
+
+def test_normals_that_are_not_finite_become_zero(tmp_path: Path) -> None:
+    normals = NORMALS.copy()
+    normals[3] = np.nan
+    np.savez(tmp_path / "a.npz", points=POINTS, normals=normals)
+    found = read_shape(tmp_path / "a.npz").normals
+    assert found[3].tolist() == [0, 0, 0]
+    assert np.array_equal(found[4:], NORMALS[4:])
+
+
 def test_coordinates_far_from_the_origin_keep_their_detail(tmp_path: Path) -> None:
     far = POINTS.astype(np.float64) + [500_000, 4_500_000, 0]
     np.save(tmp_path / "far.npy", far)
@@ -215,6 +353,28 @@ def test_splits_are_folders(layout: str, tmp_path: Path) -> None:
     ) == (6, 4, 2)
     with pytest.raises(ValueError, match=r"no shapes of split 'val', but \['train', 'test'\]"):
         Folder(tmp_path, "val")
+
+
+def test_links_are_followed_and_hidden_folders_are_not(tmp_path: Path) -> None:
+    for folder in ("root/chair", "elsewhere", "root/.cache", "root/__MACOSX"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "a.npy", POINTS)
+    (tmp_path / "root" / "lamp").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "chair" / "circle").symlink_to(tmp_path / "root")
+    assert list(Folder(tmp_path / "root").ids) == ["chair/a.npy", "lamp/a.npy"]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("airplane", "train"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        np.save(tmp_path / "classes" / name / "a.npy", POINTS)
+        for split in ("train", "test"):
+            (tmp_path / "splits" / split / name).mkdir(parents=True)
+            np.save(tmp_path / "splits" / split / name / "a.npy", POINTS)
+    assert Folder(tmp_path / "classes").labels.tolist() == [0, 1]
+    data = Folder(tmp_path / "splits", "train")
+    assert data.classes == ["airplane", "train"]
+    assert data.labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])

@@ -86,11 +86,17 @@ def test_bad_caches_are_named(tmp_path: Path) -> None:
     for held, message in (
         ([clouds, labels[:2]], "no list of clouds"),
         ("text", "no list of clouds"),
+        ([1, 2], "no list of clouds"),
+        ([[], []], "no list of clouds"),
+        ([clouds, [[0, 1], 0, 0]], "not a readable list of labels"),
         ([clouds, [np.array([40])] * 3], "label 40"),
     ):
         path.write_bytes(pickle.dumps(held))
         with pytest.raises(ValueError, match=rf"fps\.dat: .*{message}"):
             ModelNet(tmp_path)
+    path.write_bytes(b"(" * 100_000 + b"t" * 100_000 + b".")  # too deep to be printed
+    with pytest.raises(ValueError, match=r"fps\.dat: holds no list of clouds"):
+        ModelNet(tmp_path)
     path.write_bytes(pickle.dumps([["no cloud"] * 3, labels]))
     with pytest.raises(ValueError, match=r"fps\.dat \(train-0\): holds a str"):
         ModelNet(tmp_path).cloud(0)

@@ -78,6 +78,7 @@ def hostile(mark: Path) -> dict[str, bytes]:
         "persistent": b"Pname\n.",
         "memory": b"\x80\x04r" + struct.pack("<I", 2**32 - 1) + b".",
         "announced_length": b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"x.",
+        "filled_bytearray": b"\x96" + struct.pack("<Q", 8 * 10**9) + b"x",
         "codec": b"c_codecs\nencode\n(Vx\nVrot13\ntR.",
     }
 
@@ -86,7 +87,7 @@ def hostile(mark: Path) -> dict[str, bytes]:
 def test_hostile_pickles_are_refused_by_name_and_not_run(name: str, tmp_path: Path) -> None:
     mark, path = tmp_path / "executed", tmp_path / "bad.dat"
     path.write_bytes(hostile(mark)[name])
-    with pytest.raises(ValueError, match=r"bad\.dat: (refused|not a readable|asks for more)"):
+    with pytest.raises(ValueError, match=r"bad\.dat: (refused|not a readable)"):
         read_pickle(path)
     assert not mark.exists()
 

@@ -54,7 +54,24 @@ def test_columns_follow_their_seed() -> None:
 
 def test_a_room_without_a_dense_place_gives_its_densest() -> None:
     columns = RoomColumns([Rooms()], size=4096, fewest=10**6)
-    assert columns.draw(0, 0).points.shape == (4096, 3)
+    for seed in range(5):
+        column = columns.draw(0, seed)
+        assert column.points.shape == (4096, 3)
+        assert np.abs(column.points[:, :2]).max() <= 0.5 + 1e-5
+
+
+def test_rooms_that_cannot_be_read_are_left_out_on_request() -> None:
+    class Half(Rooms):
+        def cloud(self, index: int) -> Cloud:
+            if index == 0:
+                raise ValueError("small: is empty")
+            return super().cloud(index)
+
+    with pytest.raises(ValueError, match="small: is empty"):
+        RoomColumns([Half()])
+    columns = RoomColumns([Half()], skip=True)
+    assert columns.skipped == ["small: is empty"]
+    assert all(name.startswith("large") for name in columns.ids)
 
 
 @pytest.mark.parametrize("extent", [(3.0, 2.0), (0.4, 0.3), (1.0, 5.05), (7.3, 0.9)])

@@ -79,6 +79,8 @@ def test_any_area_is_held_out_and_channels_are_chosen(
         f"Area_{i}" for i in (1, 2, 4, 5, 6)
     }
     assert list(data.test_dataset.ids) == ["Area_3/office_1"]
+    room = next(iter(data.test_dataloader()))
+    assert room["points"].shape == (1, 1500, 3)
     with pytest.raises(ValueError, match="channels must be 3, 6 or 9, got 4"):
         S3DISDataModule(tmp_path, channels=4)
     with pytest.raises(ValueError, match="test_area must lie in 1 to 6, got 7"):

@@ -1,4 +1,7 @@
-from recon.data.sampler import DrawSampler
+import pytest
+from torch.utils.data import DistributedSampler
+
+from recon.data.sampler import DrawSampler, OrderedSampler
 
 
 def draws(**settings: int) -> list[tuple[int, int]]:
@@ -30,3 +33,14 @@ def test_skipping_resumes_the_epoch_and_leaves_the_next_whole() -> None:
 def test_ranks_share_an_order_and_a_samples_seed_is_the_same_on_any() -> None:
     parts = [draws(rank=rank, ranks=2) for rank in (0, 1)]
     assert [draw for pair in zip(*parts, strict=True) for draw in pair] == draws()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ordered_ranks_share_out_each_sample_once(ranks: int) -> None:
+    samplers = [OrderedSampler(10, seed=3, rank=rank, ranks=ranks) for rank in range(ranks)]
+    drawn = [draw for sampler in samplers for draw in sampler]
+    assert sorted(draw.row for draw in drawn) == list(range(10))
+    assert sum(map(len, samplers)) == 10
+    assert set(drawn) == set(OrderedSampler(10, seed=3))
+    # Trainers leave those alone that share out themselves.
+    assert all(isinstance(sampler, DistributedSampler) for sampler in samplers)

@@ -86,7 +86,7 @@ def test_wrong_splits_and_tables_are_named(shapenet_root: Path) -> None:
 
 def test_a_list_that_is_no_text_is_named(shapenet_root: Path) -> None:
     (shapenet_root / "ShapeNet-55" / "train.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"train.txt: not a list of names"):
+    with pytest.raises(ValueError, match=r"train.txt: not a readable list of names"):
         ShapeNet(shapenet_root)
 
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.layers import DropPath
 from torch import nn
 
 from conftest import assert_near, released_arrays, released_json, released_path
 from recon.layers.grouping import PatchGrouper
 from recon.models.checkpoint import describe, load
-from recon.models.classifier import Classifier, class_feature, set_drop_path
+from recon.models.classifier import Classifier, class_feature
 from recon.models.encoder import Encoder
 from recon.models.heads import linear_head, mlp_head
 from recon.models.official import from_official, to_official, to_ours
@@ -117,11 +116,3 @@ def test_queries_teach_the_patch_tokens_here() -> None:
 def test_the_cls_token_starts_at_zero() -> None:
     assert toy().encoder.queries.tokens["cls"].abs().sum() == 0
     assert toy().encoder.queries.tokens["image"].abs().sum() > 0
-
-
-def test_drop_path_rises_over_each_stack() -> None:
-    model = toy()
-    set_drop_path(model, 0.2)
-    for blocks in (model.encoder.blocks, model.encoder.queries.blocks):
-        rates = [part.drop_prob for part in blocks.modules() if isinstance(part, DropPath)]
-        assert rates == pytest.approx([0, 0.1, 0.2])

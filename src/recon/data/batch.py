@@ -69,12 +69,8 @@ class Unreadable(NamedTuple):
 
 
 def clouds_of(batch: Batch) -> Clouds:
-    """Take the clouds of a batch, colours as fractions."""
-    fields = {name: batch.get(name) for name in Clouds._fields}
-    colors = fields["colors"]
-    if isinstance(colors, Tensor) and not colors.is_floating_point():
-        fields["colors"] = colors / 255
-    return Clouds(**cast(Any, fields))
+    """Take the clouds of a batch."""
+    return Clouds(**cast(Any, {name: batch.get(name) for name in Clouds._fields}))
 
 
 def with_clouds(batch: Batch, clouds: Clouds) -> Batch:
@@ -95,7 +91,8 @@ def collate(samples: Sequence[dict[str, Any] | Unreadable]) -> Batch:
     Raises ValueError that names a cloud of another size than the first, or where none is left.
     """
     skipped = [sample.why for sample in samples if isinstance(sample, Unreadable)]
-    read = [sample for sample in samples if not isinstance(sample, Unreadable)]
+    read = [dict(sample) for sample in samples if not isinstance(sample, Unreadable)]
+    skipped += [why for sample in read for why in sample.pop("skipped", ())]
     if not read:
         raise ValueError(f"none of the {len(samples)} samples of a batch can be read: {skipped[0]}")
     first = read[0]

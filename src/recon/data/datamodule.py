@@ -10,14 +10,15 @@ import torch
 from lightning import LightningDataModule
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
-from recon.data.batch import Batch, Draw, clouds_of, collate, with_clouds
+from recon.data.batch import Batch, clouds_of, collate, with_clouds
 from recon.data.dataset import PointCloudDataset, Samples, join
+from recon.data.hold_out import hold_out
 from recon.data.images import ImageAugmentation
 from recon.data.prepared import Prepared, is_prepared
 from recon.data.sampler import DrawSampler, OrderedSampler
-from recon.data.transforms import Transform, UpAxis
+from recon.data.transforms import Transform, UpAxis, axis_number
 
 Split = str | Sequence[str]
 
@@ -26,12 +27,14 @@ class PointCloudDataModule(LightningDataModule, ABC):
     """Batches of augmented clouds with what a task asks for beside them.
 
     `root` holds the data set as it lies on disk, or as `recon.prepare` wrote it: the samples are
-    the same. `split` is trained on, `val_split` validated, `test_split` tested. `keys` names what
-    a batch holds beside points (see `Batch`). `size` draws as many points from each cloud, None
+    the same. `split` is trained on, `val_split` validated, `test_split` tested; `val_share` holds
+    such a share of `split` out of training to validate on instead. `keys` names what a batch holds
+    beside points (see `Batch`). `size` draws as many points from each cloud, None
     takes all; `up` turns clouds so that this axis points upwards, None leaves them. `transform`
     augments whole training batches after they reached the device, `test_transform` the others.
     `image_views` fixes the number of different augmentations of a picture, None draws fresh ones.
-    Samples that cannot be read raise ValueError, or are left out and counted with `on_error=skip`.
+    Samples that cannot be read raise ValueError; with `on_error=skip` they are counted and left out
+    of tests, and the next ones take their places in training.
 
     A batch is a function of `seed`, epoch and position alone, so that a run stopped and resumed,
     in the middle of an epoch too, sees what the uninterrupted one does.
@@ -49,6 +52,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         split: Split = "train",
         val_split: Split | None = None,
         test_split: Split | None = None,
+        val_share: float | None = None,
         batch_size: int = 128,
         drop_last: bool = False,
         size: int | None = None,
@@ -63,10 +67,17 @@ class PointCloudDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if val_split is not None and val_share is not None:
+            raise ValueError("validate on `val_split` or on `val_share` of `split`, not on both")
+        if size is not None and size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        if up is not None:
+            axis_number(up)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
         self.root = Path(root).expanduser()
         self.split, self.val_split, self.test_split = split, val_split, test_split
+        self.val_share = val_share
         self.batch_size, self.drop_last, self.workers = batch_size, drop_last, workers
         self.size, self.up, self.seed = size, up, seed
         self.transform, self.test_transform = transform, test_transform
@@ -112,15 +123,21 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return self.open(self.split)
 
     def setup(self, stage: str | None = None) -> None:
-        if stage in (None, "fit"):
+        # Each is opened once, though trainers ask again: some are read as a whole.
+        if stage in (None, "fit") and not hasattr(self, "dataset"):
             self.dataset = self.train_dataset()
-        if stage in (None, "fit", "validate") and self.val_split is not None:
-            self.val_dataset = self.open(self.val_split)
-        if stage in (None, "test", "predict") and self.test_split is not None:
-            self.test_dataset = self.open(self.test_split)
-        if self.up is not None:
-            opened = self.dataset if hasattr(self, "dataset") else self.test_dataset
-            self.upright = UpAxis(opened.up, self.up, mirror=opened.mirrored)
+            if self.val_share is not None:
+                self.dataset, self.val_dataset = hold_out(self.dataset, self.val_share, self.seed)
+        validated = stage in (None, "fit", "validate") and self.val_split is not None
+        if validated and not hasattr(self, "val_dataset"):
+            self.val_dataset = self.open(self.val_split or ())
+        tested = stage in (None, "test", "predict") and self.test_split is not None
+        if tested and not hasattr(self, "test_dataset"):
+            self.test_dataset = self.open(self.test_split or ())
+        for name in ("dataset", "val_dataset", "test_dataset"):
+            if self.up is not None and hasattr(self, name):
+                opened = getattr(self, name)
+                self.upright = UpAxis(opened.up, self.up, mirror=opened.mirrored)
 
     def names(self) -> dict[str, Collection[str]]:
         """Return all ids and, where texts are asked for, all of them and the class names."""
@@ -132,10 +149,13 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return {"id": self.dataset.ids, "text": texts}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.dataset, self._sampler(), drop_last=self.drop_last)
+        sampler = self._sampler()
+        return self._loader(
+            self.dataset, sampler, drop_last=self.drop_last, refill=True, size=self.size
+        )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        return [] if self.val_split is None else self._ordered(self.val_dataset)
+        return self._ordered(self.val_dataset) if hasattr(self, "val_dataset") else []
 
     def test_dataloader(self) -> DataLoader[Any]:
         if self.test_split is None:
@@ -145,27 +165,41 @@ class PointCloudDataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader[Any]:
         return self.test_dataloader()
 
-    def _ordered(self, dataset: PointCloudDataset) -> DataLoader[Any]:
+    def _ordered(self, dataset: PointCloudDataset, **changed: Any) -> DataLoader[Any]:
         rank, ranks = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
         sampler = OrderedSampler(len(dataset), seed=self.seed, rank=rank, ranks=ranks)
-        return self._loader(dataset, sampler, drop_last=False)
+        return self._loader(dataset, sampler, **{"size": self.size, **changed})
 
     def _loader(
-        self, dataset: PointCloudDataset, sampler: Sampler[Draw], *, drop_last: bool
+        self,
+        dataset: PointCloudDataset,
+        sampler: DrawSampler | OrderedSampler,
+        *,
+        drop_last: bool = False,
+        refill: bool = False,
+        batch_size: int | None = None,
+        size: int | None,
     ) -> DataLoader[Any]:
         samples = Samples(
             dataset,
             keys=self.keys,
             augment_image=self.augment_image,
             image_views=self.image_views,
-            size=self.size,
+            size=size,
             skip=self.on_error == "skip",
+            refill=refill,
         )
+        batch_size = batch_size or self.batch_size
+        if drop_last and len(sampler) < batch_size:
+            raise ValueError(
+                f"{len(sampler)} samples make no batch of {batch_size}: lower data.batch_size, or "
+                "set data.drop_last=false"
+            )
         return DataLoader(
             samples,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             drop_last=drop_last,
             sampler=sampler,
             collate_fn=collate,

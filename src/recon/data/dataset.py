@@ -5,6 +5,7 @@ import random
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -46,6 +47,8 @@ class PointCloudDataset(ABC):
     """Names of the classes, where shapes have labels; zero-shot asks a text teacher for them."""
     labels: Int[np.ndarray, " n"] = np.empty(0, dtype=np.int64)
     """Class of each shape, -1 where it has none; empty where the data set has none at all."""
+    families: Int[np.ndarray, " n"] = np.empty(0, dtype=np.int64)
+    """Near-duplicates share a number; empty where the data set does not tell."""
     point_classes: Sequence[str] = ()
     """Names of the classes of points, where points have labels."""
     parts: Mapping[str, Sequence[int]] = {}
@@ -94,6 +97,10 @@ class PointCloudDataset(ABC):
         """Return the number of one shape's category text, a label; raise ValueError likewise."""
         raise ValueError(f"{type(self).__name__} has no category of {self.ids[index]}")
 
+    def files(self, index: int) -> Sequence[Path]:
+        """Return the files that an entry is read from; preparing starts anew where they changed."""
+        return ()
+
     def findings(self) -> list[str]:
         """Return a line for each thing odd about the files that reading clouds does not show."""
         return []
@@ -119,6 +126,9 @@ class View(PointCloudDataset):
         self.classes = first.classes if classes is None else classes
         self.point_classes, self.parts = first.point_classes, first.parts
         self.up, self.mirrored = first.up, first.mirrored
+        if all(len(member.families) for member in members):
+            families = [int(members[member].families[index]) for member, index in rows]
+            self.families = np.array(families, dtype=np.int64)
         self.in_memory = all(member.in_memory for member in members)
         if all(len(member.labels) for member in members):
             labels = [int(members[member].labels[index]) for member, index in rows]
@@ -178,8 +188,10 @@ class Samples(Dataset[dict[str, Any] | Unreadable]):
 
     All randomness comes from a draw's seed: the `size` points of a cloud (None: all of them), the
     sentence among those about the shape, and the augmentation of its picture, one of
-    `image_views` fixed ones where that is a number. `skip` gives `Unreadable` for what cannot be
-    read, where it would raise.
+    `image_views` fixed ones where that is a number.
+
+    What cannot be read raises ValueError; with `skip` it gives `Unreadable`, or with `refill` the
+    next entry that can be read, which says in `skipped` what it stands for.
     """
 
     def __init__(
@@ -191,10 +203,11 @@ class Samples(Dataset[dict[str, Any] | Unreadable]):
         image_views: int | None = None,
         size: int | None = None,
         skip: bool = False,
+        refill: bool = False,
     ) -> None:
         self.dataset, self.keys = dataset, frozenset(keys)
         self.augment_image, self.image_views = augment_image, image_views
-        self.size, self.skip = size, skip
+        self.size, self.skip, self.refill = size, skip, refill
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -202,10 +215,15 @@ class Samples(Dataset[dict[str, Any] | Unreadable]):
     def __getitem__(self, draw: Draw) -> dict[str, Any] | Unreadable:
         if not self.skip:
             return self._sample(*draw)
-        try:
-            return self._sample(*draw)
-        except (ValueError, OSError) as error:
-            return Unreadable(str(error))
+        skipped = []
+        for step in range(len(self.dataset) if self.refill else 1):
+            try:
+                sample = self._sample((draw.row + step) % len(self.dataset), draw.seed)
+            except (ValueError, OSError) as error:
+                skipped.append(str(error))
+            else:
+                return sample | {"skipped": skipped}
+        return Unreadable(skipped[0])
 
     def _sample(self, index: int, seed: int) -> dict[str, Any]:
         cloud = self.dataset.draw(index, seed)
@@ -227,13 +245,19 @@ class Samples(Dataset[dict[str, Any] | Unreadable]):
         for name in sorted(self.keys & POINT_KEYS):
             if (field := getattr(cloud, name)) is None:
                 raise ValueError(f"{self.dataset.ids[index]} has no {name.replace('_', ' ')}")
+            if name == "colors" and field.dtype == np.uint8:  # beside others of fractions
+                field = field / np.float32(255)
             fields[name] = torch.from_numpy(field)
         return fields
 
     def _label(self, index: int) -> int:
         if not len(self.dataset.labels):
             raise ValueError(f"{type(self.dataset).__name__} has no labels")
-        return int(self.dataset.labels[index])
+        if (label := int(self.dataset.labels[index])) < 0:
+            raise ValueError(
+                f"{self.dataset.ids[index]} has no class: leave it out, or name its class"
+            )
+        return label
 
     def _image(self, index: int, seed: int) -> Tensor:
         if self.augment_image is None:

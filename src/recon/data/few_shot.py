@@ -6,7 +6,6 @@ set with classes: supports from its train split, queries from its test split [1]
 [1] Yu et al., arXiv:2111.14819; Sharma and Kaul, NeurIPS 2020.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset, View
 from recon.data.modelnet import with_normals
 from recon.data.pickles import read_pickle
-from recon.data.readers import AGAIN, check_cloud, check_file, check_labels
+from recon.data.readers import AGAIN, check_cloud, check_file, check_labels, naming
 from recon.data.tree import Tree
 
 TREE = Tree(
@@ -47,17 +46,22 @@ class FewShotFold(PointCloudDataset):
         self._source = TREE.need([*found, folder_of(Path(root)) / names[0]][0], Path(root))
         held = read_pickle(check_file(self._source))
         entries = held.get(split) if isinstance(held, dict) else None
-        if not isinstance(entries, Sequence) or any(
-            not isinstance(entry, Sequence) or len(entry) != 3 for entry in entries
-        ):
+        good = isinstance(entries, list) and all(
+            isinstance(entry, list | tuple) and len(entry) == 3 for entry in entries
+        )
+        if not good or not entries:
             raise ValueError(
                 f"{self._source}: has no list `{split}` of (points, label, original label): {AGAIN}"
             )
         self._clouds = [entry[0] for entry in entries]
-        numbers = np.array([entry[1] for entry in entries])
+        with naming(self._source, "list of labels"):
+            numbers = np.array([np.asarray(entry[1]).item() for entry in entries])
         self.labels = check_labels(numbers, len(entries), way, str(self._source))
         self.classes = [f"class {number}" for number in range(way)]
         self.ids = [f"{split}-{row}" for row in range(len(entries))]
+
+    def files(self, index: int) -> list[Path]:
+        return [self._source]
 
     def cloud(self, index: int) -> Cloud:
         source = f"{self._source} ({self.ids[index]})"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recon.data.dataset import PointCloudDataset
-from recon.data.preparing import Shard
+from recon.data.shards import Shard
 
 
 class Findings:

@@ -16,12 +16,12 @@ from recon.data.prepared import prepared_splits
 from recon.data.readers import AGAIN, check_file, decode_image, inside, naming
 from recon.data.render import render
 from recon.data.shapes import READERS, read_shape
+from recon.data.transforms import axis_number
 from recon.teachers.prompts import prompts
 
 SPLITS = ("train", "val", "test")
 TABLES = (".csv", ".parquet")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-SHARD_BYTES = 2**28
 
 
 class Entry(NamedTuple):
@@ -35,26 +35,58 @@ class Entry(NamedTuple):
     split: str | None = None
 
 
+def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Walk a folder, links too, in order: folders with their files; hidden ones are left out.
+
+    Raises OSError for a folder that cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
+        about = os.stat(folder)
+        if (place := (about.st_dev, about.st_ino)) in seen:  # links may lead in a circle
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
+        yield Path(folder), sorted(name for name in files if not name.startswith("."))
+
+
 def _walk(root: Path) -> Iterator[Entry]:
     """Find the shapes below a folder: `<class>/x.ply`, also with train, val, test as a folder."""
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        place = Path(folder)
-        above = list(place.relative_to(root).parts)
-        split = next((part for part in above[:2] if part in SPLITS), None)
-        above = [part for part in above if part != split]
-        for name in sorted(files):
-            if Path(name).suffix.lower() in READERS and not name.startswith("."):
-                path = place / name
-                label = above[0] if above else None
-                yield Entry(path, path.relative_to(root).as_posix(), label, split=split)
+    found = [
+        (folder / name, (folder / name).relative_to(root))
+        for folder, names in _folders(root)
+        for name in names
+        if Path(name).suffix.lower() in READERS
+    ]
+    level = _split_level([path.parts[:-1] for _, path in found])
+    for path, place in found:
+        above = list(place.parts[:-1])
+        split = above.pop(level) if level is not None and len(above) > level else None
+        yield Entry(path, place.as_posix(), above[0] if above else None, split=split)
+
+
+def _split_level(places: Sequence[tuple[str, ...]]) -> int | None:
+    """Tell which of the first two levels of folders are splits: one where all are so named.
+
+    A class may be called `train` as well: then its level has others.
+    """
+    for level in (0, 1):
+        names = {place[level] for place in places if len(place) > level}
+        if names and names <= set(SPLITS) and all(len(place) > level for place in places):
+            return level
+    return None
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Read a table with the columns path and, of choice, label, caption, image, split."""
     check_file(path)
     if path.suffix.lower() == ".csv":
-        with naming(path, "table", csv.Error), path.open(newline="", encoding="utf-8-sig") as file:
+        with naming(path, "table"), path.open(newline="", encoding="utf-8-sig") as file:
             rows: list[dict[str, Any]] = [*csv.DictReader(file)]
     else:
         try:
@@ -63,7 +95,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             raise ValueError(
                 f"{path}: reading it needs pyarrow: pip install 'recon3d[parquet]'"
             ) from error
-        with naming(path, "Parquet table", Exception):
+        with naming(path, "Parquet table"):
             rows = parquet.read_table(path).to_pylist()
     if not rows:
         raise ValueError(f"{path}: lists no shapes: {AGAIN}")
@@ -142,8 +174,6 @@ class Folder(PointCloudDataset):
         if twice := [name for name, count in Counter(self.ids).items() if count > 1]:
             raise ValueError(f"{self.root}: lists {twice[0]!r} more than once: name it once")
         self._classify({entry.label for entry in entries} - {None}, classes)
-        sizes = [entry.path.stat().st_size for entry in self.entries if entry.path.is_file()]
-        self.shard = max(1, min(256, SHARD_BYTES // max([1, *sizes])))
 
     def _classify(self, names: set[str | None], classes: Sequence[str] | None) -> None:
         found = sorted(str(name) for name in names)
@@ -159,6 +189,10 @@ class Folder(PointCloudDataset):
 
     def cloud(self, index: int) -> Cloud:
         return read_shape(self.entries[index].path, self.count)
+
+    def files(self, index: int) -> list[Path]:
+        picture = self._picture(index)
+        return [self.entries[index].path, *([picture] if picture else [])]
 
     def _picture(self, index: int) -> Path | None:
         entry = self.entries[index]
@@ -212,6 +246,9 @@ class FolderDataModule(PointCloudDataModule):
         **loading: Any,
     ) -> None:
         super().__init__(root, split=split, size=size, up=up, **loading)
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        axis_number(source_up)
         self.count, self.source_up, self.classes = count, source_up, classes
 
     def settings(self) -> dict[str, Any]:

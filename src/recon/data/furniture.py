@@ -63,9 +63,7 @@ class Furniture(PointCloudDataset):
         self.names: list[str] = archive["names"][self._rows].tolist()
         self.captions: list[str] = archive["captions"][self._rows].tolist()
         self.labels = archive["label"][self._rows].astype(int)
-        """Class of each shape, -1 where it has none."""
         self.families = archive["group"][self._rows].astype(int)
-        """Near-duplicates share a family."""
         self.sizes = archive["dims_cm"][self._rows]
         """Width, height and depth of each model, in cm."""
 

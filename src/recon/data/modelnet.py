@@ -13,7 +13,15 @@ import torch
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.pickles import read_pickle
-from recon.data.readers import AGAIN, check_cloud, check_file, check_labels, read_lines, read_table
+from recon.data.readers import (
+    AGAIN,
+    check_cloud,
+    check_file,
+    check_labels,
+    naming,
+    read_lines,
+    read_table,
+)
 from recon.data.tree import Tree
 from recon.ops.sampling import farthest_point_sample
 from recon.teachers.prompts import prompts
@@ -85,13 +93,19 @@ class ModelNet(PointCloudDataset):
 
     def _open_cache(self, path: Path, split: str, names: list[str] | None) -> None:
         held = read_pickle(check_file(path))
-        if not isinstance(held, (list, tuple)) or len(held) != 2 or len(held[0]) != len(held[1]):
+        lists = isinstance(held, list | tuple) and [isinstance(part, list) for part in held]
+        if lists != [True, True] or not len(held[0]) == len(held[1]) > 0:
             raise ValueError(f"{path}: holds no list of clouds with a list of labels: {AGAIN}")
         clouds, labels = held
         self._clouds, self._source, self.in_memory = clouds, path, True
-        self.labels = check_labels(np.array(labels), len(clouds), len(self.classes), str(path))
+        with naming(path, "list of labels"):
+            numbers = np.array([np.asarray(label).item() for label in labels])
+        self.labels = check_labels(numbers, len(clouds), len(self.classes), str(path))
         fits = names is not None and len(names) == len(clouds)
         self.ids = names if names and fits else [f"{split}-{i}" for i in range(len(clouds))]
+
+    def files(self, index: int) -> list[Path]:
+        return [self._path(self.ids[index]) if self._clouds is None else self._source]
 
     def cloud(self, index: int) -> Cloud:
         if self._clouds is not None:

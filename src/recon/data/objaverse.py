@@ -17,6 +17,7 @@ from recon.teachers.prompts import prompts
 
 META = "meta_data/split"
 BASES = ("", "objaverse-processed/merged_for_training_final", "merged_for_training_final")
+KNOWN = ("data_path", "path", "id", "uid")
 SENTENCES = ("text", "blip_caption", "msft_caption", "retrieval_text")
 TREE = Tree(
     "Objaverse as OpenShape processed it",
@@ -34,12 +35,13 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     table = read_json(path)
     if isinstance(table, dict):
         table = [{"id": name, "category": category} for name, category in table.items()]
+    if not isinstance(table, list) or not table:
+        raise ValueError(f"{path}: lists no shapes: {AGAIN}")
     entries = [{"data_path": e} if isinstance(e, str) else e for e in table]
-    known = ("data_path", "path", "id", "uid")
-    if not all(
-        isinstance(e, dict) and any(isinstance(e.get(k), str) for k in known) for e in entries
-    ):
-        raise ValueError(f"{path}: has entries with none of {', '.join(known)}: {AGAIN}")
+    for entry in entries:
+        known = isinstance(entry, dict) and [entry.get(key) for key in KNOWN if entry.get(key)]
+        if not known or not all(isinstance(value, str) for value in known):
+            raise ValueError(f"{path}: has entries with none of {', '.join(KNOWN)}: {AGAIN}")
     return entries
 
 
@@ -70,8 +72,6 @@ class OpenShape(PointCloudDataset):
         folder = TREE.find(self.root, f"{split}.json", [META, "split", "meta_data"])
         self._list = folder / f"{split}.json"
         self._files = _entries(self._list)
-        if not self._files:
-            raise ValueError(f"{self._list}: lists no shapes: {AGAIN}")
         self.ids = [
             str(e.get("id") or e.get("uid") or PurePosixPath(e.get("data_path") or e["path"]).stem)
             for e in self._files
@@ -91,12 +91,17 @@ class OpenShape(PointCloudDataset):
                 return rule
         return 0
 
-    def _read(self, index: int) -> Any:
+    def _path(self, index: int) -> Path:
         places = [inside(self.root, p, self._list) for p in _places(self._files[index])]
         path = places[self._rule] if self._rule < len(places) else places[0]
-        if not path.is_file():
-            path = places[self._found(index)]
-        return read_npy(TREE.need(path, self.root)), str(path)
+        return path if path.is_file() else places[self._found(index)]
+
+    def files(self, index: int) -> list[Path]:
+        return [self._path(index)]
+
+    def _read(self, index: int) -> Any:
+        path = TREE.need(self._path(index), self.root)
+        return read_npy(path), str(path)
 
     def cloud(self, index: int) -> Cloud:
         held, source = self._read(index)

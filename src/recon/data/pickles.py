@@ -2,10 +2,11 @@
 
 Pickles are programs. Three of the field's formats are pickles all the same (.dat, .pkl, object
 .npy), so they are read by an unpickler that knows arrays, numbers, text and their containers.
-It is Python's own, written in Python: the C one lets a file allocate memory at will.
+It is Python's own, written in Python: the C one allocates what a file asks for.
 """
 
 import pickle
+import struct
 from collections.abc import Callable
 from io import BufferedIOBase
 from math import prod
@@ -104,6 +105,8 @@ for _package in ("numpy.core", "numpy._core"):
 class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if (module, name) not in KNOWN:
@@ -133,7 +136,12 @@ class _Unpickler(pickle._Unpickler):
     def load_refused(self) -> None:
         raise RefusedError("objects of a class of their own")
 
+    def load_bytearray(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))  # Python's own would fill `size` bytes first
+
     dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
     dispatch[pickle.BUILD[0]] = load_build
     for _code in REFUSED:
         dispatch[_code[0]] = load_refused
@@ -152,13 +160,9 @@ def unpickle(file: BufferedIOBase, source: str) -> Any:
             f"{source}: refused, it holds {error}, and only plain arrays are read from pickles "
             "(nothing was run): convert it to .npy or .npz where you trust it"
         ) from error
-    except MemoryError as error:
-        raise ValueError(f"{source}: asks for more memory than there is: copy it again") from error
-    except (
-        pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError,
-        ValueError, OverflowError, RecursionError, AssertionError,
-    ) as error:  # fmt: skip
-        raise ValueError(f"{source}: not a readable pickle ({error!r}): copy it again") from error
+    except Exception as error:
+        why = type(error).__name__  # its message may hold what the file made
+        raise ValueError(f"{source}: not a readable pickle ({why}): copy it again") from error
 
 
 def read_pickle(path: Path) -> Any:

@@ -9,7 +9,9 @@ Everything is written beside its place and moved there when it is whole; recon.j
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -25,14 +27,23 @@ from recon.data.readers import decode_image, naming, read_json
 MARK = "recon.json"
 INDEX = "index.json"
 FORMAT = 1
+OPEN = 1024
+"""Files that a process keeps mapped."""
 CARRIED = ("points", "normals", "colors", "point_labels")
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file in one step: a killed run leaves the old one, or none."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ValueError(
+            f"{path}: cannot be written ({error.strerror}): make room, or choose "
+            "another folder, and run the same command"
+        ) from error
 
 
 def shard_name(number: int) -> str:
@@ -49,12 +60,12 @@ def is_prepared(root: Path) -> bool:
     """Tell whether a folder holds the prepared layout; raise ValueError for an unfinished one."""
     if (root / MARK).is_file():
         return True
-    if any(root.glob(f"*/{shard_name(0)}*")) and not any(root.glob(f"*/{INDEX}")):
+    if any(root.glob(f"*/{shard_name(0)}*")):
         raise ValueError(
             f"{root}: its preparation was not finished: run the same `python -m recon.prepare` "
             "command again, it goes on where it stopped"
         )
-    return any(root.glob(f"*/{INDEX}")) and any(root.glob(f"*/{shard_name(0)}"))
+    return False
 
 
 def prepared_splits(root: Path) -> list[str]:
@@ -62,7 +73,8 @@ def prepared_splits(root: Path) -> list[str]:
     if not is_prepared(root):
         return []
     there = {path.parent.name for path in root.glob(f"*/{INDEX}")}
-    known = read_json(root / MARK).get("splits", []) if (root / MARK).is_file() else []
+    held = read_json(root / MARK)
+    known = held.get("splits", []) if isinstance(held, dict) else []
     return [name for name in known if name in there] or sorted(there)
 
 
@@ -83,23 +95,22 @@ class Prepared(PointCloudDataset):
                 "`python -m recon.prepare` adds others"
             )
         index = read_json(path)
-        with naming(path, "index of a prepared data set", KeyError, TypeError, AttributeError):
+        with naming(path, "index of a prepared data set"):
+            if index["format"] != FORMAT:
+                raise ValueError(f"has format {index['format']}, known is {FORMAT}")
             self._take(index)
-        if index["format"] != FORMAT:
-            raise ValueError(
-                f"{path}: has format {index['format']}, known is {FORMAT}: prepare anew"
-            )
         for key, value in (expected or {}).items():
-            if (found := index["settings"].get(key)) != value:
+            if (found := self._settings.get(key)) != value:
                 raise ValueError(
                     f"{path}: was prepared with {key}={found}, asked for is {key}={value}: "
                     "change the option, or prepare the original again into another folder"
                 )
-        self._check_files(index["files"])
+        self._check_files()
 
     def _take(self, index: dict[str, Any]) -> None:
         self.ids, self.classes = index["ids"], index["classes"]
         self.labels = np.array(index["labels"], dtype=np.int64)
+        self.families = np.array(index["families"], dtype=np.int64)
         self.point_classes, self.parts = index["point_classes"], index["parts"]
         self.up, self.mirrored = index["up"], index["mirrored"]
         self._categories: list[int] = index["categories"]
@@ -107,31 +118,39 @@ class Prepared(PointCloudDataset):
         self._sentence_rows: list[int] = index["sentences"]["rows"]
         self._names = [file["name"] for file in index["files"]]
         self._ends = list(accumulate(file["clouds"] for file in index["files"]))
-        self._slices: dict[int, dict[str, Any]] = {}
-        if (self._ends[-1] if self._ends else 0) != len(self.ids):
-            raise ValueError(f"lists {len(self.ids)} clouds, its files hold {self._ends[-1:]}")
+        self._slices: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        count = self._ends[-1] if self._ends else 0
+        columns = (self.labels, self.families, self._categories, self._sentence_rows)
+        if len(self.ids) != count or any(len(c) not in (0, count) for c in columns):
+            raise ValueError(f"lists {len(self.ids)} clouds, its files hold {count}")
+        if not all(-1 <= row < len(self._sentences) for row in self._sentence_rows):
+            raise ValueError("lists sentences that it does not have")
+        self._sizes = {file["name"]: file["bytes"] for file in index["files"]}
+        self._settings = dict(index["settings"])
 
-    def _check_files(self, files: Sequence[dict[str, Any]]) -> None:
-        for file in files:
-            path = self.folder / file["name"]
+    def _check_files(self) -> None:
+        for name, expected in self._sizes.items():
+            path = self.folder / name
             size = path.stat().st_size if path.is_file() else 0
-            if size != file["bytes"]:
+            if size != expected:
                 raise ValueError(
-                    f"{path}: has {size} bytes of {file['bytes']}: copy it again, or prepare anew"
+                    f"{path}: has {size} bytes of {expected}: copy it again, or prepare anew"
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_slices": {}}  # each process maps the files itself
+        return {**self.__dict__, "_slices": OrderedDict()}  # each process maps the files itself
 
     def _place(self, index: int) -> tuple[dict[str, Any], int]:
         """Return the open file of one cloud, and its number in there."""
         number = bisect_right(self._ends, index)
         if number not in self._slices:
+            if len(self._slices) >= OPEN:
+                self._slices.popitem(last=False)
             self._slices[number] = self._open(self.folder / self._names[number])
         return self._slices[number], index - (self._ends[number - 1] if number else 0)
 
     def _open(self, path: Path) -> dict[str, Any]:
-        with naming(path, "part of a prepared data set", SafetensorError):
+        with naming(path, "part of a prepared data set"):
             file = safe_open(path, framework="np")
             there = file.keys()
             slices = {name: file.get_slice(name) for name in (*CARRIED, "images") if name in there}
@@ -147,7 +166,12 @@ class Prepared(PointCloudDataset):
 
     def cloud(self, index: int) -> Cloud:
         file, row = self._place(index)
-        fields = {name: self._range(file, name, row) for name in CARRIED}
+        try:
+            fields = {name: self._range(file, name, row) for name in CARRIED}
+        except (SafetensorError, IndexError) as error:
+            raise ValueError(
+                f"{self.folder}: damaged at {self.ids[index]}: prepare anew"
+            ) from error
         if (labels := fields["point_labels"]) is not None:
             fields["point_labels"] = labels.astype(np.int64)
         return Cloud(**cast(Any, fields))

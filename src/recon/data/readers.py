@@ -2,9 +2,9 @@
 
 import io
 import json
-import os
+import posixpath
+import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,19 +27,29 @@ SEPARATORS = bytes(
 
 
 @contextmanager
-def naming(path: Path | str, kind: str, *errors: type[Exception]) -> Iterator[None]:
-    """Raise what goes wrong inside as ValueError that names the file and what it should be."""
+def naming(path: Path | str, kind: str) -> Iterator[None]:
+    """Raise what goes wrong inside as ValueError that names the file and what it should be.
+
+    Faulty files end in any kind of error of the many parsers: all are caught but a missing file's.
+    """
     try:
         yield
-    except (ValueError, EOFError, MemoryError, *errors) as error:  # type: ignore[misc]
-        if str(error).startswith(str(path)):
-            raise
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        why = reason(error)
+        if why.startswith(str(path)):
+            raise ValueError(why) from error
         raise ValueError(f"{path}: not a readable {kind} ({why}): {AGAIN}") from error
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path}: not a readable {kind} ({error}): {AGAIN}") from error
+
+
+def reason(error: Exception) -> str:
+    """Return an error's message in one short line; what a file made of it may not be printable."""
+    try:
+        text = str(error).strip().split("\n")[0][:500]
+    except Exception:
+        text = ""
+    return text or type(error).__name__
 
 
 def check_file(path: Path, limit: int = LIMIT) -> Path:
@@ -123,8 +133,7 @@ def _npy(file: io.BufferedIOBase, source: str, size: int) -> Any:
 def read_npz(path: Path) -> dict[str, Any]:
     """Read the arrays of one .npz file; object arrays come from `unpickle`, as what they hold."""
     check_file(path)
-    errors = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
-    with naming(path, "archive", *errors), zipfile.ZipFile(path) as archive:
+    with naming(path, "archive"), zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
         if (total := sum(member.file_size for member in members)) > LIMIT:
             raise ValueError(f"unpacks to {total / 2**30:.1f} GiB, {LIMIT >> 30} are allowed")
@@ -139,23 +148,45 @@ def read_npz(path: Path) -> dict[str, Any]:
 def read_table(path: Path, columns: Sequence[int] = ()) -> Float[np.ndarray, "n c"]:
     """Read a text file of numbers, separated by blanks, commas or semicolons, float64.
 
-    A first line of names, or of the number of points alone, is skipped. `columns` lists how many
+    First lines of names, or of the number of points alone, are skipped. `columns` lists how many
     there may be. Raises ValueError that names the file and the line.
     """
-    content = check_file(path).read_bytes().translate(SEPARATORS)
-    head, _, rest = content.partition(b"\n")
-    words = head.split()
-    numbers = _numbers(words)
-    if not numbers or (len(words) == 1 and len(rest.partition(b"\n")[0].split()) > 1):
-        content = content if words[:1] and words[0].startswith(b"#") else rest
-    with naming(path, "table of numbers", UserWarning):
+    content = check_file(path).read_bytes()
+    with naming(path, "table of numbers"):
+        _check_text(content)
+        content = content.translate(SEPARATORS)
+        for _ in range(2):
+            head, _, rest = content.partition(b"\n")
+            words = head.split()
+            alone = len(words) == 1 and len(rest.partition(b"\n")[0].split()) > 1
+            if head.lstrip()[:1] != b"#" and (alone or not _numbers(words)):
+                content = rest
         if not content.strip():
             raise ValueError("no lines of numbers")
-        table = np.loadtxt(io.BytesIO(content), ndmin=2)
+        table = np.loadtxt(io.BytesIO(content), comments=["#", "//"], ndmin=2)
+    if not table.size:
+        raise ValueError(f"{path}: has no lines of numbers: {AGAIN}")
     if columns and table.shape[1] not in columns:
         expected = " or ".join(map(str, columns))
         raise ValueError(f"{path}: has {table.shape[1]} columns, expected {expected}: {AGAIN}")
     return table
+
+
+def _check_text(content: bytes) -> None:
+    """Raise ValueError for text whose numbers would be taken apart."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:20:2] == b"\0" * 10:
+        raise ValueError("it is UTF-16: save it as UTF-8")
+    line = next((x for x in content[:4096].split(b"\n") if re.match(rb"\s*[-+\d]", x)), b"")
+    if len(re.findall(rb"(?<![\d,.])[-+]?\d+,\d+(?=[\s;]|$)", line)) > 1:
+        raise ValueError("it has decimal commas: write decimal points")
+
+
+def table_names(path: Path) -> list[str]:
+    """Return the names of columns that the first line of a text file gives; none without them."""
+    with path.open("rb") as file:
+        head = file.readline(4096).translate(SEPARATORS)
+    words = head.lstrip(b"#/ ").split()
+    return [] if _numbers(words) else [word.decode("ascii", "replace") for word in words]
 
 
 def _numbers(words: Sequence[bytes]) -> bool:
@@ -163,37 +194,35 @@ def _numbers(words: Sequence[bytes]) -> bool:
         [float(word) for word in words]
     except ValueError:
         return False
-    return True
+    return bool(words)
 
 
 def read_json(path: Path) -> Any:
     """Read one JSON file; raise ValueError or FileNotFoundError that names it."""
     check_file(path)
-    with naming(path, "JSON file", RecursionError):
+    with naming(path, "JSON file"):
         return json.loads(path.read_bytes())
 
 
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a list that are not empty; raise ValueError that names the file."""
     check_file(path)
-    try:
-        lines = path.read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a list of names ({error}): copy the file again") from error
+    with naming(path, "list of names"):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
 def decode_image(content: bytes, source: Path | str) -> Image.Image:
     """Decode a picture to RGB; raise ValueError that names its source."""
-    errors = (Image.DecompressionBombError, SyntaxError)
-    with naming(source, "picture", *errors), Image.open(io.BytesIO(content)) as image:
+    with naming(source, "picture"), Image.open(io.BytesIO(content)) as image:
         return image.convert("RGB")
 
 
 def inside(root: Path, name: str, source: Path | str) -> Path:
     """Return the path of a listed name below `root`; raise ValueError where it leads elsewhere."""
-    place = os.path.normpath(name.replace("\\", "/"))
-    if not name or "\0" in name or os.path.isabs(place) or place.split("/")[0] == "..":
+    place = posixpath.normpath(name.replace("\\", "/"))
+    outside = posixpath.isabs(place) or place.split("/")[0] == ".." or ":" in place.split("/")[0]
+    if not name or "\0" in name or outside:
         raise ValueError(
             f"{source}: lists {name!r}, which is no path inside {root}: name files relative to it"
         )

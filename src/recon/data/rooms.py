@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from recon.data.dataset import Cloud, PointCloudDataset, resize
+from recon.data.dataset import Cloud, PointCloudDataset, View, resize
 from recon.data.prepared import Prepared
 
 TRIES = 100
+Bounds = tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]
 
 
 class RoomColumns(PointCloudDataset):
@@ -23,6 +24,7 @@ class RoomColumns(PointCloudDataset):
     A column is `width` metres wide around a random point and holds more than `fewest` points where
     the room has such a place; `size` of them are drawn. Its x and y are relative to its centre, z
     to the room's lowest point, and `location` is the place in the room, each axis in [0, 1].
+    With `skip`, rooms that cannot be read are left out, and `skipped` says why.
     """
 
     def __init__(
@@ -33,23 +35,31 @@ class RoomColumns(PointCloudDataset):
         width: float = 1.0,
         fewest: int = 1024,
         rate: float = 1.0,
+        skip: bool = False,
     ) -> None:
         self.size, self.width, self.fewest = size, width, fewest
         first = members[0]
         self.point_classes, self.up = first.point_classes, first.up
-        rooms = [(data, row) for data in members for row in range(len(data))]
-        if not rooms:
-            raise ValueError("there are no rooms to draw columns from")
         # Text takes seconds a room: it is read once, here. Prepared rooms are mapped when drawn.
-        self._rooms = [
-            (data, row) if isinstance(data, Prepared) else data.cloud(row) for data, row in rooms
-        ]
-        counts = np.array([len(self._room(row).points) for row in range(len(rooms))])
-        draws = max(1, int(counts.sum() * rate / size))
-        self._room_of = np.repeat(
-            np.arange(len(rooms)), np.maximum(1, np.rint(draws * counts / counts.sum()).astype(int))
-        )
-        names = [data.ids[row] for data, row in rooms]
+        self._rooms: list[Cloud | tuple[PointCloudDataset, int]] = []
+        self._bounds, self.skipped, counts, names = list[Bounds](), list[str](), [], []
+        for data, row in [(member, row) for member in members for row in range(len(member))]:
+            try:
+                room = data.cloud(row)
+            except (ValueError, OSError) as error:
+                if not skip:
+                    raise
+                self.skipped.append(str(error))
+                continue
+            self._rooms.append((data, row) if isinstance(data, Prepared) else room)
+            self._bounds.append((room.points.min(0), room.points.max(0)))
+            counts.append(len(room.points))
+            names.append(data.ids[row])
+        if not names:
+            raise ValueError(f"there are no rooms to draw columns from {self.skipped[:1] or ''}")
+        share = np.array(counts) / sum(counts)
+        draws = np.rint(max(1, int(sum(counts) * rate / size)) * share).astype(int)
+        self._room_of = np.repeat(np.arange(len(names)), np.maximum(1, draws))
         self.ids = [f"{names[room]}#{draw}" for draw, room in enumerate(self._room_of)]
 
     def _room(self, number: int) -> Cloud:
@@ -60,20 +70,40 @@ class RoomColumns(PointCloudDataset):
         return self.draw(index, seed=index)
 
     def draw(self, index: int, seed: int) -> Cloud:
-        room = self._room(int(self._room_of[index]))
+        number = int(self._room_of[index])
+        room = self._room(number)
         rng = np.random.default_rng(seed)
-        best = np.empty(0, dtype=np.int64)
+        best, center = np.empty(0, dtype=np.int64), room.points[0, :2]
         for _ in range(TRIES):
-            center = room.points[rng.integers(len(room.points)), :2]
-            rows = np.flatnonzero(_within(room.points, center - self.width / 2, self.width))
-            best = max(best, rows, key=len)
+            middle = room.points[rng.integers(len(room.points)), :2]
+            rows = np.flatnonzero(_within(room.points, middle - self.width / 2, self.width))
+            if len(rows) > len(best):
+                best, center = rows, middle
             if len(best) > self.fewest:
                 break
-        low, high = room.points.min(0), room.points.max(0)
+        low, _ = self._bounds[number]
         column = resize(room.take(best), self.size, seed)
         origin = np.array([*center, low[2]], dtype=np.float32)
-        location = (column.points - low) / np.maximum(high - low, 1e-6)
+        location = place_in_room(column.points, self._bounds[number])
         return column._replace(points=column.points - origin, location=location)
+
+
+def place_in_room(points: Float[np.ndarray, "n 3"], bounds: Bounds) -> Float[np.ndarray, "n 3"]:
+    """Return where points lie between a room's lowest and highest corner, each axis in [0, 1]."""
+    low, high = bounds
+    return (points - low) / np.maximum(high - low, 1e-6)
+
+
+class WholeRooms(View):
+    """Rooms as they are, with `location` where they are drawn to be tested."""
+
+    def __init__(self, rooms: PointCloudDataset) -> None:
+        super().__init__([rooms], [(0, row) for row in range(len(rooms))])
+
+    def draw(self, index: int, seed: int) -> Cloud:
+        room = self.cloud(index)
+        bounds = room.points.min(0), room.points.max(0)
+        return room._replace(location=place_in_room(room.points, bounds))
 
 
 def _within(

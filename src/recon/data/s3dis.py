@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import DataLoader
 
-from recon.data.datamodule import PointCloudDataModule
+from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.readers import AGAIN, check_cloud, read_table
-from recon.data.rooms import RoomColumns
+from recon.data.rooms import RoomColumns, WholeRooms
 from recon.data.tree import Tree
 
 FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
@@ -69,6 +70,9 @@ class S3DISRooms(PointCloudDataset):
         if not found:
             raise ValueError(f"{self.root / self.ids[index]}: has no annotated objects: {AGAIN}")
         return found
+
+    def files(self, index: int) -> list[Path]:
+        return self._objects(index)
 
     def cloud(self, index: int) -> Cloud:
         tables, labels = [], []
@@ -146,7 +150,17 @@ class S3DISDataModule(PointCloudDataModule):
     def read(self, part: str) -> S3DISRooms:
         return S3DISRooms(self.root, part, order=self.order)
 
+    def open(self, split: Split) -> WholeRooms:
+        return WholeRooms(super().open(split))
+
     def train_dataset(self) -> RoomColumns:
         """Open the rooms to train on, in columns."""
         names = [self.split] if isinstance(self.split, str) else self.split
-        return self.columns([self.open_part(part) for n in names for part in self.splits[n]])
+        parts = [self.open_part(part) for name in names for part in self.splits[name]]
+        columns = self.columns(parts, skip=self.on_error == "skip")
+        self.skipped |= dict.fromkeys(columns.skipped)
+        return columns
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Whole rooms, one a batch, all their points."""
+        return self._ordered(self.test_dataset, batch_size=1, size=None)

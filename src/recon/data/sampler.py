@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, DistributedSampler, Sampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from recon.data.batch import Draw
 
@@ -54,10 +54,14 @@ class DrawSampler(DistributedSampler[Any]):
             yield Draw(row, seeds[row])
 
 
-class OrderedSampler(Sampler[Draw]):
-    """Each sample once, in order, with a seed of its own; ranks take turns."""
+class OrderedSampler(DistributedSampler[Any]):
+    """Each sample once, in order, with a seed of its own; ranks take turns, and none repeats.
+
+    A `DistributedSampler`, so that trainers do not share it out once more.
+    """
 
     def __init__(self, size: int, *, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        super().__init__(_Rows(size), num_replicas=ranks, rank=rank, shuffle=False, seed=seed)
         self.rows, self.seeds = range(rank, size, ranks), _seeds(size, seed, 0)
 
     def __len__(self) -> int:

@@ -50,18 +50,25 @@ class ScanObjectNN(PointCloudDataset):
         folder, ending = VARIANTS[variant]
         name = f"{folder}/{'training' if split == 'train' else split}{ending}"
         path = TREE.find(Path(root), name, ["ScanObjectNN", "h5_files"]) / name
-        with naming(path, "HDF5 file", KeyError), h5py.File(check_file(path), "r") as file:
+        with naming(path, "HDF5 file"), h5py.File(check_file(path), "r") as file:
             for key in ("data", "label"):
-                if not isinstance(file.get(key), h5py.Dataset):
+                # Links to other files are not followed.
+                link = file.get(key, getlink=True)
+                if not isinstance(link, h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
                     raise ValueError(f"it has no data set `{key}`, but {sorted(file)}")
+                if file[key].nbytes > 64 * path.stat().st_size:  # filled with what is not there
+                    raise ValueError(f"`{key}` announces {file[key].nbytes:,} bytes")
             self._points, labels = file["data"][:], file["label"][:]
-        if self._points.ndim != 3 or self._points.shape[2] < 3:
+        if self._points.ndim != 3 or self._points.shape[2] < 3 or not len(self._points):
             raise ValueError(
                 f"{path}: `data` has shape {self._points.shape}, expected (n, 2048, 3)"
             )
         self._source = path
         self.labels = check_labels(labels, len(self._points), len(CLASSES), str(path))
         self.ids = [f"{split}-{row}" for row in range(len(self._points))]
+
+    def files(self, index: int) -> list[Path]:
+        return [self._source]
 
     def cloud(self, index: int) -> Cloud:
         points: np.ndarray = self._points[index]

@@ -32,7 +32,7 @@ TREE = Tree(
 def _categories(path: Path) -> dict[str, tuple[int, str]]:
     """Read synset -> (row, category name) from a table stored by columns or by rows."""
     table = read_json(path)
-    with naming(path, "table with the columns catalogue and describe", KeyError, TypeError):
+    with naming(path, "table with the columns catalogue and describe"):
         rows = table
         if isinstance(table, dict):
             rows = [
@@ -70,6 +70,11 @@ class ShapeNet(PointCloudDataset):
     def cloud(self, index: int) -> Cloud:
         path = TREE.need(self.root / "shapenet_pc" / f"{self.ids[index]}.npy", self.root)
         return Cloud(check_cloud(read_npy(path), str(path)))
+
+    def files(self, index: int) -> Sequence[Path]:
+        name = self.ids[index]
+        folders = (("shapenet_pc", "npy"), ("shapenet_img", "png"))
+        return [self.root / folder / f"{name}.{ending}" for folder, ending in folders]
 
     def image_bytes(self, index: int) -> bytes | None:
         if not (folder := self.root / "shapenet_img").is_dir():

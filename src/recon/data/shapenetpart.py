@@ -75,6 +75,9 @@ class ShapeNetPart(PointCloudDataset):
         self.parts = {name: list(PARTS[name]) for name in self.classes}
         self.point_classes = POINT_CLASSES
 
+    def files(self, index: int) -> list[Path]:
+        return [self.root / f"{self.ids[index]}.txt"]
+
     def cloud(self, index: int) -> Cloud:
         path = TREE.need(self.root / f"{self.ids[index]}.txt", self.root)
         table = read_table(path, columns=(4, 7))

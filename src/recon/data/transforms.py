@@ -47,7 +47,8 @@ def _uniform(
     return low + (high - low) * drawn
 
 
-def _axis(name: str) -> int:
+def axis_number(name: str) -> int:
+    """Return 0, 1 or 2 for x, y or z; raise ValueError for another name."""
     if len(name) != 1 or name not in AXES:
         raise ValueError(f"axis must be x, y or z, got {name!r}")
     return AXES.index(name)
@@ -145,7 +146,7 @@ class UpAxis(Transform):
     """
 
     def __init__(self, source: str, target: str, *, mirror: bool = False) -> None:
-        self.source, self.target, self.mirror = _axis(source), _axis(target), mirror
+        self.source, self.target, self.mirror = axis_number(source), axis_number(target), mirror
 
     def _turn(self, vectors: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
         turned = vectors.clone()
@@ -165,7 +166,7 @@ class Height(Transform):
     """Add each point's height above the lowest one, along `axis`."""
 
     def __init__(self, axis: str = "y") -> None:
-        self.axis = _axis(axis)
+        self.axis = axis_number(axis)
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         along = clouds.points[..., self.axis, None]
@@ -176,7 +177,7 @@ class RandomRotation(Transform):
     """Rotate each cloud about one axis by an angle in [-degrees, degrees]."""
 
     def __init__(self, axis: str = "y", degrees: float = 180.0) -> None:
-        self.axis, self.radians = _axis(axis), degrees * torch.pi / 180
+        self.axis, self.radians = axis_number(axis), degrees * torch.pi / 180
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         angle = _uniform(clouds.points, 1, -self.radians, self.radians, generator)[..., 0]

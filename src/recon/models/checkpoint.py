@@ -105,7 +105,7 @@ class _Builder:
         return Classifier(self.grouper, encoder, self.weights.width(f"head.{last}"), head=head)
 
 
-def _differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, list[str]]:
+def differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, list[str]]:
     """List the keys that are missing, left over or misshapen."""
     state = weights.state
     found = {
@@ -128,7 +128,7 @@ def check_resumable(path: Path, task: nn.Module) -> None:
             f"{path}: holds no state of a training: resume from <run>/checkpoints/last.ckpt"
         )
     weights = Weights(path, checkpoint["state_dict"], official=False)
-    if wrong := _differences(task.state_dict(), weights):
+    if wrong := differences(task.state_dict(), weights):
         few = "; ".join(f"{len(keys)} {kind}, e.g. {keys[0]}" for kind, keys in wrong.items())
         raise ValueError(
             f"{path}: a training of another network or student ({few}): resume it with the "
@@ -217,7 +217,7 @@ def load(
     settings = _settings(weights, dict(checkpoint.get(FORMAT_KEY, {})), given)
     builder = _Builder(weights, settings)
     model = builder.classifier() if weights.classifier else builder.pretraining()
-    if wrong := _differences(model.state_dict(), weights):
+    if wrong := differences(model.state_dict(), weights):
         lists = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items())
         raise ValueError(f"{path}: the weights do not fit the network; {lists}")
     model.load_state_dict(weights.state)

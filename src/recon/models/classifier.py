@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Num
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from recon.layers.grouping import PatchGrouper
@@ -18,16 +17,6 @@ Head = Callable[[int, int], nn.Sequential]
 def class_feature(encoding: Encoding) -> Float[Tensor, "b e"]:
     """Return all queries and the maximum over the patch tokens, side by side, (B, 4 dim)."""
     return torch.cat([*encoding.queries.values(), encoding.tokens.amax(1)], -1)
-
-
-def set_drop_path(module: nn.Module, highest: float) -> None:
-    """Let stochastic depth rise linearly from 0 to `highest` over each list of blocks."""
-    for blocks in module.modules():
-        if isinstance(blocks, nn.ModuleList):
-            for number, block in enumerate(blocks):
-                for part in block.modules():
-                    if isinstance(part, DropPath):
-                        part.drop_prob = highest * number / max(1, len(blocks) - 1)
 
 
 class Classifier(nn.Module):

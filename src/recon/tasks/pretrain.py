@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from lightning import LightningModule
-from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
 from recon.data.batch import Batch
@@ -16,7 +15,13 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.models.checkpoint import describe
 from recon.models.recon import PretrainingNetwork, Reconstruction
 from recon.models.weights import FORMAT_KEY
-from recon.tasks.optim import OptimizerFactory, SchedulerFactory, parameter_groups
+from recon.tasks.optim import (
+    OptimizerFactory,
+    SchedulerFactory,
+    parameter_groups,
+    scheduled,
+    step_by_epoch,
+)
 from recon.tasks.self_contrast import SelfContrast
 from recon.teachers.base import Teacher
 
@@ -111,14 +116,9 @@ class Pretraining(LightningModule, ABC):
         return total
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self))
-        if self.scheduler is None:
-            return optimizer
-        return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "epoch"}]
+        return scheduled(self.optimizer(parameter_groups(self)), self.scheduler)
 
-    def lr_scheduler_step(self, scheduler: Scheduler, metric: Any) -> None:
-        # At its end, with its own number, as released: epoch e runs at the rate of e - 1.
-        scheduler.step(epoch=self.current_epoch)
+    lr_scheduler_step = step_by_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[FORMAT_KEY] = describe(self.model)

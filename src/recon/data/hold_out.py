@@ -1,0 +1,34 @@
+"""A validation split held out of training, so that the test split selects nothing."""
+
+import numpy as np
+from jaxtyping import Int
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from recon.data.dataset import PointCloudDataset, View
+
+
+def hold_out(
+    dataset: PointCloudDataset, share: float, seed: int
+) -> tuple[PointCloudDataset, PointCloudDataset]:
+    """Part a labelled data set into shapes to train on and shapes to validate on.
+
+    About `share` of each class is held out; near-duplicates (`families`) stay on one side. A
+    function of the data set and the seed. Raises ValueError for data without labels, or a share
+    that is not between 0 and one half.
+    """
+    if not 0 < share <= 0.5:
+        raise ValueError(f"the share held out must lie in (0, 0.5], got {share}")
+    if not len(dataset.labels):
+        raise ValueError(
+            f"{type(dataset).__name__} has no labels to hold out a validation split by"
+        )
+    folds = max(2, round(1 / share))
+    kind = StratifiedGroupKFold if len(dataset.families) else StratifiedKFold
+    splitter = kind(folds, shuffle=True, random_state=seed)
+    families = dataset.families if len(dataset.families) else None
+    train, held = next(splitter.split(np.zeros(len(dataset)), dataset.labels, families))
+    return _some(dataset, train), _some(dataset, held)
+
+
+def _some(dataset: PointCloudDataset, rows: Int[np.ndarray, " n"]) -> View:
+    return View([dataset], [(0, int(row)) for row in np.sort(rows)])

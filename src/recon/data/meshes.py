@@ -1,0 +1,136 @@
+"""Meshes and clouds in the formats of meshes: .ply by plyfile, the others by trimesh."""
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from plyfile import PlyData, PlyListProperty, PlyParseError
+from trimesh import PointCloud, Trimesh, load_scene
+
+from recon.data.dataset import Cloud
+from recon.data.readers import AGAIN, check_file, naming
+from recon.data.surface import Surface, make_cloud, make_colors, sample
+
+MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
+LIMIT = 2**30
+"""Bytes of the largest such file."""
+CORNERS = ("vertex_indices", "vertex_index")
+
+
+def read_mesh(path: Path, count: int) -> Cloud:
+    """Read points, or draw `count` from surfaces; raise ValueError that names a bad file."""
+    check_file(path, LIMIT)
+    if path.suffix.lower() == ".ply":
+        return _read_ply(path, count)
+    with naming(path, "shape"):
+        parts = _off(path) if path.suffix.lower() == ".off" else _scene(path, path.suffix[1:])
+    surfaces = [Surface(p) for p in parts if isinstance(p, Trimesh) and len(p.faces)]
+    if surfaces:
+        return sample(surfaces, count, str(path), path.name)
+    clouds = [p for p in parts if isinstance(p, Trimesh | PointCloud) and len(p.vertices)]
+    if not clouds:
+        raise ValueError(f"{path}: holds neither faces nor points: {AGAIN}")
+    points = np.concatenate([np.asarray(cloud.vertices) for cloud in clouds])
+    colors = [_vertex_colors(cloud) for cloud in clouds]
+    painted = [color for color in colors if color is not None]
+    whole = np.concatenate(painted) if len(painted) == len(clouds) else None
+    return make_cloud(points, str(path), None, whole)
+
+
+def _scene(source: Path | io.BytesIO, kind: str) -> list[Any]:
+    """Return the parts of a scene in its coordinates; nothing is merged or cleaned."""
+    scene = load_scene(source, file_type=kind.lower(), process=False)
+    parts = []
+    for node in scene.graph.nodes_geometry:
+        transform, name = scene.graph[node]
+        parts.append(scene.geometry[name].copy().apply_transform(transform))
+    return parts
+
+
+def _off(path: Path) -> list[Any]:
+    """Read an .off file without its comments; raise ValueError where lines are missing."""
+    lines = [line.partition(b"#")[0].strip() for line in path.read_bytes().splitlines()]
+    content = b"\n".join(line for line in lines if line)
+    if not (
+        head := re.match(rb"([A-Z0-9]*OFF)?\s*(\d+)\s+(\d+)(?:\s+\d+)?\s*(?:\n|$)", content, re.I)
+    ):
+        raise ValueError("it does not begin with OFF and the numbers of vertices and faces")
+    announced = int(head[2]) + int(head[3])
+    if (found := content[head.end() :].count(b"\n") + 1) < announced:
+        raise ValueError(f"it ends after {found} of {announced} lines")
+    return _scene(io.BytesIO(content), "off")
+
+
+def _vertex_colors(part: Any) -> np.ndarray | None:
+    """Return the colours that a cloud's file gives; trimesh has a grey for those without."""
+    if isinstance(part, PointCloud):
+        colors = part.colors
+    else:
+        colors = part.visual.vertex_colors if part.visual.defined else ()
+    given = len(colors) == len(part.vertices) and np.ptp(np.asarray(colors), axis=0).any()
+    return np.asarray(colors)[:, :3] if given else None
+
+
+def _read_ply(path: Path, count: int) -> Cloud:
+    with naming(path, "shape"):
+        ply = _open_ply(path)
+        if "vertex" not in ply:
+            raise ValueError(f"it has no vertices, but {[e.name for e in ply.elements]}")
+        vertex = ply["vertex"].data
+        points = _columns(vertex, "x", "y", "z")
+        faces = _triangles(ply["face"]) if "face" in ply else np.empty((0, 3), np.int64)
+    if points is None:
+        raise ValueError(f"{path}: its vertices have no x, y and z: {AGAIN}")
+    colors = _columns(vertex, "red", "green", "blue")
+    if colors is None:
+        colors = _columns(vertex, "diffuse_red", "diffuse_green", "diffuse_blue")
+    if not len(faces):
+        return make_cloud(points, str(path), _columns(vertex, "nx", "ny", "nz"), colors)
+    if colors is not None:
+        colors = make_colors(colors, str(path))
+        colors = colors if colors.dtype == np.uint8 else 255 * colors
+    if faces.min() < 0 or faces.max() >= len(points):
+        raise ValueError(f"{path}: faces name vertices that are not there: {AGAIN}")
+    mesh = Trimesh(points.astype(np.float64), faces, process=False)
+    return sample([Surface(mesh, colors)], count, str(path), path.name)
+
+
+def _open_ply(path: Path) -> PlyData:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    names = [name for name in CORNERS if re.search(rb"\s%s\s" % name.encode(), head)]
+    if names:  # triangles alone are read many times faster when they are announced
+        with suppress(PlyParseError):
+            return PlyData.read(path, known_list_len={"face": {names[0]: 3}})
+    return PlyData.read(path)
+
+
+def _columns(vertex: np.ndarray, *names: str) -> np.ndarray | None:
+    """Put properties side by side in a type that holds them all, None where one is missing."""
+    if not set(names) <= set(vertex.dtype.names or ()):
+        return None
+    return np.stack([vertex[name] for name in names], 1)
+
+
+def _triangles(face: Any) -> Int[np.ndarray, "f 3"]:
+    """Return the faces, those of more than three corners cut into fans."""
+    lists = [p.name for p in face.properties if isinstance(p, PlyListProperty)]
+    name = next((n for n in CORNERS if n in lists), None)
+    if name is None:
+        raise ValueError(f"its faces have no {' or '.join(CORNERS)}")
+    corners = face.data[name]
+    if corners.dtype != object:
+        return corners.reshape(-1, corners.shape[-1] if corners.ndim > 1 else 3).astype(np.int64)
+    return _fans([np.asarray(polygon, dtype=np.int64) for polygon in corners])
+
+
+def _fans(polygons: Sequence[Int[np.ndarray, " k"]]) -> Int[np.ndarray, "f 3"]:
+    fans = [
+        np.stack([np.full(len(p) - 2, p[0]), p[1:-1], p[2:]], 1) for p in polygons if len(p) > 2
+    ]
+    return np.concatenate(fans) if fans else np.empty((0, 3), dtype=np.int64)

@@ -1,0 +1,123 @@
+"""From what a file holds to a checked cloud: surfaces are sampled, colours and normals kept."""
+
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Num
+from trimesh import Trimesh
+from trimesh.sample import sample_surface
+from trimesh.triangles import points_to_barycentric
+from trimesh.visual.color import uv_to_interpolated_color
+
+from recon.data.dataset import Cloud
+from recon.data.readers import AGAIN, check_cloud, naming
+
+RESOLUTION = 2.0**-23
+"""Of float32, relative to a number's size."""
+GREYS = ((102, 102, 102), (100, 100, 100))
+"""Colours that trimesh gives to what has none."""
+
+
+class Surface(NamedTuple):
+    """One mesh of a file: its geometry and, where it is painted, how."""
+
+    mesh: Trimesh
+    vertex_colors: Num[np.ndarray, "v 3"] | None = None
+
+
+def near_origin(points: np.ndarray) -> np.ndarray:
+    """Shift coordinates whose detail float32 would lose, by whole units."""
+    wide = points.dtype == np.float64 or (points.dtype.kind in "iu" and points.dtype.itemsize > 2)
+    if not wide or not len(points) or not np.isfinite(points).all():
+        return points
+    low, high = points.min(0), points.max(0)
+    step, extent = float(np.abs(points).max()) * RESOLUTION, float((high - low).max())
+    if extent == 0 or step <= 1e-4 * extent:
+        return points
+    return points - np.round(low / 2 + high / 2).astype(points.dtype)
+
+
+def make_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
+    """Return RGB as bytes or as fractions; raise ValueError for values that are neither."""
+    rgb = np.asarray(colors)[:, :3]
+    if rgb.dtype == np.uint8:
+        return rgb
+    rgb = check_cloud(rgb, f"{source} (colours)")
+    low, high = float(rgb.min()), float(rgb.max())
+    if low < 0 or high > 65535:
+        raise ValueError(
+            f"{source}: its colours lie in [{low:g}, {high:g}], not in [0, 255]: {AGAIN}"
+        )
+    if high <= 1:
+        return rgb
+    return rgb.round().astype(np.uint8) if high <= 255 else (rgb / 65535).astype(np.float32)
+
+
+def make_cloud(points: Any, source: str, normals: Any = None, colors: Any = None) -> Cloud:
+    """Check a cloud and what its points carry; normals that are not finite become zero."""
+    if isinstance(points, np.ndarray) and points.ndim == 2 and points.dtype.kind in "iuf":
+        points = near_origin(points[:, :3])
+    cloud = check_cloud(points, source)
+    for name, field in (("normals", normals), ("colours", colors)):
+        if field is not None and (np.ndim(field) != 2 or len(field) != len(cloud)):
+            raise ValueError(
+                f"{source}: has {name} of shape {np.shape(field)} for {len(cloud)} points: {AGAIN}"
+            )
+    if normals is not None:
+        finite = np.nan_to_num(np.asarray(normals)[:, :3], nan=0.0, posinf=0.0, neginf=0.0)
+        normals = check_cloud(finite, f"{source} (normals)")
+    return Cloud(cloud, normals, None if colors is None else make_colors(colors, source))
+
+
+def sample(surfaces: list[Surface], count: int, source: str, name: str) -> Cloud:
+    """Draw `count` points by area from all surfaces together, seeded by the file's name."""
+    for surface in surfaces:
+        faces, vertices = surface.mesh.faces, surface.mesh.vertices
+        check_cloud(np.asarray(vertices), source)
+        if int(np.min(faces)) < 0 or int(np.max(faces)) >= len(vertices):
+            raise ValueError(
+                f"{source}: a face names none of the {len(vertices)} vertices: {AGAIN}"
+            )
+    areas = np.array([surface.mesh.area for surface in surfaces])
+    if not np.isfinite(areas).all() or areas.sum() <= 0:
+        raise ValueError(f"{source}: its faces have no area to draw points from: {AGAIN}")
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    counts = rng.multinomial(count, areas / areas.sum())
+    drawn = []
+    with naming(source, "shape"):
+        for surface, number in zip(surfaces, counts, strict=True):
+            if number:
+                points, faces = sample_surface(surface.mesh, int(number), seed=rng)[:2]
+                normals = surface.mesh.face_normals[faces]
+                drawn.append((points, normals, _paint(surface, points, faces)))
+    points, normals = (np.concatenate([part[i] for part in drawn]) for i in (0, 1))
+    colors = [part[2] for part in drawn if part[2] is not None]
+    whole = len(colors) == len(drawn)
+    return make_cloud(points, source, normals, np.concatenate(colors) if whole else None)
+
+
+def _paint(
+    surface: Surface, points: Float[np.ndarray, "n 3"], faces: Num[np.ndarray, " n"]
+) -> Num[np.ndarray, "n 3"] | None:
+    """Return the colours of points on faces: of vertices, texture, faces or material."""
+    mesh, visual = surface.mesh, surface.mesh.visual
+    corners = mesh.faces[faces]
+    if surface.vertex_colors is not None or visual.kind == "texture":
+        weights = points_to_barycentric(mesh.triangles[faces], points)
+    if surface.vertex_colors is not None:
+        blended = np.einsum("nk,nkc->nc", weights, surface.vertex_colors[corners])
+        return blended.round().clip(0, 255).astype(np.uint8)
+    if visual.kind == "texture":
+        image, uv = _texture(visual.material), getattr(visual, "uv", None)
+        if image is not None and uv is not None:
+            place = np.einsum("nk,nkc->nc", weights, np.asarray(uv)[corners])
+            return np.asarray(uv_to_interpolated_color(place, image.convert("RGB")))[:, :3]
+        color = np.asarray(visual.material.main_color)[:3]
+        return None if tuple(color) in GREYS else np.tile(color, (len(points), 1))
+    return np.asarray(visual.face_colors)[faces, :3] if visual.defined else None
+
+
+def _texture(material: Any) -> Any:
+    names = ("baseColorTexture", "image")
+    return next((found for n in names if (found := getattr(material, n, None)) is not None), None)

@@ -1,0 +1,72 @@
+"""Start a classifier from the encoder of a pretrained network."""
+
+import warnings
+from pathlib import Path
+
+from torch import Tensor
+
+from recon.layers.grouping import PatchGrouper
+from recon.models.checkpoint import differences
+from recon.models.classifier import Classifier, Head
+from recon.models.encoder import Encoder
+from recon.models.heads import mlp_head
+from recon.models.two_tower import Towers
+from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
+
+
+def _encoder_weights(weights: Weights, encoder: Encoder | Towers) -> dict[str, Tensor]:
+    """Pick the encoder's weights out of a network's, by the encoder's own names."""
+    prefixes = ("generative.", "contrastive.") if weights.has("generative.") else ("encoder.",)
+    if isinstance(encoder, Towers) != (len(prefixes) == 2 or weights.has("encoder.generative.")):
+        kind = "two towers" if len(prefixes) == 2 else "one encoder"
+        raise ValueError(f"{weights.path}: holds {kind}: choose the student that fits it")
+    keep = "" if len(prefixes) == 2 else "encoder."
+    state = weights.state.items()
+    return {k.removeprefix(keep): v for k, v in state if k.startswith(prefixes)}
+
+
+def start_from(path: str | Path, encoder: Encoder | Towers) -> list[str]:
+    """Load the encoder of a pretrained network; return the names that its file does not have.
+
+    Those are the queries of a generative student, which had none: they start fresh. Raises
+    ValueError where the file's encoder has another width, depth or number of heads.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    weights = weights_in(Path(path), checkpoint)
+    found = Weights(Path(path), _encoder_weights(weights, encoder), official=False)
+    heads = encoder.get_submodule(f"{_inner(encoder)}blocks.0.attn").heads
+    told = checkpoint.get(FORMAT_KEY, {}).get("num_heads", heads)
+    wrong = differences(encoder.state_dict(), found)
+    fresh = [name for name in wrong.pop("missing", []) if name.startswith("queries.")]
+    lacking = [n for n in encoder.state_dict() if n not in found.state and n not in fresh]
+    if wrong or lacking or told != heads:
+        width = found.width(f"{_inner(encoder)}norm")
+        raise ValueError(
+            f"{path}: its encoder is {width} wide with {told} heads, the network {encoder.dim} "
+            f"with {heads}: give the model's options of its pretraining, see config.yaml of its "
+            f"run ({len(lacking)} weights missing, {sum(map(len, wrong.values()))} that do not fit)"
+        )
+    encoder.load_state_dict(found.state, strict=not fresh)
+    return fresh
+
+
+def _inner(encoder: Encoder | Towers) -> str:
+    return "generative." if isinstance(encoder, Towers) else ""
+
+
+def build_classifier(
+    grouper: PatchGrouper,
+    encoder: Encoder | Towers,
+    classes: int,
+    *,
+    head: Head = mlp_head,
+    pretrained: str | Path | None = None,
+) -> Classifier:
+    """Put a head on an encoder, from scratch or with the weights of a pretrained one."""
+    model = Classifier(grouper, encoder, classes, head=head)
+    if pretrained is not None and (fresh := start_from(pretrained, encoder)):
+        warnings.warn(
+            f"{pretrained}: has no queries: {len(fresh)} weights of theirs start fresh",
+            stacklevel=2,
+        )
+    return model

@@ -1,0 +1,117 @@
+"""Fine-tuning a classifier, whole or in part, and testing it, by one view or by votes."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from lightning import LightningModule
+from torch import Generator, Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from recon.data.batch import Batch
+from recon.data.transforms import Transform
+from recon.models.checkpoint import describe
+from recon.models.classifier import Classifier
+from recon.models.weights import FORMAT_KEY
+from recon.tasks.optim import (
+    OptimizerFactory,
+    SchedulerFactory,
+    scheduled,
+    step_by_epoch,
+    with_head,
+)
+
+
+def is_head(name: str) -> bool:
+    """Tell whether a parameter is of the head or the `cls` query: named `cls` in the release."""
+    return name.startswith("model.head.") or name.endswith(("tokens.cls", "positions.cls"))
+
+
+class Classification(LightningModule):
+    """Learn classes by cross entropy [1].
+
+    `frozen` trains the head and the `cls` query alone; the rest stays in evaluation mode. `view`
+    is what validation and test see of a cloud. With `votes` a test also averages the logits of so
+    many draws of `vote_view`; `rounds` repeats that. Logs `train/loss`, `val/accuracy`; tests leave
+    logits in `tested`, by name, beside `labels` and `ids`.
+
+    [1] Qi et al., arXiv:2302.02318, section 4.1.
+    """
+
+    keys = frozenset({"label"})
+
+    def __init__(
+        self,
+        model: Classifier,
+        *,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        frozen: bool = False,
+        view: Transform | None = None,
+        vote_view: Transform | None = None,
+        votes: int = 0,
+        rounds: int = 1,
+    ) -> None:
+        super().__init__()
+        if votes and vote_view is None:
+            raise ValueError("votes need a `vote_view`: what each of them sees of a cloud")
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.frozen, self.view = frozen, view
+        self.vote_view, self.votes, self.rounds = vote_view, votes, rounds
+        self.accuracy = MulticlassAccuracy(model.classes, average="micro")
+        self.classes: list[str] = []
+        if frozen:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(is_head(name))
+
+    def train(self, mode: bool = True) -> "Classification":
+        """Keep what is frozen in evaluation mode: its statistics and depth do not move."""
+        super().train(mode)
+        if self.frozen:
+            self.model.encoder.eval()
+        return self
+
+    def forward(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b c"]:
+        return self.model(points)
+
+    def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
+        loss = F.cross_entropy(self(batch["points"]), batch["label"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["label"]))
+        return loss
+
+    def _seen(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b c"]:
+        return self(self.view(points) if self.view else points)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.accuracy(self._seen(batch["points"]), batch["label"])
+        self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=len(batch["label"]))
+
+    def on_test_start(self) -> None:
+        self.tested: dict[str, list[Tensor]] = {}
+        self.labels: list[Tensor] = []
+        self.ids: list[str] = []
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.labels.append(batch["label"].cpu())
+        self.ids += batch["id"]
+        self._keep("one view", self._seen(batch["points"]))
+        for number in range(self.rounds if self.votes else 0):
+            generator = Generator(self.device).manual_seed(int(batch["seed"][0]) + number)
+            self._keep(f"round {number}", self._voted(batch["points"], generator))
+
+    def _keep(self, name: str, logits: Tensor) -> None:
+        self.tested.setdefault(name, []).append(logits.float().cpu())
+
+    def _voted(self, points: Float[Tensor, "b n 3"], generator: Generator) -> Float[Tensor, "b c"]:
+        assert self.vote_view is not None
+        views = [self(self.vote_view(points, generator)) for _ in range(self.votes)]
+        return torch.stack(views).mean(0)
+
+    def configure_optimizers(self) -> Any:
+        return scheduled(with_head(self, self.optimizer, is_head), self.scheduler)
+
+    lr_scheduler_step = step_by_epoch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[FORMAT_KEY] = describe(self.model)

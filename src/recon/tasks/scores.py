@@ -1,0 +1,50 @@
+"""How well classes are told apart, by torchmetrics."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_confusion_matrix,
+)
+
+from recon.tasks.probe import Interval, interval
+
+
+class Scores(NamedTuple):
+    """Accuracies as fractions, of N labelled shapes."""
+
+    overall: Interval
+    """Share of shapes that are right, with its 95 % bootstrap interval over the shapes."""
+    mean_class: float
+    """Mean of the classes' own shares; classes without a shape are left out."""
+    top: dict[int, float]
+    """Share of shapes whose class is among the k most likely ones, by k."""
+    per_class: Float[Tensor, " c"]
+    """Each class's own share, NaN where it has no shape."""
+    confusion: Int[Tensor, "c c"]
+    """Shapes of each class (rows) by predicted class (columns)."""
+
+
+def score(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Scores:
+    """Compare class scores with labels; raise ValueError for a label that is no class."""
+    classes = logits.shape[1]
+    if int(labels.max()) >= classes:
+        raise ValueError(f"label {int(labels.max())} is none of the {classes} classes of the model")
+    right = logits.argmax(1) == labels
+    per_class = multiclass_accuracy(logits, labels, classes, average="none")
+    present = torch.bincount(labels, minlength=classes) > 0
+    per_class = per_class.where(present, torch.nan)
+    ks = [k for k in (1, 3, 5) if k <= classes]
+    return Scores(
+        overall=interval(right.numpy()),
+        mean_class=float(per_class.nanmean()),
+        top={
+            k: float(multiclass_accuracy(logits, labels, classes, average="micro", top_k=k))
+            for k in ks
+        },
+        per_class=per_class,
+        confusion=multiclass_confusion_matrix(logits, labels, classes),
+    )
