@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from torch import Generator
 from torch.testing import assert_close
 
@@ -22,6 +26,7 @@ from recon.data.transforms import (
     UnitSphere,
     UpAxis,
 )
+from recon.entry import conf_dir
 from recon.layers.grouping import check_clouds
 from recon.ops.neighbors import exact_distances
 
@@ -255,3 +260,15 @@ def test_colours_are_dropped_for_whole_clouds() -> None:
     assert torch.equal(grey.all(1), grey.any(1))
     assert 2 < grey.all(1).sum() < 14
     assert RandomColorDrop()(Clouds(CLOUDS)).colors is None
+
+
+@pytest.mark.parametrize("path", sorted((Path(conf_dir()) / "transform").glob("*.yaml")))
+def test_composed_transforms_run(path: Path) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train", [f"transform={path.stem}", "points=1024"])
+    transform = instantiate(cfg.transform, _convert_="all")
+    before = Clouds(torch.randn(2, 2048, 3), colors=torch.rand(2, 2048, 3))
+    after = transform(before, Generator().manual_seed(0))
+    assert len(after.points) == len(after.colors) == 2
+    assert after.points.shape[1] in (1024, 2048)
+    assert not torch.equal(after.points, transform(before, Generator().manual_seed(1)).points)

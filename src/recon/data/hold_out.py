@@ -1,5 +1,7 @@
 """A validation split held out of training, so that the test split selects nothing."""
 
+import warnings
+
 import numpy as np
 from jaxtyping import Int
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -26,7 +28,10 @@ def hold_out(
     kind = StratifiedGroupKFold if len(dataset.families) else StratifiedKFold
     splitter = kind(folds, shuffle=True, random_state=seed)
     families = dataset.families if len(dataset.families) else None
-    train, held = next(splitter.split(np.zeros(len(dataset)), dataset.labels, families))
+    with warnings.catch_warnings():
+        # Of a class with fewer shapes than folds some folds have none: so be it.
+        warnings.filterwarnings("ignore", "The least populated class")
+        train, held = next(splitter.split(np.zeros(len(dataset)), dataset.labels, families))
     return _some(dataset, train), _some(dataset, held)
 
 

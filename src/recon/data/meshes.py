@@ -129,7 +129,7 @@ def _triangles(face: Any) -> Int[np.ndarray, "f 3"]:
     return _fans([np.asarray(polygon, dtype=np.int64) for polygon in corners])
 
 
-def _fans(polygons: Sequence[Int[np.ndarray, " k"]]) -> Int[np.ndarray, "f 3"]:
+def _fans(polygons: Sequence[Int[np.ndarray, " _"]]) -> Int[np.ndarray, "f 3"]:
     fans = [
         np.stack([np.full(len(p) - 2, p[0]), p[1:-1], p[2:]], 1) for p in polygons if len(p) > 2
     ]
