@@ -1,25 +1,55 @@
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from recon.entry import conf_dir
+from recon.evaluate import evaluate, fingerprint
+from recon.layers.grouping import PatchGrouper
+from recon.models.checkpoint import describe
+from recon.models.encoder import Encoder
+from recon.models.recon import Contrastive, Projections
+from recon.models.weights import FORMAT_KEY
 from recon.train import train
-from trees import meshes
+from trees import few_shot, meshes, modelnet, objaverse, scanobjectnn
 
-EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
+GROUP = Path(conf_dir()) / "experiment"
+EXPERIMENTS = sorted(path.stem for path in GROUP.glob("*.yaml"))
+EVALUATED = [name for name in EXPERIMENTS if name.startswith(("svm_", "zeroshot_"))]
+TRAINED = [name for name in EXPERIMENTS if name not in EVALUATED]
+TREES = {
+    "modelnet40": lambda root: modelnet(root, points=600),
+    "modelnet10": lambda root: modelnet(root, classes=10, points=600),
+    "scanobjectnn": lambda root: scanobjectnn(root, 30),
+    "objaverse": objaverse,
+    "folder": meshes,
+}
+
+
+def tree(name: str, root: Path) -> list[str]:
+    """Write the small data set that an experiment is tried on; return the option that names it."""
+    data = name.split("_")[1]
+    if data == "furniture":
+        return []
+    if name == "fewshot_modelnet40":
+        few_shot(root, shot=10)
+    else:
+        TREES[data](root)
+    return [f"data.root={root}"]
 
 
 def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
-    meshes(shapenet_root / "own")
-    extra = {"finetune_furniture": []}
-    if name in extra:
-        return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *extra[name]]
-    dry = {
-        "shapenet": ["teacher=untrained", f"data.root={shapenet_root}"],
-        "furniture": ["~callbacks.report"],
-        "folder": [f"data.root={shapenet_root / 'own'}"],
-    }[name.split("_")[1]]
+    dry = ["teacher=untrained", f"data.root={shapenet_root}"]
+    if "shapenet" not in name:
+        dry = tree(name, output_dir.parent / "data")
+    if name == "pretrain_furniture":
+        dry.append("~callbacks.report")
+    if name.startswith(("finetune", "fewshot")):
+        dry.append("eval.votes=0")
+    if "modelnet" in name:  # 600 points, or 64
+        dry += ["points=32", "transform=furniture", "eval.honest.val_share=0.5"]
     return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *dry]
 
 
@@ -29,12 +59,63 @@ def run(arguments: list[str]) -> int:
     return train(cfg).global_step
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_experiment_runs_one_step(name: str, shapenet_root: Path, tmp_path: Path) -> None:
     assert run(overrides(name, shapenet_root, tmp_path / "run")) == 1
     assert (tmp_path / "run" / "metrics.csv").read_text().startswith("epoch,")
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "run" / "results.json").is_file() == (not name.startswith("pretrain"))
     assert f"name: {name}" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.fixture(scope="module")
+def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained toy, whose queries are as wide as the teachers of the evaluations."""
+    torch.manual_seed(0)
+    encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
+    grouper, widths = PatchGrouper(8, 8), {"image": 512, "text": 512}
+    network = Contrastive(grouper, encoder, Projections(24, widths))
+    state = {f"model.{name}": value for name, value in network.state_dict().items()}
+    path = tmp_path_factory.mktemp("weights") / "toy.ckpt"
+    torch.save({FORMAT_KEY: describe(network), "state_dict": state}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_evaluation_runs_and_declares_itself(name: str, toy_weights: Path, tmp_path: Path) -> None:
+    dry = tree(name, tmp_path / "data")
+    if name == "zeroshot_furniture":
+        dry.append("task.query=image")
+    elif name.startswith("zeroshot"):
+        dry.append("task.class_features.teacher.weights=null")
+    small = ["points=256", "data.workers=0", "network.num_groups=8", "network.group_size=8"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose(
+            "evaluate",
+            [
+                f"experiment={name}",
+                f"weights={toy_weights}",
+                f"output_dir={tmp_path}",
+                *small,
+                *dry,
+            ],
+        )
+    if name == "zeroshot_furniture":
+        with pytest.raises(ValueError, match="classes have features of width 384, the network"):
+            evaluate(cfg)
+        return
+    found = evaluate(cfg)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["overall_accuracy"]["mean"] == found.overall.mean
+    assert results["declared"]["test_shapes"] == int(found.confusion.sum())
+    assert results["fingerprint"] == fingerprint(results["declared"])
+    assert fingerprint({**results["declared"], "points": 512}) != results["fingerprint"]
+
+
+@pytest.mark.parametrize("name", [n for n in EXPERIMENTS if "furniture" not in n])
+def test_published_rows_name_their_figure_and_command(name: str) -> None:
+    head = (GROUP / f"{name}.yaml").read_text()
+    assert name == "pretrain_folder" or "pretrain" in name or "Published: " in head
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from recon.models.checkpoint import load
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
-PROGRAMS = r"python (?:-m recon\.(?:train|prepare)|scripts/cache_teachers\.py) [^\n`]+"
+PROGRAMS = r"python (?:-m recon\.(?:train|prepare|evaluate)|scripts/cache_teachers\.py) [^\n`]+"
 COMMANDS = sorted(
     set(re.findall(PROGRAMS, TEXT)) - {"python -m recon.prepare data=<name> data.root=<folder>"}
 )

@@ -42,8 +42,10 @@ def train(cfg: DictConfig) -> "Trainer":
     _save(cfg)
     trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
     if "eval" in cfg:
-        # Selected by the validation split; the test split is read here for the first time.
-        trainer.test(task, data, ckpt_path="best", verbose=False)
+        # The test split is read here for the first time, by the checkpoint that the validation
+        # split selected, or the last one where nothing selects.
+        selected = getattr(trainer.checkpoint_callback, "monitor", None) is not None
+        trainer.test(task, data, ckpt_path="best" if selected else None, verbose=False)
     return trainer
 
 

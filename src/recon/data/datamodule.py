@@ -155,17 +155,18 @@ class PointCloudDataModule(LightningDataModule, ABC):
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        return self._ordered(self.val_dataset) if hasattr(self, "val_dataset") else []
+        return self.ordered(self.val_dataset) if hasattr(self, "val_dataset") else []
 
     def test_dataloader(self) -> DataLoader[Any]:
         if self.test_split is None:
             raise ValueError(f"{type(self).__name__}: set `test_split` to one of {[*self.splits]}")
-        return self._ordered(self.test_dataset)
+        return self.ordered(self.test_dataset)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         return self.test_dataloader()
 
-    def _ordered(self, dataset: PointCloudDataset, **changed: Any) -> DataLoader[Any]:
+    def ordered(self, dataset: PointCloudDataset, **changed: Any) -> DataLoader[Any]:
+        """Load each sample of a data set once, in order."""
         rank, ranks = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )

@@ -24,7 +24,11 @@ def hold_out(
         raise ValueError(
             f"{type(dataset).__name__} has no labels to hold out a validation split by"
         )
-    folds = max(2, round(1 / share))
+    folds = min(max(2, round(1 / share)), int(np.bincount(dataset.labels).max()))
+    if folds < 2:
+        raise ValueError(
+            "no class has two shapes: there is nothing to hold out, set val_share=null"
+        )
     kind = StratifiedGroupKFold if len(dataset.families) else StratifiedKFold
     splitter = kind(folds, shuffle=True, random_state=seed)
     families = dataset.families if len(dataset.families) else None

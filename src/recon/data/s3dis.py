@@ -163,4 +163,4 @@ class S3DISDataModule(PointCloudDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Whole rooms, one a batch, all their points."""
-        return self._ordered(self.test_dataset, batch_size=1, size=None)
+        return self.ordered(self.test_dataset, batch_size=1, size=None)

@@ -1,0 +1,97 @@
+"""Frozen features: released zero-shot cosines, sums of prompts, a linear SVM by definition."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from conftest import assert_near, released_arrays
+from recon.tasks.frozen import CachedClasses, Frozen, LinearProbe, PromptedClasses, ZeroShot
+from recon.teachers.base import Teacher
+from recon.teachers.cached import Cache, write_cache
+from recon.teachers.prompts import prompts
+
+ARRAYS = released_arrays("recon_svm_zeroshot_small.npz")
+NONE = np.empty(0, dtype=np.int64)
+
+
+def frozen(queries: dict[str, Tensor]) -> Frozen:
+    count = len(next(iter(queries.values())))
+    return Frozen(torch.zeros(count, 1), queries, torch.zeros(count).long(), ["x"] * count, NONE)
+
+
+@pytest.mark.parametrize(
+    ("query", "released"), [("text", "text"), ("image", "image"), ("both", "full")]
+)
+def test_cosines_are_the_released_ones(query: str, released: str) -> None:
+    features = {name: ARRAYS(f"zeroshot_feature_{name}") for name in ("text", "image")}
+    task = ZeroShot(lambda classes: ARRAYS("class_text_features"), query=query, ratio=0.25)
+    cosines = task({"test": frozen(features)}, ["c"] * 40)
+    assert_near(cosines, ARRAYS(f"zeroshot_cosine_{released}"))
+    assert torch.equal(cosines.argmax(1), ARRAYS(f"zeroshot_pred_{released}"))
+
+
+class Letters(Teacher):
+    """Counts letters."""
+
+    keys = ("text",)
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        return torch.tensor([[text.count(x) for x in "aehr"] for text in batch["text"]]).float()
+
+
+def test_class_features_are_sums_over_sentences() -> None:
+    teacher = Letters(4)
+    found = PromptedClasses(teacher)(["easy_chair"])
+    assert torch.equal(found[0], teacher({"text": prompts("easy chair")}).sum(0))
+    own = PromptedClasses(teacher, ["a {}", "the {} there"])(["chair", "table"])
+    assert torch.equal(own[0], teacher({"text": ["a chair", "the chair there"]}).sum(0))
+    with pytest.raises(ValueError, match="each template needs {}"):
+        PromptedClasses(teacher, ["a chair"])
+
+
+def test_cached_classes_are_looked_up_by_name(tmp_path: Path) -> None:
+    features = torch.randn(3, 1, 4)
+    mean, deviation = features.mean((0, 1)), torch.tensor(2.0)
+    path = tmp_path / "text.safetensors"
+    write_cache(path, Cache(["a", "b", "c"], features, mean, deviation, "someone"))
+    assert torch.equal(CachedClasses(path)(["c", "a"]), features[[2, 0], 0])
+    scaled = CachedClasses(path, standardize=True)(["b"])
+    assert torch.allclose(scaled, (features[1] - mean) / 2)
+    with pytest.raises(ValueError, match=r"has no features of 1 of 2 classes, among them 'd'"):
+        CachedClasses(path)(["a", "d"])
+
+
+def test_queries_that_do_not_fit_are_named() -> None:
+    task = ZeroShot(lambda classes: torch.zeros(2, 5), query="text")
+    with pytest.raises(ValueError, match=r"projects no text query, but \['image'\]"):
+        task({"test": frozen({"image": torch.zeros(3, 5)})}, ["a", "b"])
+    with pytest.raises(
+        ValueError, match="classes have features of width 5, the network projects to 4"
+    ):
+        task({"test": frozen({"text": torch.zeros(3, 4)})}, ["a", "b"])
+    with pytest.raises(ValueError, match="query must be text, image or both, got 'smell'"):
+        ZeroShot(lambda classes: torch.zeros(2, 5), query="smell")
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_probe_is_scikit_learns(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % classes
+    features = rng.normal(size=(80, 6)).astype(np.float32) + 4 * np.eye(6, dtype=np.float32)[labels]
+    shapes = {
+        name: Frozen(torch.from_numpy(features[rows]), {}, torch.from_numpy(labels[rows]), [], NONE)
+        for name, rows in (("train", slice(0, 60)), ("test", slice(60, 80)))
+    }
+    expected = LinearSVC(C=0.075, dual=False).fit(features[:60], labels[:60]).predict(features[60:])
+    names = [*map(str, range(classes)), "absent"]
+    scores = LinearProbe()(shapes, names)
+    assert np.array_equal(scores.argmax(1).numpy(), expected)
+    assert scores[:, classes].max() == -torch.inf
+    chosen = LinearProbe(cost=None)(shapes, names).argmax(1)
+    assert (chosen == shapes["test"].labels).float().mean() > 0.8

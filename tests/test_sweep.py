@@ -1,0 +1,39 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recon.sweep import collect
+
+
+def run_folder(folder: Path, overrides: list[str], accuracy: float) -> None:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {o}\n" for o in overrides))
+    row = {"overall_accuracy": {"mean": accuracy, "low": 0, "high": 1}}
+    results = {"protocol": "honest", "results": {"one view": row}}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_repeats_are_joined_and_options_kept_apart(tmp_path: Path) -> None:
+    for number, (way, fold, accuracy) in enumerate([(5, 0, 0.5), (5, 1, 0.7), (10, 0, 0.4)]):
+        told = [f"data.way={way}", f"data.fold={fold}", "seed=0"]
+        run_folder(tmp_path / str(number), told, accuracy)
+    (tmp_path / "3").mkdir()  # a job that failed
+    name = "accuracy, one view, honest"
+    assert collect(tmp_path) == {"data.way=5": {name: [50, 70]}, "data.way=10": {name: [40]}}
+
+
+@pytest.mark.slow
+def test_a_multirun_ends_in_a_table(tmp_path: Path) -> None:
+    options = ["experiment=fewshot_furniture", "debug=tiny", "eval.votes=0", "data.fold=0,1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "recon.train", "-m", *options],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "accuracy, one view" in done.stdout
+    (table,) = tmp_path.rglob("sweep.json")
+    (rows,) = json.loads(table.read_text()).values()
+    assert [len(values) for values in rows.values()] == [2]
+    assert len([*table.parent.glob("*/results.json")]) == 2
