@@ -4,8 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from recon.sweep import collect
+from recon.entry import conf_dir
+from recon.sweep import collect, jobs
+from recon.train import train_seeds
 
 
 def run_folder(folder: Path, overrides: list[str], accuracy: float) -> None:
@@ -22,7 +25,23 @@ def test_repeats_are_joined_and_options_kept_apart(tmp_path: Path) -> None:
         run_folder(tmp_path / str(number), told, accuracy)
     (tmp_path / "3").mkdir()  # a job that failed
     name = "accuracy, one view, honest"
-    assert collect(tmp_path) == {"data.way=5": {name: [50, 70]}, "data.way=10": {name: [40]}}
+    assert collect(jobs(tmp_path)) == {"data.way=5": {name: [50, 70]}, "data.way=10": {name: [40]}}
+
+
+def test_seeds_are_run_one_after_the_other_and_joined(tmp_path: Path) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "seeds=[3,4]"]
+        cfg = compose("train", [*told, f"output_dir={tmp_path}"])
+    train_seeds(cfg)
+    ((name, values),) = json.loads((tmp_path / "sweep.json").read_text())[""].items()
+    assert name == "accuracy, one view, honest"
+    for seed, value in zip((3, 4), values, strict=True):
+        found = json.loads((tmp_path / f"seed_{seed}" / "results.json").read_text())
+        assert value == 100 * found["results"]["one view"]["overall_accuracy"]["mean"]
+        assert f"seed: {seed}" in (tmp_path / f"seed_{seed}" / "config.yaml").read_text()
+    cfg.seeds = [1, 1]
+    with pytest.raises(ValueError, match=r"seeds must be different numbers, got \[1, 1\]"):
+        train_seeds(cfg)
 
 
 @pytest.mark.slow

@@ -1,14 +1,16 @@
-"""Evaluate a frozen network: python -m recon.evaluate task=svm weights=<run>/checkpoints/last.ckpt.
+"""Evaluate what was trained: python -m recon.evaluate task=svm weights=<run>/checkpoints/last.ckpt.
 
 Prints accuracies beside the published figure, says what was measured, and hashes that into a
 fingerprint: figures with different fingerprints are not comparable.
 """
 
+import csv
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
 from omegaconf import DictConfig
@@ -16,55 +18,91 @@ from omegaconf import DictConfig
 from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recon.tasks.frozen import Frozen
     from recon.tasks.scores import Scores
 
 
-def evaluate(cfg: DictConfig) -> "Scores":
-    """Measure what the features of `weights` are worth; write and print it."""
+def evaluate(cfg: DictConfig) -> "Scores | None":
+    """Measure what `weights` are worth on the data, write and print it; None without labels."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from hydra.utils import instantiate
     from lightning import seed_everything
 
-    from recon.layers.grouping import PatchGrouper
-    from recon.models.checkpoint import load
     from recon.tasks.frozen import read_features
     from recon.tasks.scores import score
 
     quiet()
     keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
-    told = dict(cfg.network)
-    group_size = told.pop("group_size")
-    network = load(cfg.weights, **told)
-    if group_size is not None:  # frozen features may be read from patches of another size
-        cut = network.grouper
-        network.grouper = PatchGrouper(
-            cut.groups, group_size, skip_near_origin=cut.skip_near_origin
-        )
-    data = instantiate(cfg.data, keys=["label"], _convert_="all")
     task, view = (instantiate(node, _convert_="all") for node in (cfg.task, cfg.view))
+    network = _network(cfg, task.trained)
+    data = instantiate(cfg.data, _convert_="all")
     if "train" in task.splits:
         data.setup("fit")
     data.setup("test")
+    dataset = data.test_dataset
+    data.keys |= {"label"} if len(dataset.labels) else set()
     loaders = {"test": data.test_dataloader}
     if "train" in task.splits:
         loaders["train"] = lambda: data.ordered(data.dataset)
     shapes = {name: read_features(network, data, loaders[name](), view) for name in task.splits}
-    classes = data.test_dataset.classes
-    found = score(task(shapes, classes), shapes["test"].labels)
+    test = shapes["test"]
+    classes = list(cfg.classes or test.names or dataset.classes)
+    if not classes:
+        raise ValueError(f"{data.root}: has no classes: name those to choose among, classes=[...]")
+    if len(dataset.labels):
+        shapes = {name: _renamed(part, dataset.classes, classes) for name, part in shapes.items()}
+    logits = task(shapes, classes)
     about = {
         **task.about(),
         "data": {"set": type(data).__name__, "split": _plain(cfg.data.get("test_split"))},
         **data.settings(),
-        "test_shapes": len(shapes["test"].ids),
-        "classes": hashlib.sha256(json.dumps(list(classes)).encode()).hexdigest()[:12],
+        "test_shapes": len(test.ids),
+        "classes": hashlib.sha256(json.dumps(classes).encode()).hexdigest()[:12],
         "points": cfg.points,
         "patches": [network.grouper.groups, network.grouper.group_size],
         "view": [type(part).__name__ for part in getattr(view, "transforms", [view])],
         "up": data.up,
     }
-    _report(found, about, cfg)
+    found = score(logits, shapes["test"].labels) if len(dataset.labels) else None
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    predicted = [classes[row] for row in logits.argmax(1).tolist()]
+    _predictions(folder / "predictions.csv", shapes["test"], predicted, logits, classes)
+    _report(found, predicted, about, classes, cfg)
     return found
+
+
+def _network(cfg: DictConfig, trained: Literal["pretrain", "classify"]) -> Any:
+    """Load the weights, with what they do not tell and patches of the asked size."""
+    from recon.layers.grouping import PatchGrouper
+    from recon.models.checkpoint import load
+
+    told = dict(cfg.network)
+    group_size = told.pop("group_size")
+    network = load(cfg.weights, task=trained, **told)
+    if group_size is not None:  # features may be read from patches of another size
+        cut = network.grouper
+        network.grouper = PatchGrouper(
+            cut.groups, group_size, skip_near_origin=cut.skip_near_origin
+        )
+    return network
+
+
+def _renamed(shapes: "Frozen", known: Sequence[str], classes: Sequence[str]) -> "Frozen":
+    """Renumber the labels as `classes` does; raise ValueError for one that is not among them."""
+    import torch
+
+    present = [known[row] for row in torch.unique(shapes.labels).tolist()]
+    if lacking := [name for name in present if name not in classes]:
+        raise ValueError(
+            f"shapes are labelled {lacking[0]!r}, which is none of the {len(classes)} classes to "
+            f"choose among: {', '.join(classes)}"
+        )
+    number = [classes.index(name) if name in classes else -1 for name in known]
+    return shapes._replace(labels=torch.tensor(number)[shapes.labels])
 
 
 def _plain(split: Any) -> Any:
@@ -76,33 +114,54 @@ def fingerprint(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _report(found: "Scores", about: dict[str, Any], cfg: DictConfig) -> None:
+def _predictions(
+    path: Path, shapes: "Frozen", predicted: list[str], logits: "Tensor", classes: list[str]
+) -> None:
+    """Write a line for each shape: its class as predicted, that class's score, its own class."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "predicted", "score", "class"])
+        labels = [classes[row] for row in shapes.labels.tolist()] or [""] * len(predicted)
+        scores = logits.amax(1).tolist()
+        for name, guess, value, label in zip(shapes.ids, predicted, scores, labels, strict=True):
+            writer.writerow([name, guess, f"{value:.4f}", label])
+
+
+def _report(
+    found: "Scores | None",
+    predicted: list[str],
+    about: dict[str, Any],
+    classes: list[str],
+    cfg: DictConfig,
+) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    title = f"Accuracy in % on {about['test_shapes']} test shapes"
-    table = Table("measure", "here", "published", title=title, box=SIMPLE)
-    for name, here, published in _rows(found, cfg.published):
-        table.add_row(name, here, published)
+    from recon.callbacks.tables import class_table, draw_confusion, plain
+
+    console, folder, mark = Console(), Path(cfg.output_dir), fingerprint(about)
+    result = {"fingerprint": mark, "declared": about, "weights": str(cfg.weights)}
+    result |= {"classes": classes, "published": cfg.published}
+    if found is None:
+        counts = Counter(predicted).most_common()
+        table = Table("predicted", "shapes", title="No labels: what was predicted", box=SIMPLE)
+        for name, count in counts:
+            table.add_row(name, str(count))
+        result["predicted"] = dict(counts)
+    else:
+        console.print(class_table(found, classes))
+        draw_confusion(found.confusion, classes, cfg.name, folder / "confusion.png")
+        title = f"Accuracy in % on {about['test_shapes']} test shapes"
+        table = Table("measure", "here", "published, paper's protocol", title=title, box=SIMPLE)
+        for row in _rows(found, cfg.published):
+            table.add_row(*row)
+        result |= plain(found, classes)
     console.print(table)
     for key, value in about.items():
         console.print(f"{key}: {value}", soft_wrap=True, highlight=False)
-    mark = fingerprint(about)
     console.print(f"fingerprint: {mark}", highlight=False)
-    folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    result = {
-        "fingerprint": mark,
-        "declared": about,
-        "weights": str(cfg.weights),
-        "overall_accuracy": found.overall._asdict(),
-        "mean_class_accuracy": found.mean_class,
-        "top": {f"top{k}": value for k, value in found.top.items()},
-        "published": cfg.published,
-        "confusion": found.confusion.tolist(),
-    }
+    console.print(f"written to {folder}", soft_wrap=True, highlight=False)
     (folder / "results.json").write_text(json.dumps(result, indent=1))
 
 

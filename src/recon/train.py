@@ -1,5 +1,6 @@
 """Pretrain: python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,22 @@ def train(cfg: DictConfig) -> "Trainer":
     return trainer
 
 
+def train_seeds(cfg: DictConfig) -> None:
+    """Train once for each of `seeds`, in folders of their own; print mean and deviation."""
+    from recon.sweep import collect, show
+
+    if cfg.ckpt_path:
+        raise ValueError("one checkpoint resumes one run: set seed, not seeds")
+    if len(set(cfg.seeds)) < len(cfg.seeds) or not cfg.seeds:
+        raise ValueError(f"seeds must be different numbers, got {list(cfg.seeds)}")
+    folder = Path(cfg.output_dir)
+    for seed in cfg.seeds:
+        one = deepcopy(cfg)
+        one.seed, one.seeds, one.output_dir = seed, None, str(folder / f"seed_{seed}")
+        train(one)
+    show(collect({"": [folder / f"seed_{seed}" for seed in cfg.seeds]}), folder)
+
+
 def _save(cfg: DictConfig) -> None:
     """Print the resolved configuration and keep it in the run's folder."""
     from rich import print as show
@@ -68,7 +85,10 @@ def main(cfg: DictConfig) -> None:
 
     cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own
     with one_line_errors():
-        train(cfg)
+        if cfg.seeds is None:
+            train(cfg)
+        else:
+            train_seeds(cfg)
 
 
 if __name__ == "__main__":

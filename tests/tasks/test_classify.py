@@ -203,3 +203,35 @@ def test_results_carry_their_protocol(options: list[str], tmp_path: Path) -> Non
 def test_the_head_alone_may_be_trained() -> None:
     optimizer = with_head(nn.Linear(2, 2), SGD, lambda name: True)
     assert [group["lr"] for group in optimizer.param_groups] == [1.0]
+
+
+def learn(data: FurnitureDataModule, classes: int) -> None:
+    quick = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False,
+             "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
+    Trainer(max_epochs=1, limit_train_batches=1, **quick).fit(
+        Classification(toy(classes=classes), optimizer=SGD), data
+    )
+
+
+def test_classes_that_cannot_be_learned_are_named() -> None:
+    data = FurnitureDataModule(split="train", keys=["label"])
+    with pytest.raises(ValueError, match="has 26 classes, the classifier 25: set classes=26"):
+        learn(data, 25)
+    data.setup("fit")
+    data.dataset.labels = np.where(data.dataset.labels == 3, 4, data.dataset.labels)
+    name = data.dataset.classes[3]
+    with pytest.raises(ValueError, match=f"1 of 26 classes have no shape .* among them '{name}'"):
+        learn(data, 26)
+    data.dataset.labels[7] = -1
+    with pytest.raises(ValueError, match=f"{data.dataset.ids[7]} has no label among its 26"):
+        learn(data, 26)
+
+
+def test_a_class_of_one_family_stays_in_training() -> None:
+    data = Furniture(["train"])
+    data.labels = data.labels.copy()
+    data.labels[5] = 26
+    for seed in range(8):
+        train_set, held = hold_out(data, 0.2, seed=seed)
+        assert set(train_set.labels) == set(data.labels)
+        assert not set(train_set.ids) & set(held.ids)

@@ -1,5 +1,9 @@
+from pathlib import Path
+
+import pytest
+
 from conftest import released_json
-from recon.teachers.prompts import PREFIXES, SUFFIXES, prompts
+from recon.teachers.prompts import PREFIXES, SUFFIXES, prompts, templates_of
 
 
 def test_prompts_are_the_released_ones_in_their_order() -> None:
@@ -7,3 +11,31 @@ def test_prompts_are_the_released_ones_in_their_order() -> None:
     assert prompts("night_stand") == released["prompts_night_stand_index_0_59"]
     assert list(PREFIXES) == released["template"]
     assert list(SUFFIXES) == released["template_last"]
+
+
+def test_templates_are_the_papers_ulips_or_ones_own(tmp_path: Path) -> None:
+    assert [t.replace("{}", "night_stand") for t in templates_of(60)] == prompts("night_stand")
+    assert len(set(templates_of(64))) == 64
+    (tmp_path / "own.txt").write_text("a {}\n\nthe {} there\n")
+    (tmp_path / "own.json").write_text('["one {}"]')
+    assert templates_of(tmp_path / "own.txt") == ["a {}", "the {} there"]
+    assert templates_of(str(tmp_path / "own.json")) == ["one {}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wrong"),
+    [
+        ("a.txt", "a chair", "a.txt: 'a chair': each template needs {}"),
+        ("a.txt", "", "a.txt: holds no templates"),
+        ("a.json", "{", "a.json: no JSON"),
+        ("a.json", '{"templates": 3}', "a.json: holds no list of sentences"),
+    ],
+)
+def test_wrong_templates_are_named(tmp_path: Path, name: str, text: str, wrong: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=wrong):
+        templates_of(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="none.txt: no such file of templates"):
+        templates_of(tmp_path / "none.txt")
+    with pytest.raises(ValueError, match="there are 60 or 64 templates, not 61"):
+        templates_of(61)

@@ -1,8 +1,8 @@
-"""What a test of a classifier found: a table, results.json."""
+"""What a test of a classifier found: tables, a confusion matrix, results.json."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -11,6 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from recon.callbacks.tables import class_table, draw_confusion, plain
 from recon.data.datamodule import PointCloudDataModule
 from recon.tasks.classify import Classification
 from recon.tasks.scores import Scores, score
@@ -19,12 +20,22 @@ BEST = "best of {} votes, chosen by test labels"
 
 
 class TestResults(Callback):
-    """After a test, print accuracies with their protocol and write results.json into `folder`."""
+    """After a test, print accuracies with their protocol, per class too; write them to `folder`.
+
+    `published` are figures in % to print beside: of one `view`, and `voted`.
+    """
 
     __test__ = False  # no test of pytest's
 
-    def __init__(self, folder: str | Path, *, protocol: str) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        protocol: str,
+        published: Mapping[str, float | str] | None = None,
+    ) -> None:
         self.folder, self.protocol = Path(folder), protocol
+        self.published = published or {}
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -34,10 +45,32 @@ class TestResults(Callback):
         labels = torch.cat(pl_module.labels)
         found = {name: score(torch.cat(x), labels) for name, x in pl_module.tested.items()}
         table = one_round(found, pl_module.votes)
-        (self.folder / "results.json").write_text(
-            json.dumps(_plain(table, list(classes), self.protocol, len(labels)), indent=1)
-        )
-        _show(table, self.protocol, len(labels), len(classes), self.folder)
+        results = {
+            "protocol": self.protocol,
+            "test_shapes": len(labels),
+            "classes": [*classes],
+            "results": {name: plain(scores, classes) for name, scores in table.items()},
+            "published": dict(self.published),
+        }
+        (self.folder / "results.json").write_text(json.dumps(results, indent=1))
+        one = table["one view"]
+        title = f"one view, {len(labels)} test shapes"
+        draw_confusion(one.confusion, classes, title, self.folder / "confusion.png")
+        self._show(table, class_table(one, classes), f"{len(labels)} test shapes")
+
+    def _show(self, table: dict[str, Scores], by_class: Table, shapes: str) -> None:
+        title = f"Accuracy in % on {shapes}, eval.protocol={self.protocol}"
+        told = ["published, paper's protocol"] if self.published else []
+        rows = Table("test", "overall", "mean class", *told, title=title, box=SIMPLE)
+        for name, scores in table.items():
+            known = self.published.get("view" if name == "one view" else "voted", "-")
+            beside = [str(known)] if told else []
+            rows.add_row(name, scores.overall.percent(), f"{100 * scores.mean_class:.1f}", *beside)
+        by_class.title = "One view, by class"
+        console = Console()
+        console.print(by_class)
+        console.print(rows)
+        console.print(f"written to {self.folder}", soft_wrap=True, highlight=False)
 
 
 def one_round(found: dict[str, Scores], votes: int) -> dict[str, Scores]:
@@ -50,29 +83,3 @@ def one_round(found: dict[str, Scores], votes: int) -> dict[str, Scores]:
         best = max(rounds, key=lambda scores: scores.overall.mean)
         table[BEST.format(len(rounds))] = best
     return table
-
-
-def _plain(
-    table: dict[str, Scores], classes: list[str], protocol: str, shapes: int
-) -> dict[str, Any]:
-    def row(scores: Scores) -> dict[str, Any]:
-        return {
-            "overall_accuracy": scores.overall._asdict(),
-            "mean_class_accuracy": scores.mean_class,
-            "top": {f"top{k}": value for k, value in scores.top.items()},
-            "per_class": dict(zip(classes, scores.per_class.tolist(), strict=True)),
-            "confusion": scores.confusion.tolist(),
-        }
-
-    rows = {name: row(scores) for name, scores in table.items()}
-    return {"protocol": protocol, "test_shapes": shapes, "classes": classes, "results": rows}
-
-
-def _show(table: dict[str, Scores], protocol: str, shapes: int, classes: int, folder: Path) -> None:
-    title = f"Accuracy in % on {shapes} test shapes of {classes} classes, eval.protocol={protocol}"
-    rows = Table("test", "overall", "mean class", title=title, box=SIMPLE)
-    for name, scores in table.items():
-        rows.add_row(name, scores.overall.percent(), f"{100 * scores.mean_class:.1f}")
-    console = Console()
-    console.print(rows)
-    console.print(f"written to {folder}", soft_wrap=True, highlight=False)

@@ -14,9 +14,9 @@ def hold_out(
 ) -> tuple[PointCloudDataset, PointCloudDataset]:
     """Part a labelled data set into shapes to train on and shapes to validate on.
 
-    About `share` of each class is held out; near-duplicates (`families`) stay on one side. A
-    function of the data set and the seed. Raises ValueError for data without labels, or a share
-    that is not between 0 and one half.
+    About `share` of each class is held out, never all of it; near-duplicates (`families`) stay on
+    one side. A function of the data set and the seed. Raises ValueError for data without labels, or
+    a share that is not between 0 and one half.
     """
     if not 0 < share <= 0.5:
         raise ValueError(f"the share held out must lie in (0, 0.5], got {share}")
@@ -36,7 +36,8 @@ def hold_out(
         # Of a class with fewer shapes than folds some folds have none: so be it.
         warnings.filterwarnings("ignore", "The least populated class")
         train, held = next(splitter.split(np.zeros(len(dataset)), dataset.labels, families))
-    return _some(dataset, train), _some(dataset, held)
+    alone = ~np.isin(dataset.labels[held], dataset.labels[train])
+    return _some(dataset, np.append(train, held[alone])), _some(dataset, held[~alone])
 
 
 def _some(dataset: PointCloudDataset, rows: Int[np.ndarray, " n"]) -> View:

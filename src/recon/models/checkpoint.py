@@ -20,11 +20,15 @@ TASKS = ("pretrain", "classify")
 
 
 def describe(model: PretrainingNetwork | Classifier) -> dict[str, Any]:
-    """Return what a model's weights do not tell and `load` needs: heads, groups, patch size."""
+    """Return what a model's weights do not tell: heads, groups, patch size, names of classes."""
     grouper, trunk = model.grouper, _trunk(dict(model.named_parameters()))
     encoder = model.get_submodule(trunk)
-    stop = {"stop_gradient": encoder.stop_gradient} if isinstance(encoder, Encoder) else {}
-    return stop | {
+    own: dict[str, Any] = {}
+    if isinstance(encoder, Encoder):
+        own["stop_gradient"] = encoder.stop_gradient
+    if isinstance(model, Classifier) and model.names:
+        own["classes"] = list(model.names)
+    return own | {
         "num_heads": encoder.get_submodule("blocks.0.attn").heads,
         "num_groups": grouper.groups,
         "group_size": grouper.group_size,
@@ -45,6 +49,7 @@ class _Builder:
     def __init__(self, weights: Weights, settings: dict[str, Any]) -> None:
         self.weights, self.state = weights, weights.state
         self.heads, self.stop_gradient = settings["num_heads"], settings["stop_gradient"]
+        self.classes = settings["classes"]
         self.grouper = PatchGrouper(
             settings["num_groups"],
             settings["group_size"],
@@ -102,7 +107,8 @@ class _Builder:
         layers = count_blocks(self.state, r"head\.(\d+)\.weight")
         last = max(int(name.split(".")[1]) for name in self.state if name.startswith("head."))
         head = linear_head if layers == 1 else mlp_head
-        return Classifier(self.grouper, encoder, self.weights.width(f"head.{last}"), head=head)
+        count = self.weights.width(f"head.{last}")
+        return Classifier(self.grouper, encoder, count, head=head, names=self.classes)
 
 
 def differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, list[str]]:
@@ -147,7 +153,7 @@ def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> 
     for name in fixed & given.keys():
         if given[name] != told[name]:
             raise ValueError(f"{path}: {name}={given[name]} contradicts the file's {told[name]}")
-    defaults: dict[str, Any] = {"skip_near_origin": False, "stop_gradient": True}
+    defaults: dict[str, Any] = {"skip_near_origin": False, "stop_gradient": True, "classes": ()}
     if weights.classifier:  # released ones cannot tell, and all have this one
         defaults["group_size"] = 32
     settings = {**defaults, **told, **given}

@@ -1,6 +1,6 @@
 """A pretrained encoder with a head on top: clouds in, class scores out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Num
@@ -23,7 +23,8 @@ class Classifier(nn.Module):
     """Scores of classes from the queries and the patch tokens [1].
 
     Shapes: points (B, N, 3) -> logits (B, classes). No gradient is stopped: the queries teach the
-    patch tokens as well. The `cls` query's token starts at 0.
+    patch tokens as well. The `cls` query's token starts at 0. `names` are the classes' own, in the
+    order of the logits; empty where they are unknown, as in released files.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1.
     """
@@ -35,10 +36,11 @@ class Classifier(nn.Module):
         classes: int,
         *,
         head: Head = mlp_head,
+        names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.grouper, self.encoder = grouper, encoder
-        self.classes = classes
+        self.classes, self.names = classes, tuple(names)
         if isinstance(encoder, Encoder):
             encoder.stop_gradient = False
             if encoder.queries is not None and "cls" in encoder.queries.tokens:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Generator, Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from recon.data.batch import Batch
+from recon.data.datamodule import PointCloudDataModule
 from recon.data.transforms import Transform
 from recon.models.checkpoint import describe
 from recon.models.classifier import Classifier
@@ -26,6 +28,33 @@ from recon.tasks.optim import (
 def is_head(name: str) -> bool:
     """Tell whether a parameter is of the head or the `cls` query: named `cls` in the release."""
     return name.startswith("model.head.") or name.endswith(("tokens.cls", "positions.cls"))
+
+
+def _learnable(data: PointCloudDataModule, count: int) -> tuple[str, ...]:
+    """Return the classes of the data to train on; raise ValueError where `count` cannot be learned.
+
+    That is another number of classes, a label that is none, or a class without a shape.
+    """
+    names, labels = tuple(data.dataset.classes), np.asarray(data.dataset.labels)
+    where = f"{type(data).__name__}, split {data.split!r}"
+    if len(names) != count:
+        raise ValueError(
+            f"{where}: has {len(names)} classes, the classifier {count}: set classes={len(names)}, "
+            "or leave it unset"
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
+        wrong = int(np.flatnonzero((labels < 0) | (labels >= count))[0])
+        raise ValueError(
+            f"{where}: {data.dataset.ids[wrong]} has no label among its {count} classes: sort it "
+            "into one, or take it out"
+        )
+    shapes = np.bincount(labels, minlength=count)
+    if lacking := [name for name, of_it in zip(names, shapes, strict=True) if not of_it]:
+        raise ValueError(
+            f"{where}: {len(lacking)} of {count} classes have no shape to learn from, among them "
+            f"{lacking[0]!r}: add shapes, or leave these classes out of the data"
+        )
+    return names
 
 
 class Classification(LightningModule):
@@ -60,10 +89,14 @@ class Classification(LightningModule):
         self.frozen, self.view = frozen, view
         self.vote_view, self.votes, self.rounds = vote_view, votes, rounds
         self.accuracy = MulticlassAccuracy(model.classes, average="micro")
-        self.classes: list[str] = []
         if frozen:
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(is_head(name))
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, PointCloudDataModule):
+            self.model.names = _learnable(data, self.model.classes)
 
     def train(self, mode: bool = True) -> "Classification":
         """Keep what is frozen in evaluation mode: its statistics and depth do not move."""

@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.transforms import Transform
+from recon.models.classifier import Classifier, class_feature
 from recon.models.recon import PretrainingNetwork
 from recon.tasks.probe import linear_svm
 from recon.teachers.base import Teacher
 from recon.teachers.cached import read_cache
-from recon.teachers.prompts import prompts
+from recon.teachers.prompts import Templates, prompts, templates_of
 
 
 class Frozen(NamedTuple):
@@ -27,31 +28,41 @@ class Frozen(NamedTuple):
     pooled: Float[Tensor, "n e"]
     """For linear probes, see `Encoding.pooled`."""
     queries: dict[str, Float[Tensor, "n _"]]
-    """Projected queries, by modality."""
+    """Projected queries, by modality; empty of a classifier."""
     labels: Int[Tensor, " n"]
+    """Empty where the data have no classes."""
     ids: list[str]
     families: Int[np.ndarray, " n"]
     """Near-duplicates share a number; empty where the data do not tell."""
+    logits: Float[Tensor, "n c"] | None = None
+    """Of a classifier."""
+    names: tuple[str, ...] = ()
+    """A classifier's classes; empty where its file does not tell."""
 
 
 @torch.no_grad()
 def read_features(
-    network: PretrainingNetwork,
+    network: PretrainingNetwork | Classifier,
     data: PointCloudDataModule,
     loader: DataLoader[Any],
     view: Transform,
 ) -> Frozen:
     """Encode all shapes of a loader, each as `view` shows it, by a network in evaluation mode."""
+    classifier = network if isinstance(network, Classifier) else None
     device = next(network.eval().parameters()).device
-    pooled, labels, ids = [], [], list[str]()
+    pooled, labels, ids, logits = [], [torch.empty(0).long()], list[str](), []
     queries: dict[str, list[Tensor]] = {}
     for raw in loader:
         batch = data.augment(raw, training=False)
         encoding = network.encode(view(batch["points"].to(device)))
         pooled.append(encoding.pooled().cpu())
-        for name, query in network.projections(encoding.queries).items():
-            queries.setdefault(name, []).append(query.cpu())
-        labels.append(batch["label"])
+        if isinstance(network, Classifier):
+            logits.append(network.head(class_feature(encoding)).cpu())
+        else:
+            for name, query in network.projections(encoding.queries).items():
+                queries.setdefault(name, []).append(query.cpu())
+        if "label" in batch:
+            labels.append(batch["label"])
         ids += batch["id"]
     dataset: Any = loader.dataset
     return Frozen(
@@ -60,6 +71,8 @@ def read_features(
         torch.cat(labels),
         ids,
         dataset.dataset.families,
+        torch.cat(logits) if classifier else None,
+        classifier.names if classifier else (),
     )
 
 
@@ -73,6 +86,7 @@ class LinearProbe:
     """
 
     splits = ("train", "test")
+    trained = "pretrain"
 
     def __init__(self, cost: float | None = 0.075) -> None:
         self.cost = cost
@@ -98,31 +112,53 @@ class LinearProbe:
         return {"probe": "LinearSVC", "C": "cross-validated" if self.cost is None else self.cost}
 
 
+class TrainedClassifier:
+    """A trained classifier, by the logits of the asked classes; it learned them by these names."""
+
+    splits = ("test",)
+    trained = "classify"
+
+    def __call__(self, shapes: dict[str, Frozen], classes: Sequence[str]) -> Float[Tensor, "n c"]:
+        """Return the test shapes' logits."""
+        test = shapes["test"]
+        assert test.logits is not None
+        if not test.names and len(classes) != test.logits.shape[1]:
+            raise ValueError(
+                f"the file tells no names of its {test.logits.shape[1]} classes, and "
+                f"{len(classes)} are asked: give all of them, in their order, as classes=[...]"
+            )
+        names = list(test.names or classes)
+        if unknown := [name for name in classes if name not in names]:
+            raise ValueError(f"the classifier did not learn {unknown[0]!r}, but {', '.join(names)}")
+        return test.logits[:, [names.index(name) for name in classes]]
+
+    def about(self) -> dict[str, Any]:
+        """Return what a fingerprint needs to know."""
+        return {"probe": "trained classifier"}
+
+
 class PromptedClasses:
     """Features of classes: a text teacher's, summed over sentences with the class's name.
 
-    `templates` holds sentences with `{}` for the name; None has the 60 prompts of the paper.
-    Sentences are not normalised before they are summed, as released.
+    `templates` are 60 of the paper, 64 of ULIP, a file's, or a list, see `templates_of`. Sentences
+    are not normalised before they are summed, as released.
     """
 
-    def __init__(self, teacher: Teacher, templates: Sequence[str] | None = None) -> None:
-        if templates is not None and not all("{}" in template for template in templates):
-            raise ValueError("each template needs {} where the name of the class goes")
-        self.teacher, self.templates = teacher, templates
+    def __init__(self, teacher: Teacher, templates: Templates = 60) -> None:
+        self.teacher, self.templates = teacher, templates_of(templates)
+        self.source = templates
 
     def __call__(self, classes: Sequence[str]) -> Float[Tensor, "c d"]:
         features = []
         for name in classes:
-            spoken = name.replace("_", " ")
-            texts = prompts(spoken)
-            if self.templates is not None:
-                texts = [template.replace("{}", spoken) for template in self.templates]
+            texts = prompts(name.replace("_", " "), self.templates)
             features.append(self.teacher({"text": texts}).sum(0).cpu())
         return torch.stack(features)
 
     def about(self) -> dict[str, Any]:
-        templates = "the paper's 60 prompts" if self.templates is None else list(self.templates)
-        return {"templates": templates}
+        known = {60: "the paper's 60", 64: "ULIP's 64"}
+        named = known.get(self.source) if isinstance(self.source, int) else None
+        return {"templates": named or self.templates}
 
 
 class CachedClasses:
@@ -155,6 +191,7 @@ class ZeroShot:
     """
 
     splits = ("test",)
+    trained = "pretrain"
 
     def __init__(
         self,

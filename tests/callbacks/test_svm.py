@@ -1,0 +1,42 @@
+"""The SVM during pretraining: what it logs, and that training does not notice it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from recon.callbacks.svm import SVMProbe
+from recon.data.furniture import FurnitureDataModule
+from recon.data.transforms import FarthestSubset
+from recon.entry import conf_dir
+from recon.train import train
+
+TOLD = ["experiment=pretrain_furniture", "debug=tiny", "teacher=untrained", "~callbacks.report",
+        "trainer.max_epochs=2", "data.batch_size=32"]  # fmt: skip
+
+
+def test_training_does_not_notice_the_probe(tmp_path: Path) -> None:
+    ended = {}
+    for name, told in {
+        "with": ["probe=furniture", "callbacks.svm.every_n_epochs=2"],
+        "": [],
+    }.items():
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            cfg = compose("train", [*TOLD, *told, f"output_dir={tmp_path / name}"])
+        trainer = train(cfg)
+        ended[name] = trainer.lightning_module.model.state_dict()
+        accuracy = trainer.callback_metrics.get("svm/accuracy_held_out")
+        assert (accuracy is not None) == bool(name)
+        assert accuracy is None or 0 < accuracy < 1
+    same = [torch.equal(ended["with"][k], ended[""][k]) for k in ended[""]]
+    assert all(same)
+
+
+def test_a_probe_needs_something_to_be_read_on() -> None:
+    with pytest.raises(ValueError, match="set val_split or val_share of its data"):
+        SVMProbe(FurnitureDataModule(split="train"), FarthestSubset(64))
+    data = FurnitureDataModule(split="train", val_split="test")
+    assert SVMProbe(data, FarthestSubset(64)).name == "svm/accuracy_test"
+    with pytest.raises(ValueError, match="every_n_epochs must be at least 1, got 0"):
+        SVMProbe(data, FarthestSubset(64), every_n_epochs=0)
