@@ -52,7 +52,7 @@ def test_gradients_are_the_released_ones() -> None:
 def test_names_go_both_ways() -> None:
     state = torch.load(released_path(FILES["full"]), weights_only=False)["base_model"]
     for name in from_official(state):
-        assert to_official(name, classifier=True) in state
+        assert to_official(name, "classify") in state
 
 
 @pytest.mark.parametrize("file", ["recon_pretrain_small.pth"])

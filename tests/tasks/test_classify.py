@@ -56,7 +56,7 @@ def test_groups_are_the_released_ones(kind: str, head: object, frozen: bool) -> 
     released = [group for group in released_json("param_groups.json")[kind] if group["names"]]
     assert len(optimizer.param_groups) == len(released)
     for ours, theirs in zip(optimizer.param_groups, released, strict=True):
-        found = {to_official(names[id(p)], classifier=True) for p in ours["params"]}
+        found = {to_official(names[id(p)], "classify") for p in ours["params"]}
         assert found == set(theirs["names"])
         assert ours["weight_decay"] == theirs["weight_decay"]
     rates = [group["lr"] for group in optimizer.param_groups]

@@ -125,6 +125,16 @@ class QueryStream(nn.Module):
         return queries
 
 
+class Levels(NamedTuple):
+    """What the blocks of an encoder hand on, before and after the shared norm."""
+
+    tokens: list[Float[Tensor, "b v d"]]
+    """Normalised patch tokens after each of the asked blocks."""
+    queries: Float[Tensor, "b q d"] | None
+    """The queries after the last block, not normalised."""
+    centers: Float[Tensor, "b v 3"]
+
+
 class Encoder(nn.Module):
     """Patch tokens through ReCon blocks, with one query for each modality beside them [1].
 
@@ -162,16 +172,29 @@ class Encoder(nn.Module):
         """Names of the queries."""
         return list(self.queries.tokens) if self.queries is not None else []
 
-    def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
+    def levels(
+        self,
+        patches: Patches,
+        blocks: Sequence[int],
+        mask: Bool[Tensor, "b g"] | None = None,
+    ) -> Levels:
+        """Return the tokens after some of the blocks, numbered from 0, and the queries."""
         # All patches are embedded, hidden ones too: the released batch statistics see them.
         tokens, centers = visible(self.embed(patches.points), patches.centers, mask)
         position = self.position(centers)
-        contexts = []
-        for block in self.blocks:
+        contexts, kept = [], {}
+        for number, block in enumerate(self.blocks):
             tokens, context = block(tokens + position)
             contexts.append(context.detach() if self.stop_gradient else context)
+            if number in blocks:
+                kept[number] = self.norm(tokens)
+        queries = None if self.queries is None else self.queries(contexts)
+        return Levels([kept[number] for number in blocks], queries, centers)
+
+    def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
+        levels = self.levels(patches, [len(self.blocks) - 1], mask)
         queries: dict[str, Tensor] = {}
-        if self.queries is not None:
-            encoded = self.norm(self.queries(contexts))
-            queries = dict(zip(self.modalities, encoded.unbind(1), strict=True))
-        return Encoding(queries, self.norm(tokens), centers)
+        if levels.queries is not None:
+            encoded = self.norm(levels.queries).unbind(1)
+            queries = dict(zip(self.modalities, encoded, strict=True))
+        return Encoding(queries, levels.tokens[0], levels.centers)

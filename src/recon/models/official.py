@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from torch import Tensor
 
@@ -42,11 +43,28 @@ _PRETRAINING = [
     ("<m>_proj.", "projections.<m>."),
 ]
 _CLASSIFIER = [*_encoder(""), ("cls_head_finetune.", "head.")]
+_SEGMENTER = [
+    *_encoder(""),
+    ("label_conv.0.", "object_embed.project."),
+    ("label_conv.1.", "object_embed.norm."),
+    ("propagation_0.mlp_convs.0.", "propagate.joint_in."),
+    ("propagation_0.mlp_convs.1.", "propagate.out."),
+    ("propagation_0.mlp_bns.0.", "propagate.joint_norm."),
+    ("propagation_0.mlp_bns.1.", "propagate.out_norm."),
+    ("convs1.", "point_head.joint_in."),
+    ("convs2.", "point_head.middle."),
+    ("convs3.", "point_head.out."),
+    ("bns1.", "point_head.joint_norm."),
+    ("bns2.", "point_head.middle_norm."),
+]
 _HOLES = {"<m>": r"(cls|img|image|text)", "<n>": r"(\d+)", "<part>": r"(\w+?)"}
 _HOLE = re.compile("|".join(_HOLES))
 # Frozen copies of the teachers, not of the student.
 _TEACHERS = re.compile(r"(module\.)?(img|text)_encoder\.")
-_CONVOLUTION = re.compile(r".*\.embed\.(point|joint)_(in|out)\.weight$|decoder\.project\.weight$")
+_CONVOLUTION = re.compile(
+    r".*\.embed\.(point|joint)_(in|out)\.weight$|(decoder|object_embed)\.project\.weight$"
+    r"|(propagate|point_head)\.(joint_in|middle|out)\.weight$"
+)
 
 
 def _regex(beginning: str) -> re.Pattern[str]:
@@ -60,8 +78,13 @@ class _Dictionary:
         self.entries = [(pair, (_regex(pair[0]), _regex(pair[1]))) for pair in pairs]
 
 
-_FROM = _Dictionary(_PRETRAINING + _CLASSIFIER)
-_TO = {False: _Dictionary(_PRETRAINING), True: _Dictionary(_CLASSIFIER)}
+Kind = Literal["pretrain", "classify", "segment"]
+_FROM = _Dictionary(_PRETRAINING + _CLASSIFIER + _SEGMENTER)
+_TO: dict[Kind, _Dictionary] = {
+    "pretrain": _Dictionary(_PRETRAINING),
+    "classify": _Dictionary(_CLASSIFIER),
+    "segment": _Dictionary(_SEGMENTER),
+}
 
 
 def _translate(name: str, dictionary: _Dictionary, source: int, modality: tuple[str, str]) -> str:
@@ -81,10 +104,10 @@ def to_ours(official: str) -> str:
     return _translate(official.removeprefix("module."), _FROM, 0, ("img", "image"))
 
 
-def to_official(ours: str, *, classifier: bool = False) -> str:
+def to_official(ours: str, kind: Kind = "pretrain") -> str:
     """Return the released implementation's name of a parameter of this library."""
     name = re.sub(r"^generative\.", "encoder.", ours)
-    return _translate(name, _TO[classifier], 1, ("image", "img"))
+    return _translate(name, _TO[kind], 1, ("image", "img"))
 
 
 def is_official(names: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recon.models.encoder import MODALITIES
-from recon.models.official import from_official, is_official, to_official
+from recon.models.official import Kind, from_official, is_official, to_official
 
 FORMAT_KEY = "recon"
 """Where a checkpoint of this library keeps what its weights do not tell."""
@@ -54,13 +54,15 @@ class Weights(NamedTuple):
     official: bool
 
     @property
-    def classifier(self) -> bool:
-        """Whether these are a classifier's."""
-        return self.has("head.")
+    def kind(self) -> Kind:
+        """What the network is for."""
+        if self.has("point_head."):
+            return "segment"
+        return "classify" if self.has("head.") else "pretrain"
 
     def listed(self, name: str) -> str:
         """Name a weight as the file does, and in brackets as this library does."""
-        theirs = to_official(name, classifier=self.classifier) if self.official else name
+        theirs = to_official(name, self.kind) if self.official else name
         return name if theirs == name else f"{theirs} ({name})"
 
     def width(self, layer: str) -> int:
@@ -95,7 +97,8 @@ def weights_in(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
         state = checkpoint["state_dict"]
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         return Weights(path, own, official=False)
-    state = checkpoint.get("base_model", checkpoint.get("model", checkpoint))
+    known = ("base_model", "model_state_dict", "model")
+    state = next((checkpoint[key] for key in known if key in checkpoint), checkpoint)
     if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: holds no weights, only {sorted(map(str, checkpoint))}")
     if others := [str(name) for name, value in state.items() if not isinstance(value, Tensor)]:

@@ -1,0 +1,50 @@
+"""Patch tokens to features of all points."""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from recon.ops.interpolation import interpolate, three_nearest
+
+
+class Propagation(nn.Module):
+    """Carry patch tokens to all points, beside each point's own channels, through a small MLP [1].
+
+    Shapes: tokens (B, G, dim) at centers (B, G, 3), channels (B, N, C) whose first three are the
+    coordinates -> (B, N, width). In training, batch statistics are taken over all points.
+
+    The first layer and the interpolation are both linear: the layer is applied to the G tokens
+    before they are carried to the N points, which is the same up to rounding.
+
+    [1] Qi et al., PointNet++, arXiv:1706.02413, section 3.4.
+    """
+
+    def __init__(self, dim: int, *, channels: int = 3, hidden: int, width: int = 1024) -> None:
+        super().__init__()
+        # Columns of `joint_in`: first the point's own channels, then the tokens' features.
+        self.joint_in, self.joint_norm = nn.Linear(channels + dim, hidden), nn.BatchNorm1d(hidden)
+        self.out, self.out_norm = nn.Linear(hidden, width), nn.BatchNorm1d(width)
+        self.channels = channels
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b g d"],
+        centers: Float[Tensor, "b g 3"],
+        channels: Float[Tensor, "b n c"],
+    ) -> Float[Tensor, "b n w"]:
+        own, carried = self.joint_in.weight.split([self.channels, tokens.shape[-1]], dim=1)
+        near = three_nearest(channels[..., :3], centers)
+        x = interpolate(F.linear(tokens, carried, self.joint_in.bias), near)
+        x = activated(x + F.linear(channels, own), self.joint_norm)
+        return activated(self.out(x), self.out_norm)
+
+
+def activated(x: Float[Tensor, "b n c"], norm: nn.BatchNorm1d) -> Float[Tensor, "b n c"]:
+    """Normalise by statistics over all points of a batch, and rectify."""
+    return F.relu(norm(x.flatten(0, 1)), inplace=True).view_as(x)
+
+
+def pooled(levels: Float[Tensor, "b g d"]) -> Float[Tensor, "b e"]:
+    """Return the maximum over the patches, then the mean, (B, 2 dim)."""
+    return torch.cat([levels.amax(1), levels.mean(1)], -1)

@@ -1,0 +1,128 @@
+"""A pretrained encoder with a head on every point: clouds in, class scores of points out."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int, Num
+from torch import Tensor, nn
+
+from recon.layers.grouping import PatchGrouper
+from recon.layers.propagation import Propagation, activated, pooled
+from recon.models.encoder import Encoder
+
+OBJECT_WIDTH = 64
+POINT_WIDTH = 1024
+
+
+def thirds(depth: int) -> tuple[int, ...]:
+    """Return the blocks whose tokens are used: after one third, two thirds and all of them."""
+    return tuple(dict.fromkeys(max(1, depth * part // 3) - 1 for part in (1, 2, 3)))
+
+
+class ObjectEmbed(nn.Module):
+    """Embed the class of the object that a cloud shows; (B,) -> (B, 64)."""
+
+    def __init__(self, objects: int) -> None:
+        super().__init__()
+        self.objects = objects
+        self.project = nn.Linear(objects, OBJECT_WIDTH, bias=False)
+        self.norm = nn.BatchNorm1d(OBJECT_WIDTH)
+
+    def forward(self, label: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        known = self.project(F.one_hot(label, self.objects).to(self.project.weight.dtype))
+        return F.leaky_relu(self.norm(known), 0.2)
+
+
+class PointHead(nn.Module):
+    """Score each point from its own feature and from what is the same for its whole cloud.
+
+    Shapes: points (B, N, P), cloud (B, E) -> logits (B, N, classes). The cloud's columns of the
+    first layer are multiplied once a cloud, not once a point.
+    """
+
+    def __init__(self, point: int, cloud: int, classes: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.joint_in, self.joint_norm = nn.Linear(point + cloud, 512), nn.BatchNorm1d(512)
+        self.middle, self.middle_norm = nn.Linear(512, 256), nn.BatchNorm1d(256)
+        self.out = nn.Linear(256, classes)
+        self.dropout = nn.Dropout(dropout)
+        self.point = point
+
+    def forward(
+        self, points: Float[Tensor, "b n p"], cloud: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b n c"]:
+        own, shared = self.joint_in.weight.split([self.point, cloud.shape[-1]], dim=1)
+        x = F.linear(points, own) + F.linear(cloud, shared, self.joint_in.bias).unsqueeze(1)
+        x = self.dropout(activated(x, self.joint_norm))
+        return self.out(activated(self.middle(x), self.middle_norm))
+
+
+class Segmenter(nn.Module):
+    """Scores of classes for every point, of an object's parts or of a scene [1].
+
+    Shapes: channels (B, N, C), the first three the coordinates, and with `objects` the class of
+    each cloud (B,) -> log-probabilities (B, N, classes). The encoder sees coordinates alone;
+    colours and what else there is join at the points. Tokens after one third, two thirds and all of
+    the blocks are used; the queries' maximum only with `objects`. No gradient is stopped.
+
+    `names` are the classes of points, `object_names` those of clouds, `parts` which classes each of
+    them has; all are empty where they are unknown, as in released files.
+
+    [1] Qi et al., arXiv:2302.02318, section 4.1 (part segmentation, as released).
+    """
+
+    def __init__(
+        self,
+        grouper: PatchGrouper,
+        encoder: Encoder,
+        classes: int,
+        *,
+        objects: int | None = None,
+        channels: int = 3,
+        names: Sequence[str] = (),
+        object_names: Sequence[str] = (),
+        parts: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        if objects is not None and not encoder.modalities:
+            raise ValueError("part segmentation reads the queries, and this encoder has none")
+        self.grouper, self.encoder = grouper, encoder
+        self.classes, self.objects, self.channels = classes, objects, channels
+        self.names, self.object_names = tuple(names), tuple(object_names)
+        self.parts = dict(parts or {})
+        encoder.stop_gradient = False
+        self.taps = thirds(len(encoder.blocks))
+        levels = len(self.taps) * encoder.dim
+        self.propagate = Propagation(
+            levels, channels=channels, hidden=4 * encoder.dim, width=POINT_WIDTH
+        )
+        self.object_embed = None if objects is None else ObjectEmbed(objects)
+        cloud = 2 * levels + (0 if objects is None else encoder.dim + OBJECT_WIDTH)
+        self.point_head = PointHead(POINT_WIDTH, cloud, classes)
+
+    def forward(
+        self, channels: Num[Tensor, "b n c"], label: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b n classes"]:
+        if channels.shape[-1] != self.channels:
+            raise ValueError(
+                f"points have {channels.shape[-1]} channels, the network reads {self.channels}: 3 "
+                "are the coordinates, 6 colours too, 9 the place in the room"
+            )
+        channels = channels.to(next(self.parameters()).dtype)
+        patches = self.grouper(channels[..., :3].contiguous())
+        levels = self.encoder.levels(patches, self.taps)
+        tokens = torch.cat(levels.tokens, -1)
+        cloud = [pooled(tokens)]
+        if self.object_embed is not None:
+            assert levels.queries is not None
+            cloud += [levels.queries.amax(1), self.object_embed(self._known(label))]
+        points = self.propagate(tokens, levels.centers, channels)
+        return self.point_head(points, torch.cat(cloud, -1)).log_softmax(-1)
+
+    def _known(self, label: Int[Tensor, " b"] | None) -> Int[Tensor, " b"]:
+        if label is None:
+            raise ValueError("the network needs the class of the object that each cloud shows")
+        if int(label.min()) < 0 or int(label.max()) >= (self.objects or 0):
+            raise ValueError(f"objects are numbered 0 to {(self.objects or 0) - 1}, got {label}")
+        return label
