@@ -24,7 +24,12 @@ def _accuracies(results: dict[str, Any]) -> Iterator[tuple[str, float]]:
         yield "linear SVM", results["svm"]["pretrained"][0]
     if results.get("zero_shot") is not None:
         yield "zero-shot", results["zero_shot"]
+    for name in ("instance_miou", "class_miou"):
+        if name in results:
+            yield f"{name}, {results['protocol']}", results[name]
     for name, row in results.get("results", {}).items():
+        if "miou" in row:
+            yield f"mIoU, {name}, {results['protocol']}", row["miou"]
         yield f"accuracy, {name}, {results['protocol']}", row["overall_accuracy"]["mean"]
 
 

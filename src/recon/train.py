@@ -30,7 +30,10 @@ def train(cfg: DictConfig) -> "Trainer":
     data = instantiate(cfg.data, _convert_="all")
     data.setup("fit")  # what is missing is said before teachers are fetched
     if cfg.classes is None:
-        cfg.classes = len(data.dataset.classes)
+        of_points = cfg.classes_of == "points"
+        cfg.classes = len(data.dataset.point_classes if of_points else data.dataset.classes)
+    if "object_classes" in cfg and cfg.object_classes is None:
+        cfg.object_classes = len(data.dataset.classes)
     OmegaConf.resolve(cfg)
     task = instantiate(cfg.task, _convert_="all")
     data.keys |= task.keys

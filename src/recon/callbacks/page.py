@@ -71,19 +71,26 @@ class Cloud(NamedTuple):
 
 def write_page(path: Path, page: Page) -> None:
     """Render a report into one HTML file."""
-    environment = Environment(
-        loader=PackageLoader("recon", "assets"), autoescape=True, undefined=StrictUndefined
-    )
     predicted = page.results.rows["pretrained"].predicted
-    text = environment.get_template("report.html.jinja").render(
+    write_html(
+        path,
+        "report.html.jinja",
         page=page,
+        config=page.config,
         curves=draw_curves(page.history),
         galleries=[(shape.name, _views(shape)) for shape in page.rebuilt],
         rows=[[(n, encode_image(n.image)) for n in row] for row in page.neighbours],
         confusion=confusion_matrix(page.truth, predicted).tolist(),
-        environment=_environment(),
         radius=RADIUS,
     )
+
+
+def write_html(path: Path, template: str, **values: object) -> None:
+    """Render one of the package's templates; what the run was made with is told at its end."""
+    environment = Environment(
+        loader=PackageLoader("recon", "assets"), autoescape=True, undefined=StrictUndefined
+    )
+    text = environment.get_template(template).render(environment=_environment(), **values)
     path.write_text(text, encoding="utf-8")
 
 

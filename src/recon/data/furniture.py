@@ -28,8 +28,9 @@ def asset(name: str) -> Path:
     return Path(str(files("recon") / "assets" / "furniture" / name))
 
 
-@lru_cache(maxsize=1)
-def _read(path: Path) -> dict[str, np.ndarray]:
+@lru_cache(maxsize=2)
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """Read a file of the data set; raise FileNotFoundError or ValueError that names it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found: {CURE}")
     try:
@@ -55,25 +56,25 @@ class Furniture(PointCloudDataset):
     ) -> None:
         if unknown := set(splits) - set(SPLITS[:3]):
             raise ValueError(f"no split {sorted(unknown)}: choose among {', '.join(SPLITS[:3])}")
-        archive = _read(Path(root) / FILE if root else asset(FILE))
-        self._rows = np.flatnonzero(np.isin(archive["split"], [SPLITS.index(s) for s in splits]))
+        archive = read_archive(Path(root) / FILE if root else asset(FILE))
+        self.rows = np.flatnonzero(np.isin(archive["split"], [SPLITS.index(s) for s in splits]))
         self._archive = archive
-        self.ids = archive["model_id"][self._rows].tolist()
+        self.ids = archive["model_id"][self.rows].tolist()
         self.classes = archive["class_names"].tolist()
-        self.names: list[str] = archive["names"][self._rows].tolist()
-        self.captions: list[str] = archive["captions"][self._rows].tolist()
-        self.labels = archive["label"][self._rows].astype(int)
-        self.families = archive["group"][self._rows].astype(int)
-        self.sizes = archive["dims_cm"][self._rows]
+        self.names: list[str] = archive["names"][self.rows].tolist()
+        self.captions: list[str] = archive["captions"][self.rows].tolist()
+        self.labels = archive["label"][self.rows].astype(int)
+        self.families = archive["group"][self.rows].astype(int)
+        self.sizes = archive["dims_cm"][self.rows]
         """Width, height and depth of each model, in cm."""
 
     def cloud(self, index: int) -> Cloud:
-        row = self._rows[index]
+        row = self.rows[index]
         points = check_cloud(self._archive["points"][row], self.ids[index])
         return Cloud(points, colors=self._archive["colors"][row])
 
     def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self._archive["icons"][self._rows[index]])
+        return Image.fromarray(self._archive["icons"][self.rows[index]])
 
     def texts(self, index: int) -> Sequence[str]:
         return [self.captions[index]]

@@ -40,6 +40,8 @@ class RoomColumns(PointCloudDataset):
         self.size, self.width, self.fewest = size, width, fewest
         first = members[0]
         self.point_classes, self.up = first.point_classes, first.up
+        # Points of each class in all rooms.
+        self.label_counts = np.zeros(len(self.point_classes), dtype=np.int64)
         # Text takes seconds a room: it is read once, here. Prepared rooms are mapped when drawn.
         self._rooms: list[Cloud | tuple[PointCloudDataset, int]] = []
         self._bounds, self.skipped, counts, names = list[Bounds](), list[str](), [], []
@@ -55,6 +57,9 @@ class RoomColumns(PointCloudDataset):
             self._bounds.append((room.points.min(0), room.points.max(0)))
             counts.append(len(room.points))
             names.append(data.ids[row])
+            if room.point_labels is not None:
+                known = room.point_labels[room.point_labels >= 0]
+                self.label_counts += np.bincount(known, minlength=len(self.label_counts))
         if not names:
             raise ValueError(f"there are no rooms to draw columns from {self.skipped[:1] or ''}")
         share = np.array(counts) / sum(counts)

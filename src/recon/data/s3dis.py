@@ -161,6 +161,12 @@ class S3DISDataModule(PointCloudDataModule):
         self.skipped |= dict.fromkeys(columns.skipped)
         return columns
 
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Whole rooms too, where a split is validated."""
+        if not hasattr(self, "val_dataset"):
+            return []
+        return self.ordered(self.val_dataset, batch_size=1, size=None)
+
     def test_dataloader(self) -> DataLoader[Any]:
         """Whole rooms, one a batch, all their points."""
         return self.ordered(self.test_dataset, batch_size=1, size=None)

@@ -109,6 +109,11 @@ class Builder:
             self.weights.width("point_head.out"),
             objects=None if objects is None else objects.shape[1],
             channels=3 if joint is None else joint.shape[1] - levels,
+            hidden=self.weights.width("propagate.joint_in"),
+            widths=[
+                self.weights.width(layer)
+                for layer in ("propagate.out", "point_head.joint_in", "point_head.middle")
+            ],
             names=self.settings["classes"],
             object_names=self.settings["objects"],
             parts=self.settings["parts"],

@@ -12,7 +12,7 @@ from recon.layers.propagation import Propagation, activated, pooled
 from recon.models.encoder import Encoder
 
 OBJECT_WIDTH = 64
-POINT_WIDTH = 1024
+WIDTHS = (1024, 512, 256)
 
 
 def thirds(depth: int) -> tuple[int, ...]:
@@ -41,11 +41,20 @@ class PointHead(nn.Module):
     first layer are multiplied once a cloud, not once a point.
     """
 
-    def __init__(self, point: int, cloud: int, classes: int, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        point: int,
+        cloud: int,
+        classes: int,
+        *,
+        widths: Sequence[int],
+        dropout: float = 0.5,
+    ) -> None:
         super().__init__()
-        self.joint_in, self.joint_norm = nn.Linear(point + cloud, 512), nn.BatchNorm1d(512)
-        self.middle, self.middle_norm = nn.Linear(512, 256), nn.BatchNorm1d(256)
-        self.out = nn.Linear(256, classes)
+        first, second = widths
+        self.joint_in, self.joint_norm = nn.Linear(point + cloud, first), nn.BatchNorm1d(first)
+        self.middle, self.middle_norm = nn.Linear(first, second), nn.BatchNorm1d(second)
+        self.out = nn.Linear(second, classes)
         self.dropout = nn.Dropout(dropout)
         self.point = point
 
@@ -66,6 +75,8 @@ class Segmenter(nn.Module):
     colours and what else there is join at the points. Tokens after one third, two thirds and all of
     the blocks are used; the queries' maximum only with `objects`. No gradient is stopped.
 
+    `hidden` and `widths` are those of the layers on points: of the propagation, 4 dim by default,
+    of the points' features, and of the two layers that score them; most of the time goes there.
     `names` are the classes of points, `object_names` those of clouds, `parts` which classes each of
     them has; all are empty where they are unknown, as in released files.
 
@@ -80,6 +91,8 @@ class Segmenter(nn.Module):
         *,
         objects: int | None = None,
         channels: int = 3,
+        hidden: int | None = None,
+        widths: Sequence[int] = WIDTHS,
         names: Sequence[str] = (),
         object_names: Sequence[str] = (),
         parts: Mapping[str, Sequence[int]] | None = None,
@@ -94,12 +107,13 @@ class Segmenter(nn.Module):
         encoder.stop_gradient = False
         self.taps = thirds(len(encoder.blocks))
         levels = len(self.taps) * encoder.dim
+        point, *scoring = widths
         self.propagate = Propagation(
-            levels, channels=channels, hidden=4 * encoder.dim, width=POINT_WIDTH
+            levels, channels=channels, hidden=hidden or 4 * encoder.dim, width=point
         )
         self.object_embed = None if objects is None else ObjectEmbed(objects)
         cloud = 2 * levels + (0 if objects is None else encoder.dim + OBJECT_WIDTH)
-        self.point_head = PointHead(POINT_WIDTH, cloud, classes)
+        self.point_head = PointHead(point, cloud, classes, widths=scoring)
 
     def forward(
         self, channels: Num[Tensor, "b n c"], label: Int[Tensor, " b"] | None = None

@@ -1,6 +1,7 @@
 """Start a classifier from the encoder of a pretrained network."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from recon.models.checkpoint import differences
 from recon.models.classifier import Classifier, Head
 from recon.models.encoder import Encoder
 from recon.models.heads import mlp_head
+from recon.models.segmenter import WIDTHS, Segmenter
 from recon.models.two_tower import Towers
 from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
 
@@ -54,6 +56,14 @@ def _inner(encoder: Encoder | Towers) -> str:
     return "generative." if isinstance(encoder, Towers) else ""
 
 
+def _start(pretrained: str | Path, encoder: Encoder | Towers) -> None:
+    if fresh := start_from(pretrained, encoder):
+        warnings.warn(
+            f"{pretrained}: has no queries: {len(fresh)} weights of theirs start fresh",
+            stacklevel=3,
+        )
+
+
 def build_classifier(
     grouper: PatchGrouper,
     encoder: Encoder | Towers,
@@ -64,9 +74,35 @@ def build_classifier(
 ) -> Classifier:
     """Put a head on an encoder, from scratch or with the weights of a pretrained one."""
     model = Classifier(grouper, encoder, classes, head=head)
-    if pretrained is not None and (fresh := start_from(pretrained, encoder)):
-        warnings.warn(
-            f"{pretrained}: has no queries: {len(fresh)} weights of theirs start fresh",
-            stacklevel=2,
-        )
+    if pretrained is not None:
+        _start(pretrained, encoder)
+    return model
+
+
+def build_segmenter(
+    grouper: PatchGrouper,
+    encoder: Encoder,
+    classes: int,
+    *,
+    objects: int | None = None,
+    channels: int = 3,
+    hidden: int | None = None,
+    widths: Sequence[int] = WIDTHS,
+    pretrained: str | Path | None = None,
+) -> Segmenter:
+    """Put a head for points on an encoder, from scratch or with the weights of a pretrained one.
+
+    `objects` is the number of classes of objects; none for scenes, None or 0.
+    """
+    model = Segmenter(
+        grouper,
+        encoder,
+        classes,
+        objects=objects or None,
+        channels=channels,
+        hidden=hidden,
+        widths=widths,
+    )
+    if pretrained is not None:
+        _start(pretrained, encoder)
     return model

@@ -1,0 +1,171 @@
+"""What a test of a segmenter found: tables, results.json, pictures of the best and the worst."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from recon.callbacks.page import encode_cloud, write_html
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import Cloud
+from recon.data.render import render
+from recon.tasks.iou import IGNORED
+from recon.tasks.segment import Segmentation, Tested
+
+RIGHT, WRONG, UNKNOWN = (190, 196, 206), (214, 39, 40), (120, 120, 120)
+Views = list[tuple[str, UInt8[np.ndarray, "n 3"]]]
+
+
+def palette(classes: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
+    """Return a colour for the class of each point; grey for those without."""
+    colors = [*mpl.colormaps["tab20"].colors, *mpl.colormaps["tab20b"].colors]  # type: ignore[attr-defined]
+    known = (255 * np.array(colors)).astype(np.uint8)[classes % len(colors)]
+    known[classes == IGNORED] = UNKNOWN
+    return known
+
+
+class SegmentResults(Callback):
+    """After a test, print IoUs with their protocol and write them and pictures into `folder`.
+
+    results.json, segments.png and report.html; with W&B as logger, clouds that can be turned.
+    `published` are figures in %, by the name of what they measure.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        protocol: str,
+        published: Mapping[str, float] | None = None,
+    ) -> None:
+        self.folder, self.protocol = Path(folder), protocol
+        self.published = published or {}
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Segmentation)
+        results = pl_module.results()
+        told = {"protocol": self.protocol, "published": dict(self.published)}
+        (self.folder / "results.json").write_text(json.dumps(told | results, indent=1))
+        data = getattr(trainer, "datamodule", None)
+        up = data.test_dataset.up if isinstance(data, PointCloudDataModule) else "y"
+        shown = extremes(pl_module.tested)
+        draw(shown, self.folder / "segments.png", up=up)
+        kind, per_class = _by_class(results)
+        self._page(results, shown, per_class, up)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                _to_wandb(logger, shown)
+        console = Console()
+        table = Table("class", "IoU", title=f"IoU in %, {kind}", box=SIMPLE)
+        for name, value in per_class.items():
+            table.add_row(name, f"{100 * value:.1f}")
+        console.print(table)
+        heads = ["measure", "here", *(["published, paper's protocol"] if self.published else [])]
+        table = Table(*heads, title=f"In %, eval.protocol={self.protocol}", box=SIMPLE)
+        for name, value in measures(results).items():
+            known = self.published.get(name.split(",")[0].replace(" ", "_").lower(), "-")
+            table.add_row(name, f"{100 * value:.1f}", *([str(known)] if self.published else []))
+        console.print(table)
+        console.print(f"written to {self.folder}", soft_wrap=True, highlight=False)
+
+    def _page(
+        self,
+        results: dict[str, Any],
+        shown: Sequence[tuple[str, Tested]],
+        per_class: dict[str, float],
+        up: str,
+    ) -> None:
+        config = self.folder / "config.yaml"
+        count = results.get("shapes") or results.get("rooms")
+        write_html(
+            self.folder / "report.html",
+            "segments.html.jinja",
+            title=f"{count} of the test split, eval.protocol={self.protocol}.",
+            measures=[(n, f"{100 * v:.1f}") for n, v in measures(results).items()],
+            classes=[*per_class.items()],
+            galleries=[(title, _clouds(shape, up)) for title, shape in shown],
+            config=config.read_text() if config.is_file() else "",
+        )
+
+
+def measures(results: dict[str, Any]) -> dict[str, float]:
+    """Name the figures of a test, of parts or of scenes."""
+    if "instance_miou" in results:
+        return {n.replace("_", " "): results[n] for n in ("instance_miou", "class_miou")}
+    found: dict[str, float] = {}
+    for name, row in results["results"].items():
+        found |= {f"mIoU, {name}": row["miou"], f"mAcc, {name}": row["macc"]}
+        found[f"overall accuracy, {name}"] = row["overall_accuracy"]["mean"]
+    return found
+
+
+def _by_class(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    if "per_class" in results:
+        return "mean over shapes", results["per_class"]
+    name, row = next(iter(results["results"].items()))
+    return name, row["per_class"]
+
+
+def extremes(tested: Sequence[Tested]) -> list[tuple[str, Tested]]:
+    """Pick the best, the median and the worst, with their IoUs in their titles."""
+    ranked = sorted(tested, key=lambda shape: -shape.iou)
+    rows = dict.fromkeys((0, len(ranked) // 2, len(ranked) - 1))
+    names = ("best", "median", "worst")
+    return [
+        (f"{name}, {ranked[row].name}, mIoU {100 * ranked[row].iou:.1f}", ranked[row])
+        for name, row in zip(names, rows, strict=False)
+    ]
+
+
+def views(shape: Tested) -> Views:
+    """Return the colours of truth, prediction and error for each point."""
+    labels, predicted = shape.labels.numpy(), shape.predicted.numpy()
+    error = np.where((labels == predicted)[:, None], RIGHT, WRONG).astype(np.uint8)
+    error[labels == IGNORED] = UNKNOWN
+    return [("truth", palette(labels)), ("prediction", palette(predicted)), ("error", error)]
+
+
+def draw(shown: Sequence[tuple[str, Tested]], path: Path, *, up: str) -> None:
+    """Draw truth, prediction and error of each shape, side by side."""
+    figure = Figure(figsize=(7.5, 2.7 * len(shown)), layout="constrained")
+    grid = np.atleast_2d(figure.subplots(len(shown), 3, squeeze=False))
+    for row, (title, shape) in zip(grid, shown, strict=True):
+        for axes, (name, colors) in zip(row, views(shape), strict=True):
+            axes.imshow(render(Cloud(shape.points.numpy(), colors=colors), up=up, size=320))
+            axes.set_title(name, fontsize=8)
+            axes.axis("off")
+        row[1].set_title(f"{title}\nprediction", fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def _clouds(shape: Tested, up: str) -> list[tuple[str, Any]]:
+    order = [(("xyz".index(up)) + shift) % 3 for shift in (2, 0, 1)]
+    points = shape.points.numpy()[:, order]
+    return [(name, encode_cloud(_unit(points), colors)) for name, colors in views(shape)]
+
+
+def _unit(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    centered = points - (points.min(0) + points.max(0)) / 2
+    return centered / max(float(np.linalg.norm(centered, axis=1).max()), 1e-9)
+
+
+def _to_wandb(logger: WandbLogger, shown: Sequence[tuple[str, Tested]]) -> None:
+    import wandb
+
+    for title, shape in shown:
+        for name, colors in views(shape):
+            cloud = np.concatenate([shape.points.numpy(), colors], 1)
+            key = f"segments/{title.split(',')[0]}/{name}"
+            logger.experiment.log({key: wandb.Object3D(cloud)})

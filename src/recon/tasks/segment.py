@@ -1,0 +1,281 @@
+"""Fine-tuning a segmenter: parts of objects, and scenes in whole rooms."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from lightning import LightningModule
+from torch import Tensor
+
+from recon.data.batch import Batch, Clouds, channels, clouds_of
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import PointCloudDataset
+from recon.data.transforms import Transform
+from recon.models.checkpoint import describe
+from recon.models.segmenter import Segmenter
+from recon.models.weights import FORMAT_KEY
+from recon.tasks.iou import (
+    IGNORED,
+    confusion,
+    own_parts,
+    part_iou,
+    part_scores,
+    scene_scores,
+)
+from recon.tasks.optim import (
+    OptimizerFactory,
+    SchedulerFactory,
+    scheduled,
+    step_by_epoch,
+    with_head,
+)
+from recon.tasks.windows import Windows, segment_room
+
+SHOWN_POINTS = 20_000
+"""Points kept of a tested room, to be drawn."""
+
+
+def is_head(name: str) -> bool:
+    """Tell whether a parameter is trained at the head's rate: new layers, most norms left out.
+
+    As the release has it, which goes by names.
+    """
+    if name.startswith("model.object_embed."):
+        return True
+    return name.startswith(("model.propagate.", "model.point_head.")) and "_norm." not in name
+
+
+class Tested(NamedTuple):
+    """One segmented shape or room, to be drawn."""
+
+    name: str
+    iou: float
+    points: Float[Tensor, "n 3"]
+    labels: Int[Tensor, " n"]
+    predicted: Int[Tensor, " n"]
+
+
+class Segmentation(LightningModule, ABC):
+    """Learn classes of points by negative log-likelihood; points labelled -1 are left out.
+
+    `view` is applied to every cloud before the network sees it, after augmentation. `double_step`
+    repeats each optimizer step on the same gradients, as the released script does by mistake.
+    Logs `train/loss`; what else, see `PartSegmentation` and `SceneSegmentation`.
+    """
+
+    def __init__(
+        self,
+        model: Segmenter,
+        *,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        view: Transform | None = None,
+        double_step: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.view, self.double_step = view, double_step
+        self.weight: Float[Tensor, " c"] | None = None
+        self.tested: list[Tested] = []
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, PointCloudDataModule):
+            self.learn_names(data.dataset)
+
+    def learn_names(self, dataset: PointCloudDataset) -> None:
+        """Take over the names of classes; raise ValueError where the network has other numbers."""
+        classes = dataset.point_classes
+        if len(classes) != self.model.classes:
+            raise ValueError(
+                f"points have {len(classes)} classes, the network {self.model.classes}: leave "
+                "`classes` unset, or choose other weights"
+            )
+        self.model.names = tuple(classes)
+
+    def forward(
+        self, clouds: Clouds, label: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b n c"]:
+        return self.model(channels(self.view(clouds) if self.view else clouds), label)
+
+    def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
+        clouds = clouds_of(batch)
+        scores = self(clouds, batch.get("label"))
+        assert clouds.point_labels is not None
+        weight = None if self.weight is None else self.weight.to(scores)
+        labels = clouds.point_labels.flatten()
+        loss = F.nll_loss(scores.flatten(0, 1), labels, weight, ignore_index=IGNORED)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(clouds.points))
+        return loss
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.double_step:
+            getattr(optimizer, "optimizer", optimizer).step()
+
+    def on_test_start(self) -> None:
+        self.tested = []
+
+    @abstractmethod
+    def results(self) -> dict[str, Any]:
+        """Return what the test found, as JSON holds it."""
+
+    def configure_optimizers(self) -> Any:
+        return scheduled(with_head(self, self.optimizer, is_head), self.scheduler)
+
+    lr_scheduler_step = step_by_epoch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[FORMAT_KEY] = describe(self.model)
+
+
+class PartSegmentation(Segmentation):
+    """Parts of objects whose class is known [1]. Logs `val/instance_miou`.
+
+    [1] Qi et al., arXiv:2302.02318, section 4.1.
+    """
+
+    keys = frozenset({"label", "point_labels"})
+
+    def learn_names(self, dataset: PointCloudDataset) -> None:
+        super().learn_names(dataset)
+        self.model.object_names = tuple(dataset.classes)
+        self.model.parts = {name: [*rows] for name, rows in dataset.parts.items()}
+        if len(dataset.classes) != self.model.objects:
+            raise ValueError(
+                f"there are {len(dataset.classes)} classes of objects, the network knows "
+                f"{self.model.objects}: leave `objects` unset, or choose other weights"
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        self.found: list[tuple[int, float]] = []
+
+    def _shapes(self, batch: Batch) -> list[Tested]:
+        clouds, label = clouds_of(batch), batch["label"]
+        scores = self(clouds, label)
+        assert clouds.point_labels is not None
+        shapes = []
+        for row, number in enumerate(label.tolist()):
+            parts = self.model.parts[self.model.object_names[number]]
+            predicted, labels = own_parts(scores[row], parts), clouds.point_labels[row]
+            counts = confusion(predicted, labels, self.model.classes)
+            tensors = (x.cpu() for x in (clouds.points[row], labels, predicted))
+            shapes.append(Tested(batch["id"][row], part_iou(counts, parts), *tensors))
+        return shapes
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        ious = [shape.iou for shape in self._shapes(batch)]
+        mean = torch.tensor(ious, device=self.device).mean()
+        self.log("val/instance_miou", mean, prog_bar=True, batch_size=len(ious), sync_dist=True)
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self.labels: list[int] = []
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.tested += self._shapes(batch)
+        self.labels += batch["label"].tolist()
+
+    def results(self) -> dict[str, Any]:
+        """Return what the test found, as JSON holds it."""
+        ious = torch.tensor([shape.iou for shape in self.tested], dtype=torch.float64)
+        names = self.model.object_names
+        found = part_scores(ious, torch.tensor(self.labels), len(names))
+        per = dict(zip(names, found.per_class.tolist(), strict=True))
+        return {
+            "shapes": len(ious),
+            "instance_miou": found.instance,
+            "class_miou": found.of_class,
+            "per_class": {name: value for name, value in per.items() if value == value},
+            "ids": {shape.name: shape.iou for shape in self.tested},
+        }
+
+
+class SceneSegmentation(Segmentation):
+    """Classes of a scene's points: trained on columns, tested in whole rooms, z up [1].
+
+    Rooms are covered by overlapping `windows`, each point predicted at least once a vote, and its
+    log-probabilities averaged. `weighted` weighs classes by the cube root of how rare they are.
+    Logs `val/miou` of whole rooms, by one vote.
+
+    [1] Qi et al., arXiv:1706.02413 (whole-room testing); weights as released.
+    """
+
+    keys = frozenset({"point_labels"})
+
+    def __init__(
+        self, model: Segmenter, *, windows: Windows, weighted: bool = True, **settings: Any
+    ) -> None:
+        super().__init__(model, **settings)
+        self.windows, self.weighted = windows, weighted
+
+    def learn_names(self, dataset: PointCloudDataset) -> None:
+        super().learn_names(dataset)
+        counts = getattr(dataset, "label_counts", None)
+        if self.weighted and counts is not None:
+            share = np.maximum(counts, 1) / max(counts.sum(), 1)
+            self.weight = torch.from_numpy((share.max() / share) ** (1 / 3)).float()
+
+    def _room(self, batch: Batch, votes: int) -> tuple[Tested, Tensor, Tensor]:
+        """Segment one room; return it, its confusion, and that of single windows."""
+        clouds = clouds_of(batch)
+        seed = int(batch["seed"][0])
+        found = segment_room(self.forward, clouds, self.model.classes, self.windows, votes, seed)
+        assert clouds.point_labels is not None
+        labels, predicted = clouds.point_labels[0].cpu(), found.scores.argmax(1)
+        counts = confusion(predicted, labels, self.model.classes)
+        some = torch.linspace(0, len(labels) - 1, min(len(labels), SHOWN_POINTS)).long()
+        points = clouds.points[0].cpu()
+        shown = (x[some].clone() for x in (points, labels, predicted))
+        return Tested(batch["id"][0], scene_scores(counts).miou, *shown), counts, found.windows
+
+    def on_validation_epoch_start(self) -> None:
+        self.counts = torch.zeros(self.model.classes, self.model.classes, dtype=torch.long)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.counts += self._room(batch, votes=1)[1]
+
+    def on_validation_epoch_end(self) -> None:
+        total = self.trainer.strategy.reduce(self.counts.to(self.device), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        self.log("val/miou", scene_scores(total).miou, prog_bar=True)
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        size = (self.model.classes, self.model.classes)
+        self.merged, self.single = (torch.zeros(size, dtype=torch.long) for _ in range(2))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        room, merged, single = self._room(batch, self.windows.votes)
+        self.tested.append(room)
+        self.merged += merged
+        self.single += single
+
+    def results(self) -> dict[str, Any]:
+        """Return what the test found, as JSON holds it."""
+        votes = self.windows.votes
+        kinds = {f"whole rooms, {votes} votes": self.merged, "single windows": self.single}
+        return {
+            "rooms": len(self.tested),
+            "points": int(self.merged.sum()),
+            "results": {name: _scene(counts, self.model.names) for name, counts in kinds.items()},
+            "ids": {room.name: room.iou for room in self.tested},
+        }
+
+
+def _scene(counts: Int[Tensor, "c c"], names: Sequence[str]) -> dict[str, Any]:
+    found = scene_scores(counts)
+    per = dict(zip(names, found.iou.tolist(), strict=True))
+    return {
+        "miou": found.miou,
+        "macc": found.macc,
+        "overall_accuracy": {"mean": found.overall},
+        "per_class": {name: value for name, value in per.items() if value == value},
+        "confusion": counts.tolist(),
+    }

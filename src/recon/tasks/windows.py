@@ -1,0 +1,88 @@
+"""A whole room by overlapping windows, in bounded memory."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recon.data.batch import Clouds
+from recon.data.rooms import window_batches, windows
+from recon.tasks.iou import IGNORED, confusion
+
+
+class Windows(NamedTuple):
+    """How a room is covered: windows of `width` metres, `stride` apart, `size` points at a time."""
+
+    size: int = 2048
+    width: float = 1.0
+    stride: float = 0.5
+    votes: int = 3
+    batch_size: int = 32
+
+
+class Room(NamedTuple):
+    """What a network says of a room of N points."""
+
+    scores: Float[Tensor, "n c"]
+    """Mean log-probabilities, in the order of the points."""
+    windows: Int[Tensor, "c c"]
+    """Confusion of every single prediction of the first vote, before they are merged."""
+
+
+def columns(
+    points: Float[Tensor, "n 3"], how: Windows, seed: int
+) -> Iterator[Int[np.ndarray, "b size"]]:
+    """Yield rows of points in batches of columns; each point is in at least one of them."""
+    waiting = []
+    pieces = windows(points.numpy(), width=how.width, stride=how.stride)
+    for number, rows in enumerate(pieces):
+        for piece in window_batches(rows, how.size, seed + number):
+            waiting.append(piece)
+            if len(waiting) == how.batch_size:
+                yield np.stack(waiting)
+                waiting = []
+    if waiting:
+        yield np.stack(waiting)
+
+
+@torch.no_grad()
+def segment_room(
+    network: Callable[[Clouds], Float[Tensor, "b n c"]],
+    room: Clouds,
+    classes: int,
+    how: Windows,
+    votes: int,
+    seed: int,
+) -> Room:
+    """Segment a room, a batch of one, z up and in metres; every point is predicted each vote.
+
+    Columns are given to the network as training draws them: x and y relative to their middle, z to
+    the room's lowest point. Beside the room, memory holds a row of scores for each point.
+    """
+    points = room.points[0].cpu()
+    lowest = points[:, 2].min()
+    device, count = room.points.device, len(points)
+    total, seen = torch.zeros(count, classes), torch.zeros(count)
+    single = torch.zeros(classes, classes, dtype=torch.long)
+    labels = None if room.point_labels is None else room.point_labels[0].cpu()
+    for vote in range(votes):
+        for rows in columns(points, how, seed + vote * count):
+            index = torch.from_numpy(rows)
+            # The labels stay behind: no network sees them.
+            cut = {k: v[0][index.to(device)] for k, v in room._asdict().items() if v is not None}
+            cut.pop("point_labels", None)
+            low, high = cut["points"].amin(1), cut["points"].amax(1)
+            middle = ((low + high) / 2).index_fill(1, torch.tensor(2, device=device), lowest.item())
+            cut["points"] = cut["points"] - middle[:, None]
+            scores = network(Clouds(**cut)).flatten(0, 1).float().cpu()
+            flat = index.flatten()
+            total.index_add_(0, flat, scores)
+            seen.index_add_(0, flat, torch.ones(len(flat)))
+            if vote == 0 and labels is not None:
+                known = labels[flat]
+                if (known != IGNORED).any():
+                    single += confusion(scores.argmax(1), known, classes)
+    return Room(total / seen[:, None], single)
