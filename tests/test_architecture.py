@@ -6,7 +6,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "recon"
 FLOORS = (
     "ops", "layers", "models losses teachers", "data", "tasks", "callbacks", "entry",
-    "sweep", "train prepare evaluate",
+    "sweep", "train prepare evaluate segment",
 )  # fmt: skip
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names.split()}
 FILES = sorted(path for path in SRC.rglob("*.py") if path != SRC / "__init__.py")

@@ -31,11 +31,13 @@ class Cloud(NamedTuple):
     """Place in the room, each axis in [0, 1]."""
     point_labels: Int[np.ndarray, " n"] | None = None
     """Class of each point."""
+    origin: tuple[float, float, float] | None = None
+    """What was subtracted from the file's coordinates, where float32 could not hold them."""
 
     def take(self, rows: Num[np.ndarray, " m"] | slice) -> "Cloud":
         """Return some of the points with what they carry."""
-        taken = {k: None if v is None else v[rows] for k, v in self._asdict().items()}
-        return Cloud(**cast(Any, taken))
+        carried = {k: v for k, v in self._asdict().items() if v is not None and k != "origin"}
+        return Cloud(**cast(Any, {k: v[rows] for k, v in carried.items()}), origin=self.origin)
 
 
 class PointCloudDataset(ABC):

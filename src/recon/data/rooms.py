@@ -57,7 +57,7 @@ class RoomColumns(PointCloudDataset):
             self._bounds.append((room.points.min(0), room.points.max(0)))
             counts.append(len(room.points))
             names.append(data.ids[row])
-            if room.point_labels is not None:
+            if room.point_labels is not None and self.point_classes:
                 known = room.point_labels[room.point_labels >= 0]
                 self.label_counts += np.bincount(known, minlength=len(self.label_counts))
         if not names:

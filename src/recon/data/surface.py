@@ -26,16 +26,16 @@ class Surface(NamedTuple):
     vertex_colors: Num[np.ndarray, "v 3"] | None = None
 
 
-def near_origin(points: np.ndarray) -> np.ndarray:
-    """Shift coordinates whose detail float32 would lose, by whole units."""
+def far_origin(points: np.ndarray) -> np.ndarray | None:
+    """Return what to subtract, in whole units, from coordinates whose detail float32 would lose."""
     wide = points.dtype == np.float64 or (points.dtype.kind in "iu" and points.dtype.itemsize > 2)
     if not wide or not len(points) or not np.isfinite(points).all():
-        return points
+        return None
     low, high = points.min(0), points.max(0)
     step, extent = float(np.abs(points).max()) * RESOLUTION, float((high - low).max())
     if extent == 0 or step <= 1e-4 * extent:
-        return points
-    return points - np.round(low / 2 + high / 2).astype(points.dtype)
+        return None
+    return np.round(low / 2 + high / 2).astype(points.dtype)
 
 
 def make_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
@@ -56,8 +56,11 @@ def make_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
 
 def make_cloud(points: Any, source: str, normals: Any = None, colors: Any = None) -> Cloud:
     """Check a cloud and what its points carry; normals that are not finite become zero."""
+    origin = None
     if isinstance(points, np.ndarray) and points.ndim == 2 and points.dtype.kind in "iuf":
-        points = near_origin(points[:, :3])
+        points = points[:, :3]
+        if (far := far_origin(points)) is not None:
+            points, origin = points - far, (float(far[0]), float(far[1]), float(far[2]))
     cloud = check_cloud(points, source)
     for name, field in (("normals", normals), ("colours", colors)):
         if field is not None and (np.ndim(field) != 2 or len(field) != len(cloud)):
@@ -67,7 +70,8 @@ def make_cloud(points: Any, source: str, normals: Any = None, colors: Any = None
     if normals is not None:
         finite = np.nan_to_num(np.asarray(normals)[:, :3], nan=0.0, posinf=0.0, neginf=0.0)
         normals = check_cloud(finite, f"{source} (normals)")
-    return Cloud(cloud, normals, None if colors is None else make_colors(colors, source))
+    painted = None if colors is None else make_colors(colors, source)
+    return Cloud(cloud, normals, painted, origin=origin)
 
 
 def sample(surfaces: list[Surface], count: int, source: str, name: str) -> Cloud:

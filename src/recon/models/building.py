@@ -114,6 +114,7 @@ class Builder:
                 self.weights.width(layer)
                 for layer in ("propagate.out", "point_head.joint_in", "point_head.middle")
             ],
+            up=self.settings["up"],
             names=self.settings["classes"],
             object_names=self.settings["objects"],
             parts=self.settings["parts"],

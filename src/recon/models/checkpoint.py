@@ -31,6 +31,8 @@ def describe(model: Network) -> dict[str, Any]:
         own["stop_gradient"] = encoder.stop_gradient
     if isinstance(model, Classifier | Segmenter) and model.names:
         own["classes"] = list(model.names)
+    if isinstance(model, Segmenter):
+        own["up"] = model.up
     if isinstance(model, Segmenter) and model.object_names:
         own["objects"] = list(model.object_names)
         own["parts"] = {name: [*rows] for name, rows in model.parts.items()}
@@ -85,7 +87,7 @@ def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> 
         if given[name] != told[name]:
             raise ValueError(f"{path}: {name}={given[name]} contradicts the file's {told[name]}")
     defaults: dict[str, Any] = {"skip_near_origin": False, "stop_gradient": True}
-    defaults |= {"classes": (), "objects": (), "parts": {}}
+    defaults |= {"classes": (), "objects": (), "parts": {}, "up": "y"}
     if weights.kind != "pretrain":  # released ones cannot tell, and all have this one
         defaults["group_size"] = 32
     settings = {**defaults, **told, **given}
@@ -95,6 +97,12 @@ def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> 
             "for the released base model num_heads=6, num_groups=64"
         )
     return settings
+
+
+def task_of(source: str | Path) -> str:
+    """Return what the network in a file was trained for, as `load` has to be told."""
+    path = Path(source)
+    return _task(weights_in(path, read_checkpoint(path)))
 
 
 def _task(weights: Weights) -> str:

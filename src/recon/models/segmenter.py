@@ -12,6 +12,7 @@ from recon.layers.propagation import Propagation, activated, pooled
 from recon.models.encoder import Encoder
 
 OBJECT_WIDTH = 64
+AXES = "xyz"
 WIDTHS = (1024, 512, 256)
 
 
@@ -77,8 +78,9 @@ class Segmenter(nn.Module):
 
     `hidden` and `widths` are those of the layers on points: of the propagation, 4 dim by default,
     of the points' features, and of the two layers that score them; most of the time goes there.
-    `names` are the classes of points, `object_names` those of clouds, `parts` which classes each of
-    them has; all are empty where they are unknown, as in released files.
+    `up` is the axis that points upwards in the input; the encoder, pretrained on shapes that stand
+    on y, sees it as y. `names` are the classes of points, `object_names` those of clouds, `parts`
+    which classes each of them has; all are empty where they are unknown, as in released files.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1 (part segmentation, as released).
     """
@@ -93,6 +95,7 @@ class Segmenter(nn.Module):
         channels: int = 3,
         hidden: int | None = None,
         widths: Sequence[int] = WIDTHS,
+        up: str = "y",
         names: Sequence[str] = (),
         object_names: Sequence[str] = (),
         parts: Mapping[str, Sequence[int]] | None = None,
@@ -101,7 +104,9 @@ class Segmenter(nn.Module):
         if objects is not None and not encoder.modalities:
             raise ValueError("part segmentation reads the queries, and this encoder has none")
         self.grouper, self.encoder = grouper, encoder
-        self.classes, self.objects, self.channels = classes, objects, channels
+        if up not in AXES:
+            raise ValueError(f"up must be x, y or z, got {up!r}")
+        self.classes, self.objects, self.channels, self.up = classes, objects, channels, up
         self.names, self.object_names = tuple(names), tuple(object_names)
         self.parts = dict(parts or {})
         encoder.stop_gradient = False
@@ -123,7 +128,7 @@ class Segmenter(nn.Module):
                 f"points have {channels.shape[-1]} channels, the network reads {self.channels}: 3 "
                 "are the coordinates, 6 colours too, 9 the place in the room"
             )
-        channels = channels.to(next(self.parameters()).dtype)
+        channels = self._upright(channels.to(next(self.parameters()).dtype))
         patches = self.grouper(channels[..., :3].contiguous())
         levels = self.encoder.levels(patches, self.taps)
         tokens = torch.cat(levels.tokens, -1)
@@ -133,6 +138,11 @@ class Segmenter(nn.Module):
             cloud += [levels.queries.amax(1), self.object_embed(self._known(label))]
         points = self.propagate(tokens, levels.centers, channels)
         return self.point_head(points, torch.cat(cloud, -1)).log_softmax(-1)
+
+    def _upright(self, channels: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        """Rename the axes of the coordinates, in their cyclic order, so that y points upwards."""
+        turn = 1 - AXES.index(self.up)
+        return torch.cat([channels[..., :3].roll(turn, -1), channels[..., 3:]], -1)
 
     def _known(self, label: Int[Tensor, " b"] | None) -> Int[Tensor, " b"]:
         if label is None:

@@ -88,6 +88,7 @@ def build_segmenter(
     channels: int = 3,
     hidden: int | None = None,
     widths: Sequence[int] = WIDTHS,
+    up: str = "y",
     pretrained: str | Path | None = None,
 ) -> Segmenter:
     """Put a head for points on an encoder, from scratch or with the weights of a pretrained one.
@@ -102,6 +103,7 @@ def build_segmenter(
         channels=channels,
         hidden=hidden,
         widths=widths,
+        up=up,
     )
     if pretrained is not None:
         _start(pretrained, encoder)

@@ -14,7 +14,6 @@ from torch import Tensor
 from recon.data.batch import Batch, Clouds, channels, clouds_of
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import PointCloudDataset
-from recon.data.transforms import Transform
 from recon.models.checkpoint import describe
 from recon.models.segmenter import Segmenter
 from recon.models.weights import FORMAT_KEY
@@ -62,9 +61,8 @@ class Tested(NamedTuple):
 class Segmentation(LightningModule, ABC):
     """Learn classes of points by negative log-likelihood; points labelled -1 are left out.
 
-    `view` is applied to every cloud before the network sees it, after augmentation. `double_step`
-    repeats each optimizer step on the same gradients, as the released script does by mistake.
-    Logs `train/loss`; what else, see `PartSegmentation` and `SceneSegmentation`.
+    `double_step` repeats each optimizer step on the same gradients, as the released script does by
+    mistake. Logs `train/loss`; what else, see `PartSegmentation` and `SceneSegmentation`.
     """
 
     def __init__(
@@ -73,12 +71,11 @@ class Segmentation(LightningModule, ABC):
         *,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
-        view: Transform | None = None,
         double_step: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.view, self.double_step = view, double_step
+        self.double_step = double_step
         self.weight: Float[Tensor, " c"] | None = None
         self.tested: list[Tested] = []
 
@@ -100,7 +97,7 @@ class Segmentation(LightningModule, ABC):
     def forward(
         self, clouds: Clouds, label: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b n c"]:
-        return self.model(channels(self.view(clouds) if self.view else clouds), label)
+        return self.model(channels(clouds), label)
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         clouds = clouds_of(batch)

@@ -1,0 +1,185 @@
+"""Label points: python -m recon.segment model=<run>/checkpoints/last.ckpt files=<scan.ply>.
+
+Writes each file's points, all of them and in their order, as a .ply with labels and colours, and
+the probabilities of all classes as .npz.
+"""
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recon.data.batch import Clouds
+    from recon.data.dataset import Cloud
+    from recon.models.segmenter import Segmenter
+
+
+def segment(cfg: DictConfig) -> list[Path]:
+    """Segment files as a configuration says; return the .ply files that were written."""
+    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    import numpy as np
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    from recon.callbacks.segments import palette
+    from recon.data.labelled import write_labelled
+    from recon.data.shapes import read_shape
+    from recon.models.checkpoint import load, task_of
+
+    quiet()
+    keep_large_blocks()
+    files = found_files(cfg.files)
+    task: Any = task_of(cfg.model)
+    if not task.endswith("segment"):
+        raise ValueError(f"{cfg.model}: was trained for task={task!r}, not to segment points")
+    model: Segmenter = load(cfg.model, task=task, **cfg.network)
+    model.to(_device(cfg.device))
+    label = _object(model, cfg.object)
+    console, written, counts = Console(), [], Counter[str]()
+    for path, place in track(files.items(), "segmenting", console=console, disable=len(files) < 2):
+        cloud = read_shape(path, cfg.count)
+        scores = _scores(model, cloud, label, cfg, str(path))
+        predicted = scores.argmax(1).numpy()
+        names = model.names or [str(row) for row in range(model.classes)]
+        target = Path(cfg.out) / place.with_name(place.name + ".ply")
+        write_labelled(target, path, cloud, predicted, palette(predicted), names)
+        if cfg.probabilities:
+            share = scores.softmax(1).numpy().astype(np.float16)
+            np.savez_compressed(target.with_suffix(".npz"), probabilities=share, names=names)
+        for row, number in zip(*torch.unique(scores.argmax(1), return_counts=True), strict=True):
+            counts[names[int(row)]] += int(number)
+        written.append(target)
+    total = sum(counts.values())
+    for name, number in counts.most_common():
+        console.print(f"{name:20} {100 * number / total:5.1f} % of {total:,} points")
+    console.print(f"written to {cfg.out}", soft_wrap=True, highlight=False)
+    return written
+
+
+def found_files(asked: str | Sequence[str]) -> dict[Path, Path]:
+    """Return files and their places below the output, from names, patterns and folders.
+
+    Raises FileNotFoundError where nothing is found, and ValueError where two files would be written
+    to one place.
+    """
+    from recon.data.shapes import READERS
+
+    found: dict[Path, Path] = {}
+    for name in [asked] if isinstance(asked, str) else asked:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS)
+            found |= {file: file.relative_to(path) for file in inside}
+        else:
+            some = [path] if path.is_file() else [*map(Path, sorted(glob.glob(str(path))))]
+            inside = some
+            found |= {file: Path(file.name) for file in some}
+        if not inside:
+            known = ", ".join(sorted(READERS))
+            raise FileNotFoundError(f"{name}: no such file, nor a folder with {known} in it")
+    places = Counter(found.values())
+    if twice := [file for file, place in found.items() if places[place] > 1]:
+        raise ValueError(f"{twice[0]} and {twice[1]} have the same name: segment them apart")
+    return found
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _object(model: "Segmenter", asked: str | int | None) -> int | None:
+    """Return the number of the objects' class; raise ValueError where it is missing or unknown."""
+    if model.objects is None:
+        return None
+    known = model.object_names or [str(row) for row in range(model.objects)]
+    if asked is None:
+        raise ValueError(
+            f"the network asks what the objects are: object=<one of {', '.join(known)}>"
+        )
+    if str(asked) in known:
+        return list(known).index(str(asked))
+    if str(asked).isdigit() and int(asked) < model.objects:
+        return int(asked)
+    raise ValueError(f"object={asked!r} is none of {', '.join(known)}")
+
+
+def _scores(
+    model: "Segmenter", cloud: "Cloud", label: int | None, cfg: DictConfig, source: str
+) -> "Tensor":
+    """Return the log-probabilities of a cloud's points, those of other objects' parts at -inf."""
+    import torch
+
+    from recon.data.batch import channels
+    from recon.data.transforms import UnitSphere
+    from recon.tasks.windows import Windows, segment_room
+
+    how = Windows(**cfg.windows)
+    clouds = _prepared(model, cloud, cfg, source)
+
+    def ask(some: "Clouds") -> "Tensor":
+        if label is None:
+            return model(channels(some))
+        known = torch.full((len(some.points),), label, device=some.points.device)
+        return model(channels(UnitSphere()(some)), known)
+
+    if label is not None:  # one window holds the object
+        clouds = UnitSphere()(clouds)
+        how = how._replace(width=4.0, stride=4.0)
+    scores = segment_room(ask, clouds, model.classes, how, how.votes, cfg.seed).scores
+    if label is not None and model.parts:
+        own = torch.zeros(model.classes, dtype=torch.bool)
+        own[model.parts[model.object_names[label]]] = True
+        scores = scores.masked_fill(~own, -torch.inf)
+    return scores
+
+
+def _prepared(model: "Segmenter", cloud: "Cloud", cfg: DictConfig, source: str) -> "Clouds":
+    """Put a file's points as training did: its axis upwards, with what channels it reads."""
+    import numpy as np
+    import torch
+
+    from recon.data.batch import Clouds
+    from recon.data.rooms import place_in_room
+    from recon.data.transforms import axis_number
+
+    scale = cfg.scale if model.objects is None else 1.0
+    turn = axis_number(model.up) - axis_number(cfg.up or model.up)
+    points = np.roll(cloud.points, turn, axis=1) * np.float32(scale)
+    carried = {}
+    if model.channels >= 6:
+        if cloud.colors is None:
+            raise ValueError(f"{source}: has no colours, which the network reads")
+        bytes_ = cloud.colors.dtype == np.uint8
+        colors = np.asarray(cloud.colors, dtype=np.float32)
+        carried["colors"] = colors / 255 if bytes_ else colors
+    if model.channels >= 9:
+        carried["location"] = place_in_room(points, (points.min(0), points.max(0)))
+    device = next(model.parameters()).device
+    on_it = {name: torch.from_numpy(x)[None].to(device) for name, x in carried.items()}
+    return Clouds(torch.from_numpy(points)[None].to(device), **on_it)
+
+
+# In a folder of its own: `model=` would choose from the group of that name beside the others.
+@hydra.main(version_base="1.3", config_path=f"{conf_dir()}/segment", config_name="segment")
+def main(cfg: DictConfig) -> None:
+    """Segment as the command line says; wrong input ends in one line."""
+    with one_line_errors():
+        segment(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Fine-tuning segmenters: groups, ignored points, what tests leave, files of pictures."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+from conftest import released_json
+from recon.data.batch import Batch
+from recon.data.furniture_parts import FurnitureParts
+from recon.entry import conf_dir
+from recon.layers.grouping import PatchGrouper
+from recon.models.checkpoint import load
+from recon.models.encoder import Encoder
+from recon.models.official import to_official
+from recon.models.segmenter import Segmenter
+from recon.tasks.segment import PartSegmentation, SceneSegmentation
+from recon.tasks.windows import Windows
+from recon.train import train
+from trees import s3dis
+
+ADAMW = partial(torch.optim.AdamW, lr=1e-4, weight_decay=0.05)
+
+
+def toy(**settings: object) -> Segmenter:
+    torch.manual_seed(0)
+    encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
+    small = {"hidden": 16, "widths": (16, 16, 8)}
+    return Segmenter(PatchGrouper(8, 8), encoder, 4, **{**small, **settings})
+
+
+def test_groups_are_the_released_ones() -> None:
+    with torch.device("meta"):
+        model = Segmenter(PatchGrouper(128, 32), Encoder(384), 50, objects=16)
+    task = PartSegmentation(model, optimizer=ADAMW)
+    groups = task.configure_optimizers().param_groups
+    names = {id(p): n.removeprefix("model.") for n, p in task.named_parameters()}
+    released = released_json("param_groups.json")["partseg"]
+    assert len(groups) == len(released)
+    for ours, theirs in zip(groups, released, strict=True):
+        assert {to_official(names[id(p)], "segment") for p in ours["params"]} == set(
+            theirs["names"]
+        )
+        assert (ours["lr"], ours["weight_decay"]) == (
+            pytest.approx(theirs["initial_lr"]),
+            theirs["weight_decay"],
+        )
+
+
+def batch(labels: Tensor) -> Batch:
+    torch.manual_seed(1)
+    points = torch.randn(len(labels), labels.shape[1], 3)
+    label = torch.zeros(len(labels), dtype=torch.long)
+    return {"points": points, "point_labels": labels, "label": label}
+
+
+def loss_of(task: PartSegmentation, labels: Tensor) -> Tensor:
+    task.log = lambda *_, **__: None
+    return task.eval().training_step(batch(labels), 0)
+
+
+def test_points_without_a_label_teach_nothing() -> None:
+    task = PartSegmentation(toy(objects=2), optimizer=ADAMW)
+    labels = torch.randint(0, 4, (2, 40))
+    hidden = labels.clone()
+    hidden[:, :30] = -1
+    scores = task.eval()(_clouds(batch(labels)), torch.zeros(2, dtype=torch.long))
+    known = nn.functional.nll_loss(scores[:, 30:].flatten(0, 1), labels[:, 30:].flatten())
+    assert torch.allclose(loss_of(task, hidden), known)
+
+
+def _clouds(some: Batch):  # noqa: ANN202
+    from recon.data.batch import clouds_of
+
+    return clouds_of(some)
+
+
+def test_rare_classes_weigh_by_the_cube_root() -> None:
+    task = SceneSegmentation(toy(), windows=Windows(), optimizer=ADAMW)
+
+    class Columns(FurnitureParts):
+        point_classes = list("abcd")
+        label_counts = np.array([800, 100, 100, 0])
+
+        def __init__(self) -> None: ...
+
+    task.learn_names(Columns())
+    assert task.weight.tolist() == pytest.approx([1.0, 2.0, 2.0, 800 ** (1 / 3)], rel=1e-5)
+    assert task.model.names == ("a", "b", "c", "d")
+
+
+def test_a_double_step_repeats_the_step_on_the_same_gradients() -> None:
+    once, twice = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    for parameter, double in ((once, False), (twice, True)):
+        task = PartSegmentation(toy(objects=2), optimizer=ADAMW, double_step=double)
+        optimizer = torch.optim.SGD([parameter], lr=0.5)
+        parameter.grad = torch.ones(2)
+        task.optimizer_step(0, 0, optimizer, lambda: None)
+    assert once.tolist() == [0.5, 0.5]
+    assert twice.tolist() == [0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def parts_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        train(
+            compose("train", ["experiment=partseg_furniture", "debug=tiny", f"output_dir={folder}"])
+        )
+    return folder
+
+
+def test_a_tested_part_segmenter_leaves_figures_and_pictures(parts_run: Path) -> None:
+    found = json.loads((parts_run / "results.json").read_text())
+    shapes = FurnitureParts("test")
+    assert found["shapes"] == len(shapes) == 34
+    assert found["instance_miou"] == pytest.approx(sum(found["ids"].values()) / 34)
+    per_class = found["per_class"]
+    assert found["class_miou"] == pytest.approx(sum(per_class.values()) / len(per_class))
+    assert {"segments.png", "report.html"} <= {path.name for path in parts_run.iterdir()}
+    assert (parts_run / "report.html").read_text().count("<canvas") == 9
+    model = load(parts_run / "checkpoints" / "last.ckpt", task="part_segment")
+    assert model.object_names == tuple(shapes.classes)
+    assert model.parts["lamp"] == [25, 26, 27]
+
+
+def test_classes_of_another_number_are_named(tmp_path: Path) -> None:
+    told = ["experiment=partseg_furniture", "debug=tiny", f"output_dir={tmp_path}"]
+    for wrong, why in {
+        "classes=27": "points have 28 classes, the network 27",
+        "object_classes=9": "there are 8 classes of objects, the network knows 9",
+    }.items():
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            cfg = compose("train", [*told, wrong])
+        with pytest.raises(ValueError, match=why):
+            train(cfg)
+
+
+def test_a_tested_scene_segmenter_has_both_figures(tmp_path: Path) -> None:
+    s3dis(tmp_path / "data")
+    told = [
+        "experiment=semseg_rooms",
+        "debug=tiny",
+        f"data.root={tmp_path / 'data'}",
+        "data.size=64",
+        "data.split=[Area_1]",
+    ]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train", [*told, f"output_dir={tmp_path / 'run'}", "data.fewest=10"])
+    train(cfg)
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    merged, single = found["results"].values()
+    assert set(found["results"]) == {"whole rooms, 3 votes", "single windows"}
+    assert np.sum(merged["confusion"]) == found["points"]
+    assert np.sum(single["confusion"]) >= found["points"]
+    model = load(tmp_path / "run" / "checkpoints" / "last.ckpt", task="scene_segment")
+    assert (model.up, model.channels, len(model.names)) == ("z", 9, 13)

@@ -1,0 +1,118 @@
+"""The command that labels one's own files: nothing lost, nothing moved, wrong input named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from plyfile import PlyData, PlyElement
+
+from recon.entry import conf_dir
+from recon.layers.grouping import PatchGrouper
+from recon.models.checkpoint import describe
+from recon.models.encoder import Encoder
+from recon.models.segmenter import Segmenter
+from recon.models.weights import FORMAT_KEY
+from recon.segment import found_files, segment
+
+SMALL = ["windows.size=64", "windows.batch_size=4"]
+
+
+def save(path: Path, objects: int | None, channels: int) -> Path:
+    torch.manual_seed(0)
+    encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
+    parts = {"table": [0, 1], "lamp": [2]} if objects else {}
+    model = Segmenter(
+        PatchGrouper(8, 8), encoder, 3, objects=objects, channels=channels, hidden=16,
+        widths=(16, 16, 8), up="y" if objects else "z", names=["leg", "top", "shade"],
+        object_names=list(parts), parts=parts,
+    )  # fmt: skip
+    nn = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({FORMAT_KEY: describe(model), "state_dict": nn}, path)
+    return path
+
+
+def run(out: Path, told: list[str]) -> list[Path]:
+    with initialize_config_dir(f"{conf_dir()}/segment", version_base="1.3"):
+        return segment(compose("segment", [*told, f"out={out}", *SMALL]))
+
+
+def scan(path: Path, count: int = 700) -> np.ndarray:
+    """Write a scan in national coordinates, with an intensity; return its vertices."""
+    rng = np.random.default_rng(0)
+    fields = [*((axis, "f8") for axis in "xyz"), ("intensity", "u2")]
+    vertex = np.empty(count, [*fields, *((c, "u1") for c in ("red", "green", "blue"))])
+    for axis, far in zip("xyz", (4_512_345.0, 5_403_210.0, 312.0), strict=True):
+        vertex[axis] = far + rng.random(count) * 2.5
+    for name in ("intensity", "red", "green", "blue"):
+        vertex[name] = rng.integers(0, 256, count)
+    PlyData([PlyElement.describe(vertex, "vertex")]).write(str(path))
+    return vertex
+
+
+def test_no_point_is_lost_moved_or_repeated(tmp_path: Path) -> None:
+    model = save(tmp_path / "m.ckpt", None, 9)
+    vertex = scan(tmp_path / "room.ply")
+    (written,) = run(tmp_path / "out", [f"model={model}", f"files={tmp_path / 'room.ply'}"])
+    ply = PlyData.read(str(written))
+    assert ply.comments == ["label 0 leg", "label 1 top", "label 2 shade"]
+    found = ply["vertex"].data
+    for name in ("x", "y", "z", "intensity"):
+        assert np.array_equal(found[name], vertex[name])
+    held = np.load(written.with_suffix(".npz"))
+    assert held["probabilities"].shape == (700, 3)
+    assert np.array_equal(held["probabilities"].astype(float).argmax(1), found["label"])
+    assert held["probabilities"].astype(float).sum(1) == pytest.approx(1, abs=2e-3)
+    assert [path.name for path in written.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("ending", ["npy", "xyz"])
+def test_other_formats_keep_their_coordinates(ending: str, tmp_path: Path) -> None:
+    model = save(tmp_path / "m.ckpt", 2, 3)
+    points = np.random.default_rng(1).random((150, 3)) + [4_512_345.0, 0, 10]
+    path = tmp_path / f"a.{ending}"
+    np.save(path, points) if ending == "npy" else np.savetxt(path, points, fmt="%.6f")
+    (written,) = run(tmp_path / "out", [f"model={model}", f"files={path}", "object=table"])
+    found = PlyData.read(str(written))["vertex"].data
+    assert np.stack([found[axis] for axis in "xyz"], 1) == pytest.approx(points, abs=1e-5)
+    assert set(found["label"]) <= {0, 1}  # a table has no shade
+
+
+def test_turned_files_give_the_same_labels(tmp_path: Path) -> None:
+    model = save(tmp_path / "m.ckpt", 2, 3)
+    points = np.random.default_rng(1).random((150, 3)).astype(np.float32)
+    np.save(tmp_path / "y.npy", points)
+    np.save(tmp_path / "z.npy", np.roll(points, 1, axis=1))  # y becomes z
+    labels = []
+    for name, told in {"y": [], "z": ["up=z"]}.items():
+        files = f"files={tmp_path / name}.npy"
+        (path,) = run(tmp_path / "out", [f"model={model}", files, "object=lamp", *told])
+        labels.append(np.load(path.with_suffix(".npz"))["probabilities"])
+    assert np.allclose(labels[0].astype(float), labels[1].astype(float), atol=2e-3)
+
+
+def test_wrong_input_is_named(tmp_path: Path) -> None:
+    parts, scene = save(tmp_path / "p.ckpt", 2, 3), save(tmp_path / "s.ckpt", None, 6)
+    np.save(tmp_path / "a.npy", np.random.default_rng(1).random((50, 3)))
+    files = f"files={tmp_path / 'a.npy'}"
+    for told, why in {
+        (f"model={parts}",): "asks what the objects are: object=<one of table, lamp>",
+        (f"model={parts}", "object=chair"): "object='chair' is none of table, lamp",
+        (f"model={scene}",): "a.npy: has no colours, which the network reads",
+    }.items():
+        with pytest.raises(ValueError, match=why):
+            run(tmp_path / "out", [*told, files])
+    with pytest.raises(FileNotFoundError, match="none.ply: no such file, nor a folder with"):
+        run(tmp_path / "out", [f"model={scene}", f"files={tmp_path / 'none.ply'}"])
+
+
+def test_files_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
+    for name in ("a/x.npy", "b/x.npy", "b/y.xyz", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    places = [str(place) for place in found_files(str(tmp_path)).values()]
+    assert places == ["a/x.npy", "b/x.npy", "b/y.xyz"]
+    assert [str(p) for p in found_files(f"{tmp_path}/b/*.xyz").values()] == ["y.xyz"]
+    with pytest.raises(ValueError, match="have the same name: segment them apart"):
+        found_files([f"{tmp_path}/a/x.npy", f"{tmp_path}/b/x.npy"])
