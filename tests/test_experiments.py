@@ -13,7 +13,7 @@ from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections
 from recon.models.weights import FORMAT_KEY
 from recon.train import train
-from trees import few_shot, meshes, modelnet, objaverse, scanobjectnn
+from trees import few_shot, meshes, modelnet, objaverse, s3dis, scanobjectnn, shapenetpart
 
 GROUP = Path(conf_dir()) / "experiment"
 EXPERIMENTS = sorted(path.stem for path in GROUP.glob("*.yaml"))
@@ -25,6 +25,9 @@ TREES = {
     "scanobjectnn": lambda root: scanobjectnn(root, 30),
     "objaverse": objaverse,
     "folder": meshes,
+    "shapenetpart": shapenetpart,
+    "s3dis": s3dis,
+    "rooms": s3dis,
 }
 
 
@@ -42,7 +45,7 @@ def tree(name: str, root: Path) -> list[str]:
 
 def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
     dry = ["teacher=untrained", f"data.root={shapenet_root}"]
-    if "shapenet" not in name:
+    if "pretrain_shapenet" not in name:
         dry = tree(name, output_dir.parent / "data")
     if name == "pretrain_furniture":
         dry.append("~callbacks.report")
@@ -50,6 +53,8 @@ def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
         dry.append("eval.votes=0")
     if "modelnet" in name:  # 600 points, or 64
         dry += ["points=32", "transform=furniture", "eval.honest.val_share=0.5"]
+    if name.startswith("semseg"):
+        dry += ["data.split=[Area_1]", "data.size=64", "task.windows.votes=1"]
     return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *dry]
 
 
@@ -115,7 +120,8 @@ def test_evaluation_runs_and_declares_itself(name: str, toy_weights: Path, tmp_p
 @pytest.mark.parametrize("name", [n for n in EXPERIMENTS if "furniture" not in n])
 def test_published_rows_name_their_figure_and_command(name: str) -> None:
     head = (GROUP / f"{name}.yaml").read_text()
-    assert name == "pretrain_folder" or "pretrain" in name or "Published: " in head
+    own = name.startswith("pretrain") or name == "semseg_rooms"
+    assert own or "Published: " in head
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from recon.models.checkpoint import load
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
-PROGRAMS = r"python (?:-m recon\.(?:train|prepare|evaluate)|scripts/cache_teachers\.py) [^\n`]+"
+PROGRAMS = (
+    r"python (?:-m recon\.(?:train|prepare|evaluate|segment)|scripts/cache_teachers\.py) [^\n`]+"
+)
 COMMANDS = sorted(
     set(re.findall(PROGRAMS, TEXT)) - {"python -m recon.prepare data=<name> data.root=<folder>"}
 )
@@ -30,8 +32,13 @@ def test_command_composes(command: str) -> None:
         word.split("=")[0]: word.split(",")[0] for word in options if re.search("=[^[]*,", word)
     }
     options = [multirun.get(word.split("=")[0], word) for word in options]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    own = "/segment" if script == "segment" else ""
+    with initialize_config_dir(conf_dir() + own, version_base="1.3"):
         cfg = compose(script, options)
+    if script == "segment":
+        assert cfg.model
+        assert cfg.files
+        return
     assert cfg.data["_target_"].startswith("recon.data.")
     assert script == "prepare" or cfg.task["_target_"].startswith("recon.tasks.")
 

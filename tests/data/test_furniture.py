@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from recon.data.furniture import Furniture, asset
+from recon.data.furniture_parts import FurnitureParts, FurniturePartsDataModule
 from recon.teachers.cached import read_cache
 
 
@@ -64,3 +65,21 @@ def test_another_copy_is_read_and_a_broken_one_named(tmp_path: Path) -> None:
             Furniture(root=tmp_path)
     path.write_bytes(whole)
     assert Furniture(root=tmp_path).ids == Furniture().ids
+
+
+def test_parts_belong_to_their_objects_and_to_the_same_points() -> None:
+    whole = {name: Furniture([name]) for name in ("train", "test")}
+    for split, count in FurniturePartsDataModule.published.items():
+        data = FurnitureParts(split)
+        assert len(data) == count
+        assert not set(data.ids) - set(whole[split].ids)
+        for index in range(len(data)):
+            cloud = data.cloud(index)
+            own = data.parts[data.classes[data.labels[index]]]
+            assert set(np.unique(cloud.point_labels)) <= {-1, *own}
+            row = whole[split].ids.index(data.ids[index])
+            assert np.array_equal(cloud.points, whole[split].points(row))
+            assert (
+                whole[split].classes[whole[split].labels[row]] == data.classes[data.labels[index]]
+            )
+    assert sorted(n for rows in data.parts.values() for n in rows) == list(range(28))
