@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import wandb
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from conftest import released_json
+from recon.callbacks.segments import palette
 from recon.data.batch import Batch
 from recon.data.furniture_parts import FurnitureParts
 from recon.entry import conf_dir
@@ -160,3 +162,23 @@ def test_a_tested_scene_segmenter_has_both_figures(tmp_path: Path) -> None:
     assert np.sum(single["confusion"]) >= found["points"]
     model = load(tmp_path / "run" / "checkpoints" / "last.ckpt", task="scene_segment")
     assert (model.up, model.channels, len(model.names)) == ("z", 9, 13)
+
+
+def test_wandb_gets_clouds_to_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    told = ["experiment=partseg_furniture", "debug=tiny", "logger=wandb", f"output_dir={tmp_path}"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        train(compose("train", told))
+    wandb.finish()
+    clouds = sorted(tmp_path.rglob("*.pts.json"))
+    assert len(clouds) == 9
+    first = json.loads(clouds[0].read_text())
+    assert len(first[0]) == 6
+    assert len(first) == 2048
+
+
+def test_colours_tell_neighbouring_classes_apart() -> None:
+    colors = palette(np.arange(-1, 28)).astype(int)
+    distance = np.abs(colors[1:-1] - colors[2:]).sum(1)
+    assert distance.min() > 60
+    assert len(np.unique(colors, axis=0)) == 29

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.console import Console
@@ -23,14 +23,18 @@ from recon.data.render import render
 from recon.tasks.iou import IGNORED
 from recon.tasks.segment import Segmentation, Tested
 
+GOLDEN = 0.618034
+"""Share of the colour wheel between one class and the next."""
 RIGHT, WRONG, UNKNOWN = (190, 196, 206), (214, 39, 40), (120, 120, 120)
 Views = list[tuple[str, UInt8[np.ndarray, "n 3"]]]
 
 
 def palette(classes: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
-    """Return a colour for the class of each point; grey for those without."""
-    colors = [*mpl.colormaps["tab20"].colors, *mpl.colormaps["tab20b"].colors]  # type: ignore[attr-defined]
-    known = (255 * np.array(colors)).astype(np.uint8)[classes % len(colors)]
+    """Return a colour for the class of each point, unlike its neighbours'; grey without a class."""
+    number = np.maximum(classes, 0)
+    hue = (number * GOLDEN) % 1
+    value = np.where(number % 2, 0.95, 0.7)
+    known = (255 * hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.65), value], 1))).astype(np.uint8)
     known[classes == IGNORED] = UNKNOWN
     return known
 
