@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from conftest import released_arrays
-from recon.ops.sampling import farthest_point_sample
+from recon.ops.native import farthest_points, library
+from recon.ops.sampling import _by_planes, _tie_order, farthest_point_sample
 
 CASES = (
     "plain", "near_origin", "start_at_origin", "all_of_them", "grid_ties", "grid_ties_n343",
@@ -51,3 +54,39 @@ def test_the_first_picks_of_fps_ordered_points_are_the_first_points() -> None:
 def test_refuses_more_than_there_are(count: int) -> None:
     with pytest.raises(ValueError, match=f"cannot pick {count} centres from 10 points"):
         farthest_point_sample(torch.randn(1, 10, 3), count)
+
+
+@pytest.mark.parametrize(("n", "count"), [(1, 1), (5, 5), (16, 7), (257, 40), (1024, 64)])
+@pytest.mark.parametrize("skip", [True, False])
+def test_compiled_and_plain_pick_the_same(n: int, count: int, skip: bool) -> None:
+    torch.manual_seed(n)
+    points = (torch.randn(5, n, 3) * 8).round() / 8  # many are equally far
+    order, skipped = _tie_order(n), 1e-3 if skip else -1.0
+    compiled = farthest_points(points, order, count, skipped)
+    if compiled is None:
+        pytest.skip("no compiler here")
+    assert torch.equal(compiled, _by_planes(points, order, count, skipped))
+
+
+def test_without_a_compiler_the_same_is_picked(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = torch.randn(2, 90, 3)
+    picked = farthest_point_sample(points, 20)
+    monkeypatch.setenv("RECON_NATIVE", "0")
+    library.cache_clear()
+    assert library() is None
+    assert torch.equal(farthest_point_sample(points, 20), picked)
+    library.cache_clear()
+
+
+def test_a_library_that_cannot_be_built_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    library.cache_clear()
+    assert library() is None
+    library.cache_clear()
+    assert [*(tmp_path / "cache").rglob("*.so")] == []
