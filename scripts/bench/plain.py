@@ -1,0 +1,124 @@
+"""The plain definitions of the hot paths, as the method is written: what the fast ones are held to.
+
+`make_plain` puts them into a copy of a network: its weights, names and numbers stay the same.
+"""
+
+from copy import deepcopy
+from types import MethodType
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from recon.layers.attention import CrossAttention, SelfAttention
+from recon.layers.grouping import Patches, PatchGrouper
+from recon.layers.patch_embed import PatchEmbed
+from recon.layers.propagation import Propagation
+from recon.models.segmenter import PointHead
+from recon.ops.interpolation import three_nearest
+from recon.ops.neighbors import gather, knn
+
+
+def sample(points: Float[Tensor, "b n 3"], count: int) -> Int[Tensor, "b count"]:
+    """Farthest point sampling over (B, N, 3), a fresh tensor for every intermediate."""
+    rows = torch.arange(len(points), device=points.device)
+    picked = torch.zeros(len(points), count, dtype=torch.long, device=points.device)
+    nearest = torch.full(points.shape[:2], torch.inf, device=points.device)
+    for i in range(1, count):
+        last = points[rows, picked[:, i - 1]].unsqueeze(1)
+        nearest = torch.minimum(nearest, ((points - last) ** 2).sum(-1))
+        picked[:, i] = nearest.argmax(1)
+    return picked
+
+
+def chamfer(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tensor, " b"]:
+    """Squared Chamfer distance through all pairwise differences."""
+    squared = (x.unsqueeze(2) - y.unsqueeze(1)).square().sum(-1)
+    return squared.amin(2).mean(1) + squared.amin(1).mean(1)
+
+
+def contrast(features: Float[Tensor, "b d"], category: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+    """Contrast by category: a loop over anchors, and in it one over all clouds."""
+    features = F.normalize(features, dim=-1)
+    losses = []
+    for anchor in range(len(features)):
+        positive, negative = [], []
+        for other in range(len(features)):
+            similarity = (features[anchor] * features[other]).sum() / 0.1
+            (positive if category[anchor] == category[other] else negative).append(similarity)
+        mean = torch.stack(positive).mean()
+        losses.append(torch.stack([mean, *negative]).logsumexp(0) - mean)
+    return torch.stack(losses).mean()
+
+
+def _group(self: PatchGrouper, points: Float[Tensor, "b n 3"]) -> Patches:
+    centers = gather(points, sample(points, self.groups))
+    members = gather(points, knn(centers, points, self.group_size))
+    return Patches(members - centers.unsqueeze(2), centers)
+
+
+def _conv(layer: nn.Linear, x: Float[Tensor, "b c n"]) -> Float[Tensor, "b d n"]:
+    return F.conv1d(x, layer.weight.unsqueeze(-1), layer.bias)
+
+
+def embed(self: PatchEmbed, patches: Float[Tensor, "b g k 3"]) -> Float[Tensor, "b g d"]:
+    """Embed patches: convolutions, each patch's maximum concatenated to its every point."""
+    b, g, k, _ = patches.shape
+    x = patches.reshape(b * g, k, 3).transpose(1, 2)
+    x = _conv(self.point_out, self.point_norm(_conv(self.point_in, x)).relu())
+    x = torch.cat([x.amax(2, keepdim=True).expand(-1, -1, k), x], 1)
+    x = _conv(self.joint_out, self.joint_norm(_conv(self.joint_in, x)).relu())
+    return x.amax(2).view(b, g, -1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
+    weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+    return rearrange(weights @ v, "b h n d -> b n (h d)")
+
+
+def _self_attention(self: SelfAttention, tokens: Tensor) -> Tensor:
+    return self.proj(_attend(*self.qkv(tokens).chunk(3, -1), self.heads))
+
+
+def _cross_attention(self: CrossAttention, queries: Tensor, tokens: Tensor) -> Tensor:
+    return self.proj(_attend(self.q(queries), *self.kv(tokens).chunk(2, -1), self.heads))
+
+
+def _propagate(self: Propagation, tokens: Tensor, centers: Tensor, channels: Tensor) -> Tensor:
+    near = three_nearest(channels[..., :3], centers)
+    carried = (gather(tokens, near.rows) * near.weight.unsqueeze(-1)).sum(2)
+    x = torch.cat([channels, carried], -1).transpose(1, 2)
+    x = self.joint_norm(_conv(self.joint_in, x)).relu()
+    return self.out_norm(_conv(self.out, x)).relu().transpose(1, 2)
+
+
+def _score(self: PointHead, points: Tensor, cloud: Tensor) -> Tensor:
+    shared = cloud.unsqueeze(1).expand(-1, points.shape[1], -1)
+    x = torch.cat([points, shared], -1).transpose(1, 2)
+    x = self.dropout(self.joint_norm(_conv(self.joint_in, x)).relu())
+    x = self.middle_norm(_conv(self.middle, x)).relu()
+    return _conv(self.out, x).transpose(1, 2)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+PLAIN = {
+    PatchGrouper: _group,
+    PatchEmbed: embed,
+    SelfAttention: _self_attention,
+    CrossAttention: _cross_attention,
+    Propagation: _propagate,
+    PointHead: _score,
+}
+
+
+def make_plain(network: Network) -> Network:
+    """Return a copy of a network that computes everything by its plain definition."""
+    copy = deepcopy(network)
+    for module in copy.modules():
+        if type(module) in PLAIN:
+            module.forward = MethodType(PLAIN[type(module)], module)
+    return copy
