@@ -28,6 +28,24 @@ def test_repeats_are_joined_and_options_kept_apart(tmp_path: Path) -> None:
     assert collect(jobs(tmp_path)) == {"data.way=5": {name: [50, 70]}, "data.way=10": {name: [40]}}
 
 
+def test_rooms_of_different_areas_are_scored_together(tmp_path: Path) -> None:
+    kept = {1: [[3, 1], [0, 4]], 2: [[1, 3], [2, 2]]}
+    for area, counts in kept.items():
+        run_folder(tmp_path / str(area), [f"data.test_area={area}"], 0.5)
+        row = {"miou": 0.5, "overall_accuracy": {"mean": 0.5}, "confusion": counts}
+        found = {
+            "protocol": "honest",
+            "rooms": 1,
+            "ids": {f"Area_{area}/a": 0.5},
+            "results": {"w": row},
+        }
+        (tmp_path / str(area) / "results.json").write_text(json.dumps(found))
+    (rows,) = collect(jobs(tmp_path)).values()
+    together = rows["mIoU, w, honest, rooms of all runs"]
+    assert together == [pytest.approx(100 * (4 / 10 + 6 / 12) / 2)]
+    assert rows["mIoU, w, honest"] == [50, 50]
+
+
 def test_seeds_are_run_one_after_the_other_and_joined(tmp_path: Path) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "seeds=[3,4]"]

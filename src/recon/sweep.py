@@ -9,7 +9,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-REPEATS = ("seed", "data.fold", "data.episode_seed")
+REPEATS = ("seed", "data.fold", "data.episode_seed", "data.test_area")
 """Options that repeat a measurement rather than change it."""
 
 Measured = dict[str, dict[str, list[float]]]
@@ -37,12 +37,30 @@ def collect(runs: Mapping[str, Sequence[Path]]) -> Measured:
     """Read the results of runs, by what they measured; those without results are left out."""
     table: Measured = {}
     for told, folders in runs.items():
-        for folder in folders:
-            if (path := folder / "results.json").is_file():
-                rows = table.setdefault(told, {})
-                for name, value in _accuracies(json.loads(path.read_text())):
-                    rows.setdefault(name, []).append(100 * value)
+        paths = [folder / "results.json" for folder in folders]
+        found = [json.loads(path.read_text()) for path in paths if path.is_file()]
+        for results in found:
+            rows = table.setdefault(told, {})
+            for name, value in _accuracies(results):
+                rows.setdefault(name, []).append(100 * value)
+        for name, value in _together(found):
+            table[told][name] = [100 * value]
     return table
+
+
+def _together(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float]]:
+    """Yield the mIoU of the rooms of several runs together, where each tested other rooms."""
+    rooms = [name for results in found for name in results.get("ids", ())]
+    kinds = found[0].get("results", {}) if len(found) > 1 and "rooms" in found[0] else {}
+    if not kinds or len(set(rooms)) < len(rooms):
+        return
+    import torch
+
+    from recon.tasks.iou import scene_scores
+
+    for kind in kinds:
+        counts = torch.tensor([results["results"][kind]["confusion"] for results in found]).sum(0)
+        yield f"mIoU, {kind}, {found[0]['protocol']}, rooms of all runs", scene_scores(counts).miou
 
 
 def jobs(folder: Path) -> dict[str, list[Path]]:
