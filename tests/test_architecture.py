@@ -5,7 +5,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "recon"
 FLOORS = (
-    "ops", "layers", "models losses teachers", "data", "tasks", "callbacks", "entry",
+    "ops", "layers", "models losses teachers", "data", "tasks", "encode callbacks", "entry",
     "sweep", "train prepare evaluate segment",
 )  # fmt: skip
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names.split()}

@@ -66,9 +66,10 @@ def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainers[0].save_checkpoint(tmp_path / "last.ckpt")
     loaded = load(tmp_path / "last.ckpt")
     assert loaded.grouper.groups == 64
-    path = re.search(r'load\("(.*?)"\)', features)[1]
+    path = re.search(r'PointEncoder\("(.*?)"', features)[1]
     exec(features.replace(path, str(tmp_path / "last.ckpt")), namespace)
-    assert namespace["encoding"].pooled().shape == (1, 192)  # a generative student: no queries
+    assert namespace["features"].pooled.shape == (192,)  # a generative student: no queries
+    assert namespace["dense"].shape == (5000, 192)
 
 
 def test_links_lead_somewhere() -> None:

@@ -5,12 +5,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recon.encode import PointEncoder
     from recon.models.checkpoint import load
 
 __version__ = version("recon3d")
-__all__ = ["__version__", "load"]
+__all__ = ["PointEncoder", "__version__", "load"]
 
-_HOMES = {"load": "recon.models.checkpoint"}
+_HOMES = {"PointEncoder": "recon.encode", "load": "recon.models.checkpoint"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,188 @@
+"""Features of your own clouds: recon.PointEncoder("last.ckpt").encode(points)."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recon.data.transforms import UnitSphere, UpAxis, axis_number
+from recon.layers.grouping import check_clouds
+from recon.models.building import Network
+from recon.models.checkpoint import load, task_of
+from recon.models.recon import PretrainingNetwork
+from recon.models.segmenter import Segmenter
+from recon.ops.interpolation import interpolate, three_nearest
+from recon.ops.neighbors import gather
+from recon.ops.sampling import farthest_point_sample
+
+PointsLike = Any
+"""A cloud (N, 3 or more), a batch (B, N, 3 or more), or a list of clouds; numpy or torch."""
+
+
+class Features(NamedTuple):
+    """What an encoder knows of B clouds, or of one, then without the first axis."""
+
+    cls: Float[Tensor, "*b d"] | None
+    """The queries; None where the weights have none."""
+    image: Float[Tensor, "*b d"] | None
+    text: Float[Tensor, "*b d"] | None
+    image_projected: Float[Tensor, "*b _"] | None
+    """The queries in their teachers' spaces; None where the weights have no projection."""
+    text_projected: Float[Tensor, "*b _"] | None
+    tokens: Float[Tensor, "*b g d"]
+    """One feature a patch."""
+    centers: Float[Tensor, "*b g 3"]
+    """Middles of the patches, in the units and axes of the input."""
+    pooled: Float[Tensor, "*b e"]
+    """For linear probes, see `Encoding.pooled`."""
+
+
+class PointEncoder:
+    """A pretrained encoder for clouds of any size, place and scale.
+
+    `source` is a file that `load` reads, or a network. Each cloud is turned so that `up` points
+    upwards, centred, scaled to the unit sphere and reduced to `points` of its points, each the
+    farthest from those before; smaller clouds keep all of theirs. Columns after x y z are left out:
+    the encoder reads coordinates. `num_heads` and so on are for released files, see `load`.
+
+    Raises what `load` raises, and ValueError for an unknown axis.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Network,
+        *,
+        up: str = "y",
+        points: int = 1024,
+        device: str | torch.device = "cpu",
+        **told: Any,
+    ) -> None:
+        axis_number(up)
+        if isinstance(source, str | Path):
+            task: Any = task_of(source)
+            network: Network = load(source, task=task, **told)
+        else:
+            network = source
+        if isinstance(network, Segmenter):
+            raise ValueError("a segmenter has no features of whole clouds: use `recon.segment`")
+        self.network = network.eval().to(device)
+        self.up, self.points, self.device = up, points, torch.device(device)
+
+    @torch.inference_mode()
+    def encode(
+        self, points: PointsLike, *, up: str | None = None, batch_size: int = 32
+    ) -> Features:
+        """Encode clouds, in their order.
+
+        `points` is one cloud, a batch, or a list of clouds of different sizes; `up` is for this
+        call alone. Raises ValueError that numbers a cloud which is empty, not finite, of another
+        shape, or has fewer points than the network has patches or points in a patch.
+        """
+        clouds, single = _clouds(points)
+        rows = [self._reduced(cloud, number, up or self.up) for number, cloud in enumerate(clouds)]
+        by_size = defaultdict(list)
+        for number, (cloud, _, _) in enumerate(rows):
+            by_size[len(cloud)].append(number)
+        found: dict[int, Features] = {}
+        for numbers in by_size.values():
+            for start in range(0, len(numbers), batch_size):
+                some = numbers[start : start + batch_size]
+                batch = torch.stack([rows[number][0] for number in some]).to(self.device)
+                features = self._encode(batch)
+                for place, number in enumerate(some):
+                    found[number] = _row(features, place)
+        ordered = []
+        for number, (_, middle, radius) in enumerate(rows):
+            centers = _back(found[number].centers, middle, radius, up or self.up)
+            ordered.append(found[number]._replace(centers=centers))
+        if single:
+            return ordered[0]
+        return _stacked(ordered)
+
+    @torch.inference_mode()
+    def dense(self, points: PointsLike, *, up: str | None = None) -> Float[Tensor, "n d"]:
+        """Return a feature for every point of one cloud: (N, 3) -> (N, dim), in its order.
+
+        The patch tokens, carried to the points by three-nearest interpolation.
+        """
+        clouds, single = _clouds(points)
+        if not single:
+            raise ValueError(f"dense features are of one cloud (N, 3), got {len(clouds)} clouds")
+        found = self.encode(clouds[0], up=up)
+        near = three_nearest(clouds[0][None, :, :3], found.centers[None])
+        return interpolate(found.tokens[None], near)[0]
+
+    def _reduced(self, cloud: Tensor, number: int, up: str) -> tuple[Tensor, Tensor, float]:
+        """Return a cloud as the network wants it, and what was its middle and its radius."""
+        if cloud.ndim != 2 or cloud.shape[1] < 3 or not len(cloud):
+            raise ValueError(f"cloud {number}: expected (N, 3), got {tuple(cloud.shape)}")
+        cloud = cloud[:, :3]
+        try:
+            check_clouds(cloud[None])
+        except ValueError as error:
+            raise ValueError(f"cloud {number}: {str(error).split('holds ', 1)[-1]}") from None
+        grouper = self.network.grouper
+        if len(cloud) < (need := max(grouper.groups, grouper.group_size)):
+            raise ValueError(
+                f"cloud {number}: has {len(cloud)} points, the network cuts {grouper.groups} "
+                f"patches of {grouper.group_size}: give it at least {need}"
+            )
+        middle = cloud.mean(0)
+        centered = (cloud - middle).float()
+        radius = float(centered.norm(dim=1).max())
+        upright = UpAxis(up, "y")(UnitSphere()(centered[None]))
+        if len(cloud) > self.points:
+            picked = farthest_point_sample(upright, max(self.points, need))
+            upright = gather(upright, picked)
+        return upright[0], middle, radius
+
+    def _encode(self, batch: Float[Tensor, "b n 3"]) -> Features:
+        encoding = self.network.encode(batch)
+        projected: dict[str, Tensor] = {}
+        if isinstance(self.network, PretrainingNetwork):
+            projected = self.network.projections(encoding.queries)
+        queries = encoding.queries
+        return Features(
+            cls=queries.get("cls"),
+            image=queries.get("image"),
+            text=queries.get("text"),
+            image_projected=projected.get("image"),
+            text_projected=projected.get("text"),
+            tokens=encoding.tokens,
+            centers=encoding.centers,
+            pooled=encoding.pooled(),
+        )
+
+
+def _row(features: Features, place: int) -> Features:
+    kept: Any = {k: None if v is None else v[place] for k, v in features._asdict().items()}
+    return Features(**kept)
+
+
+def _stacked(rows: Sequence[Features]) -> Features:
+    fields = zip(Features._fields, zip(*rows, strict=True), strict=True)
+    kept: Any = {k: None if v[0] is None else torch.stack(v) for k, v in fields}
+    return Features(**kept)
+
+
+def _clouds(points: PointsLike) -> tuple[list[Tensor], bool]:
+    """Return a list of clouds, and whether there was a single one."""
+    if isinstance(points, np.ndarray | Tensor):
+        held = torch.as_tensor(points)
+        return ([held], True) if held.ndim == 2 else ([*held], False)
+    if not isinstance(points, Sequence) or not points or isinstance(points, str):
+        raise ValueError(f"expected a cloud, a batch or clouds, got {type(points).__name__}")
+    return [torch.as_tensor(cloud) for cloud in points], False
+
+
+def _back(
+    centers: Float[Tensor, "g 3"], middle: Tensor, radius: float, up: str
+) -> Float[Tensor, "g 3"]:
+    """Return centres to where the input lay."""
+    turned = UpAxis("y", up)(centers[None])[0]
+    return turned.cpu() * radius + middle
