@@ -79,6 +79,13 @@ def test_other_formats_keep_their_coordinates(ending: str, tmp_path: Path) -> No
     assert set(found["label"]) <= {0, 1}  # a table has no shade
 
 
+def test_a_file_is_never_written_over(tmp_path: Path) -> None:
+    model, before = save(tmp_path / "m.ckpt", None, 3), scan(tmp_path / "room.ply")
+    with pytest.raises(ValueError, match=r"room.ply: would be written over: choose another folder"):
+        run(tmp_path, [f"model={model}", f"files={tmp_path / 'room.ply'}"])
+    assert np.array_equal(PlyData.read(str(tmp_path / "room.ply"))["vertex"].data, before)
+
+
 def test_turned_files_give_the_same_labels(tmp_path: Path) -> None:
     model = save(tmp_path / "m.ckpt", 2, 3)
     points = np.random.default_rng(1).random((150, 3)).astype(np.float32)
@@ -112,7 +119,7 @@ def test_files_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     places = [str(place) for place in found_files(str(tmp_path)).values()]
-    assert places == ["a/x.npy", "b/x.npy", "b/y.xyz"]
-    assert [str(p) for p in found_files(f"{tmp_path}/b/*.xyz").values()] == ["y.xyz"]
-    with pytest.raises(ValueError, match="have the same name: segment them apart"):
+    assert places == ["a/x.ply", "b/x.ply", "b/y.ply"]
+    assert [str(p) for p in found_files(f"{tmp_path}/b/*.xyz").values()] == ["y.ply"]
+    with pytest.raises(ValueError, match="would both become x.ply: segment them apart"):
         found_files([f"{tmp_path}/a/x.npy", f"{tmp_path}/b/x.npy"])

@@ -51,7 +51,9 @@ def segment(cfg: DictConfig) -> list[Path]:
         scores = _scores(model, cloud, label, cfg, str(path))
         predicted = scores.argmax(1).numpy()
         names = model.names or [str(row) for row in range(model.classes)]
-        target = Path(cfg.out) / place.with_name(place.name + ".ply")
+        target = Path(cfg.out) / place
+        if target.resolve() == path.resolve():
+            raise ValueError(f"{path}: would be written over: choose another folder, out=<folder>")
         write_labelled(target, path, cloud, predicted, palette(predicted), names)
         if cfg.probabilities:
             share = scores.softmax(1).numpy().astype(np.float16)
@@ -67,7 +69,7 @@ def segment(cfg: DictConfig) -> list[Path]:
 
 
 def found_files(asked: str | Sequence[str]) -> dict[Path, Path]:
-    """Return files and their places below the output, from names, patterns and folders.
+    """Return files, and what to write below the output for each, from names, patterns and folders.
 
     Raises FileNotFoundError where nothing is found, and ValueError where two files would be written
     to one place.
@@ -79,17 +81,19 @@ def found_files(asked: str | Sequence[str]) -> dict[Path, Path]:
         path = Path(name).expanduser()
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS)
-            found |= {file: file.relative_to(path) for file in inside}
+            found |= {file: file.relative_to(path).with_suffix(".ply") for file in inside}
         else:
             some = [path] if path.is_file() else [*map(Path, sorted(glob.glob(str(path))))]
             inside = some
-            found |= {file: Path(file.name) for file in some}
+            found |= {file: Path(file.stem + ".ply") for file in some}
         if not inside:
             known = ", ".join(sorted(READERS))
             raise FileNotFoundError(f"{name}: no such file, nor a folder with {known} in it")
     places = Counter(found.values())
     if twice := [file for file, place in found.items() if places[place] > 1]:
-        raise ValueError(f"{twice[0]} and {twice[1]} have the same name: segment them apart")
+        raise ValueError(
+            f"{twice[0]} and {twice[1]} would both become {found[twice[0]]}: segment them apart"
+        )
     return found
 
 
