@@ -55,7 +55,7 @@ def test_a_classifier_is_tested_by_names(trained: Path, tmp_path: Path) -> None:
     found = run("evaluate", ["task=classify", weights, f"output_dir={tmp_path / 'a'}", *SMALL])
     assert found is not None
     told = json.loads((trained / "results.json").read_text())["results"]["one view"]
-    (best,) = (trained / "checkpoints").glob("epoch-*.ckpt")
+    (best,) = (trained / "checkpoints").glob("selected.ckpt")
     best_found = run(
         "evaluate", ["task=classify", f"weights={best}", f"output_dir={tmp_path / 'b'}", *SMALL]
     )

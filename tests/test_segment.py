@@ -118,8 +118,8 @@ def test_files_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
     for name in ("a/x.npy", "b/x.npy", "b/y.xyz", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    places = [str(place) for place in found_files(str(tmp_path)).values()]
+    places = [str(place) for place in found_files(str(tmp_path), tmp_path / "out").values()]
     assert places == ["a/x.ply", "b/x.ply", "b/y.ply"]
-    assert [str(p) for p in found_files(f"{tmp_path}/b/*.xyz").values()] == ["y.ply"]
+    assert [str(p) for p in found_files(f"{tmp_path}/b/*.xyz", "out").values()] == ["y.ply"]
     with pytest.raises(ValueError, match="would both become x.ply: segment them apart"):
-        found_files([f"{tmp_path}/a/x.npy", f"{tmp_path}/b/x.npy"])
+        found_files([f"{tmp_path}/a/x.npy", f"{tmp_path}/b/x.npy"], "out")

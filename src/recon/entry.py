@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def conf_dir() -> str:
@@ -31,6 +32,7 @@ def quiet() -> None:
         ".*The dirpath has changed from.*",
         ".*when using `ckpt_path`.*callbacks.*",
         ".*You passed in a `val_dataloader`.*",
+        ".*multiple `ModelCheckpoint` callbacks.*",  # the first selects
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -46,6 +48,19 @@ def keep_large_blocks() -> None:
         if hasattr(libc, "mallopt"):
             libc.mallopt(mmap_max, 0)
             libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def device_of(name: str) -> Any:
+    """Return a device by its name, `auto` the accelerator if there is one; raise ValueError."""
+    import torch
+
+    if name != "auto":
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"device={name}: not to be had here ({reason})") from error
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
+from recon.entry import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
+
+POINTS = 1024
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +38,8 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
     quiet()
     keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
-    task, view = (instantiate(node, _convert_="all") for node in (cfg.task, cfg.view))
+    task = instantiate(cfg.task, _convert_="all")
+    view = instantiate(_view(cfg, task.trained), _convert_="all")
     network = _network(cfg, task.trained)
     data = instantiate(cfg.data, _convert_="all")
     if "train" in task.splits:
@@ -52,6 +55,8 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
     classes = list(cfg.classes or test.names or dataset.classes)
     if not classes:
         raise ValueError(f"{data.root}: has no classes: name those to choose among, classes=[...]")
+    for why in {why: None for part in shapes.values() for why in part.skipped}:
+        print(f"skipped: {why}")
     if len(dataset.labels):
         shapes = {name: _renamed(part, dataset.classes, classes) for name, part in shapes.items()}
     logits = task(shapes, classes)
@@ -61,10 +66,12 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
         **data.settings(),
         "test_shapes": len(test.ids),
         "classes": hashlib.sha256(json.dumps(classes).encode()).hexdigest()[:12],
-        "points": cfg.points,
+        "skipped": len(test.skipped),
+        "size": data.size,
+        "test_transform": _plain(cfg.data.get("test_transform")),
         "patches": [network.grouper.groups, network.grouper.group_size],
-        "view": [type(part).__name__ for part in getattr(view, "transforms", [view])],
-        "up": data.up,
+        "view": [_told(part) for part in getattr(view, "transforms", [view])],
+        "up": f"{dataset.up}, turned to {data.up or dataset.up}",
     }
     found = score(logits, shapes["test"].labels) if len(dataset.labels) else None
     folder = Path(cfg.output_dir)
@@ -82,7 +89,7 @@ def _network(cfg: DictConfig, trained: Literal["pretrain", "classify"]) -> Any:
 
     told = dict(cfg.network)
     group_size = told.pop("group_size")
-    network = load(cfg.weights, task=trained, **told)
+    network = load(cfg.weights, task=trained, **told).to(device_of(cfg.device))
     if group_size is not None:  # features may be read from patches of another size
         cut = network.grouper
         network.grouper = PatchGrouper(
@@ -105,8 +112,34 @@ def _renamed(shapes: "Frozen", known: Sequence[str], classes: Sequence[str]) -> 
     return shapes._replace(labels=torch.tensor(number)[shapes.labels])
 
 
-def _plain(split: Any) -> Any:
-    return split if isinstance(split, str | None) else list(split)
+def _view(cfg: DictConfig, trained: str) -> Any:
+    """Return what the network sees of a cloud: as told, or as a classifier's own tests had it.
+
+    Those stand in the config.yaml of its run; only transforms of this library are taken from there.
+    """
+    if cfg.view is not None:
+        return cfg.view
+    run = Path(cfg.weights).absolute().parents[1] / "config.yaml"
+    if trained == "classify" and cfg.points is None and run.is_file():
+        view: Any = OmegaConf.select(OmegaConf.load(run), "view") or {}
+        nodes = [view, *view.get("transforms", [])]
+        homes = [str(node.get("_target_", "")).rpartition(".")[0] for node in nodes]
+        if set(homes) == {"recon.data.transforms"}:
+            return view
+    count = {"_target_": "recon.data.transforms.FarthestSubset", "count": cfg.points or POINTS}
+    sphere = {"_target_": "recon.data.transforms.UnitSphere"}
+    parts = [sphere, count]
+    return OmegaConf.create({"_target_": "recon.data.transforms.Compose", "transforms": parts})
+
+
+def _told(part: Any) -> str:
+    count = getattr(part, "count", None)
+    return type(part).__name__ + (f" {count}" if count else "")
+
+
+def _plain(value: Any) -> Any:
+    """Return a node of the configuration as JSON holds it."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def fingerprint(about: dict[str, Any]) -> str:

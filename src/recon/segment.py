@@ -1,4 +1,4 @@
-"""Label points: python -m recon.segment model=<run>/checkpoints/last.ckpt files=<scan.ply>.
+"""Label points: python -m recon.segment model=<run>/checkpoints/selected.ckpt files=<scan.ply>.
 
 Writes each file's points, all of them and in their order, as a .ply with labels and colours, and
 the probabilities of all classes as .npz.
@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
+from recon.entry import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
+
+LARGEST = 1000.0
+"""Metres that a scene may be wide."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +41,12 @@ def segment(cfg: DictConfig) -> list[Path]:
 
     quiet()
     keep_large_blocks()
-    files = found_files(cfg.files)
+    files = found_files(cfg.files, cfg.out)
     task: Any = task_of(cfg.model)
     if not task.endswith("segment"):
         raise ValueError(f"{cfg.model}: was trained for task={task!r}, not to segment points")
     model: Segmenter = load(cfg.model, task=task, **cfg.network)
-    model.to(_device(cfg.device))
+    model.to(device_of(cfg.device))
     label = _object(model, cfg.object)
     console, written, counts = Console(), [], Counter[str]()
     for path, place in track(files.items(), "segmenting", console=console, disable=len(files) < 2):
@@ -68,11 +71,11 @@ def segment(cfg: DictConfig) -> list[Path]:
     return written
 
 
-def found_files(asked: str | Sequence[str]) -> dict[Path, Path]:
+def found_files(asked: str | Sequence[str], out: str | Path) -> dict[Path, Path]:
     """Return files, and what to write below the output for each, from names, patterns and folders.
 
-    Raises FileNotFoundError where nothing is found, and ValueError where two files would be written
-    to one place.
+    What lies in `out` was written by an earlier run, and is left out. Raises FileNotFoundError
+    where nothing is found, and ValueError where two files would be written to one place.
     """
     from recon.data.shapes import READERS
 
@@ -80,7 +83,9 @@ def found_files(asked: str | Sequence[str]) -> dict[Path, Path]:
     for name in [asked] if isinstance(asked, str) else asked:
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS)
+            below = [p for p in path.rglob("*") if p.suffix.lower() in READERS]
+            written = Path(out).resolve()
+            inside = sorted(p for p in below if written not in p.resolve().parents)
             found |= {file: file.relative_to(path).with_suffix(".ply") for file in inside}
         else:
             some = [path] if path.is_file() else [*map(Path, sorted(glob.glob(str(path))))]
@@ -97,17 +102,11 @@ def found_files(asked: str | Sequence[str]) -> dict[Path, Path]:
     return found
 
 
-def _device(name: str) -> Any:
-    import torch
-
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _object(model: "Segmenter", asked: str | int | None) -> int | None:
     """Return the number of the objects' class; raise ValueError where it is missing or unknown."""
     if model.objects is None:
+        if asked is not None:
+            raise ValueError(f"object={asked!r}: the network segments scenes, not objects")
         return None
     known = model.object_names or [str(row) for row in range(model.objects)]
     if asked is None:
@@ -161,6 +160,12 @@ def _prepared(model: "Segmenter", cloud: "Cloud", cfg: DictConfig, source: str) 
     from recon.data.transforms import axis_number
 
     scale = cfg.scale if model.objects is None else 1.0
+    extent = float(np.ptp(cloud.points, axis=0).max()) * scale
+    if model.objects is None and extent > LARGEST:
+        raise ValueError(
+            f"{source}: is {extent:,.0f} m wide: set scale=0.001 if it is in millimetres, or take "
+            "stray points out"
+        )
     turn = axis_number(model.up) - axis_number(cfg.up or model.up)
     points = np.roll(cloud.points, turn, axis=1) * np.float32(scale)
     carried = {}

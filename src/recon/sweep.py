@@ -9,7 +9,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-REPEATS = ("seed", "data.fold", "data.episode_seed", "data.test_area")
+REPEATS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
 """Options that repeat a measurement rather than change it."""
 
 Measured = dict[str, dict[str, list[float]]]
@@ -70,7 +70,7 @@ def jobs(folder: Path) -> dict[str, list[Path]]:
     for run in sorted(numbered, key=lambda path: (len(path.name), path.name)):
         told = [str(word) for word in OmegaConf.load(run / ".hydra" / "overrides.yaml")]
         kept = [word for word in told if word.split("=")[0] not in REPEATS]
-        found.setdefault(" ".join(kept), []).append(run)
+        found.setdefault(" ".join(kept), []).extend([run, *sorted(run.glob("seed_*"))])
     return found
 
 

@@ -29,6 +29,10 @@ def train(cfg: DictConfig) -> "Trainer":
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data, _convert_="all")
     data.setup("fit")  # what is missing is said before teachers are fetched
+    if "eval" in cfg and data.test_split is None:
+        raise ValueError(
+            f"nothing to test on: set data.test_split to one of {', '.join(data.splits)}"
+        )
     if cfg.classes is None:
         of_points = cfg.classes_of == "points"
         cfg.classes = len(data.dataset.point_classes if of_points else data.dataset.classes)

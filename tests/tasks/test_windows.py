@@ -20,7 +20,7 @@ def room(count: int = 3000) -> Tensor:
 def test_every_point_is_predicted_in_each_vote() -> None:
     points = room()[0]
     for seed in range(2):
-        met = np.concatenate([rows.ravel() for rows in columns(points, HOW, seed)])
+        met = np.concatenate([rows[own] for rows, own in columns(points, HOW, seed)])
         assert len(np.unique(met)) == len(points)
 
 
@@ -67,8 +67,14 @@ def test_single_windows_are_counted_once_a_prediction() -> None:
         points, colors=labels.unsqueeze(-1).expand(-1, -1, 3).float(), point_labels=labels
     )
     found = segment_room(by_place, clouds, 2, HOW, 2, seed=0)
-    rows = np.concatenate([rows.ravel() for rows in columns(points[0], HOW, 0)])
+    rows = np.concatenate([rows[own] for rows, own in columns(points[0], HOW, 0)])
     assert int(found.windows.sum()) == int((labels[0][torch.from_numpy(rows)] >= 0).sum())
+
+
+def test_a_stray_point_costs_no_empty_windows() -> None:
+    points = torch.cat([room()[0], torch.tensor([[1e6, 1e6, 0.0]])])
+    met = np.concatenate([rows[own] for rows, own in columns(points, HOW, 0)])
+    assert len(np.unique(met)) == len(points)
 
 
 @pytest.mark.parametrize("count", [1, 5, 70])

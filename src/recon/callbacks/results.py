@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from recon.callbacks.tables import class_table, draw_confusion, plain
+from recon.callbacks.tables import class_table, draw_confusion, plain, seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.tasks.classify import Classification
 from recon.tasks.scores import Scores, score
@@ -45,7 +45,9 @@ class TestResults(Callback):
         labels = torch.cat(pl_module.labels)
         found = {name: score(torch.cat(x), labels) for name, x in pl_module.tested.items()}
         table = one_round(found, pl_module.votes)
+        seen = seen_in_training(data, pl_module.ids)
         results = {
+            "tested_on_training_shapes": seen,
             "protocol": self.protocol,
             "test_shapes": len(labels),
             "classes": [*classes],
@@ -56,7 +58,8 @@ class TestResults(Callback):
         one = table["one view"]
         title = f"one view, {len(labels)} test shapes"
         draw_confusion(one.confusion, classes, title, self.folder / "confusion.png")
-        self._show(table, class_table(one, classes), f"{len(labels)} test shapes")
+        shapes = f"{len(labels)} test shapes" + (f", {seen} of them TRAINED ON" if seen else "")
+        self._show(table, class_table(one, classes), shapes)
 
     def _show(self, table: dict[str, Scores], by_class: Table, shapes: str) -> None:
         title = f"Accuracy in % on {shapes}, eval.protocol={self.protocol}"

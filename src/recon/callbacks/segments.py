@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recon.callbacks.page import encode_cloud, write_html
+from recon.callbacks.tables import seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud
 from recon.data.render import render
@@ -60,9 +61,11 @@ class SegmentResults(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Segmentation)
         results = pl_module.results()
-        told = {"protocol": self.protocol, "published": dict(self.published)}
-        (self.folder / "results.json").write_text(json.dumps(told | results, indent=1))
+        told: dict[str, Any] = {"protocol": self.protocol, "published": dict(self.published)}
         data = getattr(trainer, "datamodule", None)
+        seen = seen_in_training(data, [shape.name for shape in pl_module.tested])
+        told["tested_on_training_shapes"] = seen
+        (self.folder / "results.json").write_text(json.dumps(told | results, indent=1))
         up = data.test_dataset.up if isinstance(data, PointCloudDataModule) else "y"
         shown = extremes(pl_module.tested)
         draw(shown, self.folder / "segments.png", up=up)
@@ -76,8 +79,9 @@ class SegmentResults(Callback):
         for name, value in per_class.items():
             table.add_row(name, f"{100 * value:.1f}")
         console.print(table)
+        title = f"In %, eval.protocol={self.protocol}" + (f", {seen} TRAINED ON" if seen else "")
         heads = ["measure", "here", *(["published, paper's protocol"] if self.published else [])]
-        table = Table(*heads, title=f"In %, eval.protocol={self.protocol}", box=SIMPLE)
+        table = Table(*heads, title=title, box=SIMPLE)
         for name, value in measures(results).items():
             known = self.published.get(name.split(",")[0].replace(" ", "_").lower(), "-")
             table.add_row(name, f"{100 * value:.1f}", *([str(known)] if self.published else []))
@@ -125,11 +129,11 @@ def _by_class(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
 def extremes(tested: Sequence[Tested]) -> list[tuple[str, Tested]]:
     """Pick the best, the median and the worst, with their IoUs in their titles."""
     ranked = sorted(tested, key=lambda shape: -shape.iou)
-    rows = dict.fromkeys((0, len(ranked) // 2, len(ranked) - 1))
-    names = ("best", "median", "worst")
+    last = len(ranked) - 1
+    rows = {last // 2: "median", last: "worst", 0: "best"}  # of one or two, there is no median
     return [
         (f"{name}, {ranked[row].name}, mIoU {100 * ranked[row].iou:.1f}", ranked[row])
-        for name, row in zip(names, rows, strict=False)
+        for row, name in sorted(rows.items())
     ]
 
 

@@ -12,7 +12,19 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor
 
+from recon.data.datamodule import PointCloudDataModule
 from recon.tasks.scores import Scores
+
+
+def seen_in_training(data: Any, ids: Sequence[str]) -> int:
+    """Count tested samples that were trained on: figures of such are no test.
+
+    The columns of a room are named after it, up to a `#`.
+    """
+    if not isinstance(data, PointCloudDataModule) or not hasattr(data, "dataset"):
+        return 0
+    trained = {name.partition("#")[0] for name in data.dataset.ids}
+    return sum(name.partition("#")[0] in trained for name in ids)
 
 
 def plain(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:

@@ -150,9 +150,10 @@ class PointCloudDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Any]:
         sampler = self._sampler()
-        return self._loader(
-            self.dataset, sampler, drop_last=self.drop_last, refill=True, size=self.size
-        )
+        # Batch statistics need two: a last batch of one is left out, another one each epoch.
+        alone = len(sampler) > self.batch_size > 1 and len(sampler) % self.batch_size == 1
+        drop_last = self.drop_last or alone
+        return self._loader(self.dataset, sampler, drop_last=drop_last, refill=True, size=self.size)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self.ordered(self.val_dataset) if hasattr(self, "val_dataset") else []

@@ -169,7 +169,8 @@ class Folder(PointCloudDataset):
         self.present = [name for name in SPLITS if any(e.split == name for e in entries)]
         self.entries = [e for e in entries if split == "all" or e.split == split]
         if not self.entries:
-            raise ValueError(f"{self.root}: has no shapes of split {split!r}, but {self.present}")
+            there = ", ".join([*self.present, "all"])
+            raise ValueError(f"{self.root}: has no shapes of split {split!r}: choose {there}")
         self.ids = [entry.name for entry in self.entries]
         if twice := [name for name, count in Counter(self.ids).items() if count > 1]:
             raise ValueError(f"{self.root}: lists {twice[0]!r} more than once: name it once")

@@ -24,6 +24,9 @@ def hold_out(
         raise ValueError(
             f"{type(dataset).__name__} has no labels to hold out a validation split by"
         )
+    if (dataset.labels < 0).any():
+        lost = dataset.ids[int(np.flatnonzero(dataset.labels < 0)[0])]
+        raise ValueError(f"{lost} has no class: sort it into a folder of one, or take it out")
     folds = min(max(2, round(1 / share)), int(np.bincount(dataset.labels).max()))
     if folds < 2:
         raise ValueError(

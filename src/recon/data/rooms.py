@@ -132,16 +132,26 @@ def windows(
     # Sorted by x, a window looks only at the points of its stripe.
     order = np.argsort(points[:, 0], kind="stable")
     along = points[order, 0]
-    for i in range(steps[0]):
+    for i in _met(points[:, 0], float(low[0]), stride, width, int(steps[0])):
         left = low[0] + i * stride
         last = np.inf if i == steps[0] - 1 else left + width
         stripe = order[np.searchsorted(along, left, "left") : np.searchsorted(along, last, "right")]
         y = points[stripe, 1]
-        for j in range(steps[1]):
+        for j in _met(y, float(low[1]), stride, width, int(steps[1])):
             bottom = low[1] + j * stride
             top = np.inf if j == steps[1] - 1 else bottom + width
             if len(rows := stripe[(y >= bottom) & (y <= top)]):
                 yield np.sort(rows)
+
+
+def _met(
+    along: Float[np.ndarray, " n"], low: float, stride: float, width: float, steps: int
+) -> Int[np.ndarray, " w"]:
+    """Return the windows along one axis that may hold points: empty ones cost nothing."""
+    last = np.unique(np.floor((along - low) / stride).astype(np.int64))
+    over = int(np.ceil(width / stride)) + 1
+    near = np.unique(last[:, None] + np.arange(-over, 2))
+    return np.unique(near.clip(0, steps - 1))
 
 
 def window_batches(

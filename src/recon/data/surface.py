@@ -33,7 +33,7 @@ def far_origin(points: np.ndarray) -> np.ndarray | None:
         return None
     low, high = points.min(0), points.max(0)
     step, extent = float(np.abs(points).max()) * RESOLUTION, float((high - low).max())
-    if extent == 0 or step <= 1e-4 * extent:
+    if extent == 0 or step <= 1e-5 * extent:
         return None
     return np.round(low / 2 + high / 2).astype(points.dtype)
 

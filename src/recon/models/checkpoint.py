@@ -94,7 +94,8 @@ def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> 
     if lacking := [n for n in ("num_heads", "num_groups", "group_size") if n not in settings]:
         raise ValueError(
             f"{path}: the weights do not tell {', '.join(lacking)}: pass them to load, "
-            "for the released base model num_heads=6, num_groups=64"
+            "for the released base model num_heads=6, num_groups=64 (on the command line "
+            "network.num_heads=6 network.num_groups=64)"
         )
     return settings
 

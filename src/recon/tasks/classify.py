@@ -16,6 +16,7 @@ from recon.data.transforms import Transform
 from recon.models.checkpoint import describe
 from recon.models.classifier import Classifier
 from recon.models.weights import FORMAT_KEY
+from recon.tasks.gather import gathered
 from recon.tasks.optim import (
     OptimizerFactory,
     SchedulerFactory,
@@ -140,6 +141,12 @@ class Classification(LightningModule):
         assert self.vote_view is not None
         views = [self(self.vote_view(points, generator)) for _ in range(self.votes)]
         return torch.stack(views).mean(0)
+
+    def on_test_epoch_end(self) -> None:
+        parts = gathered((self.tested, self.labels, self.ids))
+        self.tested = {name: [x for part in parts for x in part[0][name]] for name in self.tested}
+        self.labels = [label for part in parts for label in part[1]]
+        self.ids = [name for part in parts for name in part[2]]
 
     def configure_optimizers(self) -> Any:
         return scheduled(with_head(self, self.optimizer, is_head), self.scheduler)

@@ -1,5 +1,6 @@
 """What a frozen network says of the shapes of a data module, and what that is worth."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ class Frozen(NamedTuple):
     """Near-duplicates share a number; empty where the data do not tell."""
     logits: Float[Tensor, "n c"] | None = None
     """Of a classifier."""
+    skipped: tuple[str, ...] = ()
+    """Why samples are missing (`on_error=skip`)."""
     names: tuple[str, ...] = ()
     """A classifier's classes; empty where its file does not tell."""
 
@@ -52,7 +55,9 @@ def read_features(
     device = next(network.eval().parameters()).device
     pooled, labels, ids, logits = [], [torch.empty(0).long()], list[str](), []
     queries: dict[str, list[Tensor]] = {}
+    skipped: dict[str, None] = {}
     for raw in loader:
+        skipped |= dict.fromkeys(raw.pop("skipped", ()))
         batch = data.augment(raw, training=False)
         encoding = network.encode(view(batch["points"].to(device)))
         pooled.append(encoding.pooled().cpu())
@@ -72,6 +77,7 @@ def read_features(
         ids,
         dataset.dataset.families,
         torch.cat(logits) if classifier else None,
+        tuple(skipped),
         classifier.names if classifier else (),
     )
 
@@ -158,7 +164,7 @@ class PromptedClasses:
     def about(self) -> dict[str, Any]:
         known = {60: "the paper's 60", 64: "ULIP's 64"}
         named = known.get(self.source) if isinstance(self.source, int) else None
-        return {"templates": named or self.templates}
+        return {"teacher": str(self.teacher), "templates": named or self.templates}
 
 
 class CachedClasses:
@@ -179,7 +185,9 @@ class CachedClasses:
         return (features - cache.mean) / cache.deviation if self.standardize else features
 
     def about(self) -> dict[str, Any]:
-        return {"templates": "bare names, cached", "standardize": self.standardize}
+        mark = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
+        cached = f"bare names, cached, sha256 {mark}"
+        return {"templates": cached, "standardize": self.standardize}
 
 
 class ZeroShot:

@@ -17,6 +17,7 @@ from recon.data.dataset import PointCloudDataset
 from recon.models.checkpoint import describe
 from recon.models.segmenter import Segmenter
 from recon.models.weights import FORMAT_KEY
+from recon.tasks.gather import gathered
 from recon.tasks.iou import (
     IGNORED,
     confusion,
@@ -119,6 +120,9 @@ class Segmentation(LightningModule, ABC):
     def on_test_start(self) -> None:
         self.tested = []
 
+    def on_test_epoch_end(self) -> None:
+        self.tested = [shape for part in gathered(self.tested) for shape in part]
+
     @abstractmethod
     def results(self) -> dict[str, Any]:
         """Return what the test found, as JSON holds it."""
@@ -179,6 +183,10 @@ class PartSegmentation(Segmentation):
         self.tested += self._shapes(batch)
         self.labels += batch["label"].tolist()
 
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self.labels = [label for part in gathered(self.labels) for label in part]
+
     def results(self) -> dict[str, Any]:
         """Return what the test found, as JSON holds it."""
         ious = torch.tensor([shape.iou for shape in self.tested], dtype=torch.float64)
@@ -227,7 +235,9 @@ class SceneSegmentation(Segmentation):
         assert clouds.point_labels is not None
         labels, predicted = clouds.point_labels[0].cpu(), found.scores.argmax(1)
         counts = confusion(predicted, labels, self.model.classes)
-        some = torch.linspace(0, len(labels) - 1, min(len(labels), SHOWN_POINTS)).long()
+        some = torch.linspace(
+            0, len(labels) - 1, min(len(labels), SHOWN_POINTS), dtype=torch.float64
+        ).long()
         points = clouds.points[0].cpu()
         shown = (x[some].clone() for x in (points, labels, predicted))
         return Tested(batch["id"][0], scene_scores(counts).miou, *shown), counts, found.windows
@@ -253,6 +263,11 @@ class SceneSegmentation(Segmentation):
         self.tested.append(room)
         self.merged += merged
         self.single += single
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self.merged = torch.stack(gathered(self.merged)).sum(0)
+        self.single = torch.stack(gathered(self.single)).sum(0)
 
     def results(self) -> dict[str, Any]:
         """Return what the test found, as JSON holds it."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recon.data.batch import Clouds
@@ -32,20 +32,26 @@ class Room(NamedTuple):
     """Confusion of every single prediction of the first vote, before they are merged."""
 
 
-def columns(
-    points: Float[Tensor, "n 3"], how: Windows, seed: int
-) -> Iterator[Int[np.ndarray, "b size"]]:
-    """Yield rows of points in batches of columns; each point is in at least one of them."""
-    waiting = []
+class Columns(NamedTuple):
+    """A batch of columns: rows of points, some repeated where a column has too few."""
+
+    rows: Int[np.ndarray, "b size"]
+    own: Bool[np.ndarray, "b size"]
+    """Whether a row is no repetition."""
+
+
+def columns(points: Float[Tensor, "n 3"], how: Windows, seed: int) -> Iterator[Columns]:
+    """Yield batches of columns; each point is in at least one of them."""
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
     pieces = windows(points.numpy(), width=how.width, stride=how.stride)
     for number, rows in enumerate(pieces):
-        for piece in window_batches(rows, how.size, seed + number):
-            waiting.append(piece)
+        for count, piece in enumerate(window_batches(rows, how.size, seed + number)):
+            waiting.append((piece, np.arange(how.size) < len(rows) - count * how.size))
             if len(waiting) == how.batch_size:
-                yield np.stack(waiting)
+                yield Columns(*map(np.stack, zip(*waiting, strict=True)))
                 waiting = []
     if waiting:
-        yield np.stack(waiting)
+        yield Columns(*map(np.stack, zip(*waiting, strict=True)))
 
 
 @torch.no_grad()
@@ -69,16 +75,16 @@ def segment_room(
     single = torch.zeros(classes, classes, dtype=torch.long)
     labels = None if room.point_labels is None else room.point_labels[0].cpu()
     for vote in range(votes):
-        for rows in columns(points, how, seed + vote * count):
-            index = torch.from_numpy(rows)
+        for rows, own in columns(points, how, seed + vote * count):
+            index, real = torch.from_numpy(rows), torch.from_numpy(own).flatten()
             # The labels stay behind: no network sees them.
             cut = {k: v[0][index.to(device)] for k, v in room._asdict().items() if v is not None}
             cut.pop("point_labels", None)
             low, high = cut["points"].amin(1), cut["points"].amax(1)
             middle = ((low + high) / 2).index_fill(1, torch.tensor(2, device=device), lowest.item())
             cut["points"] = cut["points"] - middle[:, None]
-            scores = network(Clouds(**cut)).flatten(0, 1).float().cpu()
-            flat = index.flatten()
+            scores = network(Clouds(**cut)).flatten(0, 1).float().cpu()[real]
+            flat = index.flatten()[real]
             total.index_add_(0, flat, scores)
             seen.index_add_(0, flat, torch.ones(len(flat)))
             if vote == 0 and labels is not None:

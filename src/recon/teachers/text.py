@@ -27,8 +27,12 @@ class OpenClipTextTeacher(LiveTeacher):
         model = create_clip(name, weights)
         model.visual = nn.Identity()  # its memory; only the text tower is asked
         super().__init__(model, dim)
+        self.about = f"open_clip {name}, weights {weights}"
         self.tokenizer = open_clip.get_tokenizer(name)
         self.check_width(name, self({"text": ["a point cloud"]}))
+
+    def __str__(self) -> str:
+        return self.about
 
     def encode(self, batch: Mapping[str, Any]) -> Float[Tensor, "b dim"]:
         device = next(self.network.parameters()).device
