@@ -110,8 +110,28 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(ValueError, match=why):
             run(tmp_path / "out", [*told, files])
+    np.save(
+        tmp_path / "far.npy",
+        np.concatenate([np.random.default_rng(2).random((60, 3)), [[5000.0, 0, 0]]]),
+    )
+    plain = save(tmp_path / "c.ckpt", None, 3)
+    for told, why in {
+        (f"files={tmp_path / 'far.npy'}",): "far.npy: is 5,000 m wide: set scale=0.001",
+        (files, "object=lamp"): "object='lamp': the network segments scenes, not objects",
+        (files, "device=foo"): "device=foo: not to be had here",
+    }.items():
+        with pytest.raises(ValueError, match=why):
+            run(tmp_path / "out", [f"model={plain}", *told])
     with pytest.raises(FileNotFoundError, match="none.ply: no such file, nor a folder with"):
         run(tmp_path / "out", [f"model={scene}", f"files={tmp_path / 'none.ply'}"])
+
+
+def test_what_was_written_is_not_read_again(tmp_path: Path) -> None:
+    model = save(tmp_path / "m.ckpt", None, 3)
+    np.save(tmp_path / "a.npy", np.random.default_rng(1).random((70, 3)))
+    for _ in range(2):
+        (written,) = run(tmp_path / "out", [f"model={model}", f"files={tmp_path}"])
+        assert written.name == "a.ply"
 
 
 def test_files_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ def test_seeds_are_run_one_after_the_other_and_joined(tmp_path: Path) -> None:
         train_seeds(cfg)
 
 
+def test_seeds_inside_a_multirun_are_found(tmp_path: Path) -> None:
+    run_folder(tmp_path / "0", ["data.way=5", "seeds=[0,1]"], 0.0)
+    inner = (tmp_path / "0" / "results.json").read_text()
+    (tmp_path / "0" / "results.json").unlink()
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        (tmp_path / "0" / f"seed_{seed}").mkdir()
+        found = inner.replace('"mean": 0.0', f'"mean": {accuracy}')
+        (tmp_path / "0" / f"seed_{seed}" / "results.json").write_text(found)
+    assert collect(jobs(tmp_path)) == {"data.way=5": {"accuracy, one view, honest": [50, 70]}}
+
+
 @pytest.mark.slow
 def test_a_multirun_ends_in_a_table(tmp_path: Path) -> None:
     options = ["experiment=fewshot_furniture", "debug=tiny", "eval.votes=0", "data.fold=0,1"]

@@ -11,6 +11,7 @@ from torch import Tensor
 from recon.data.batch import Batch, Clouds, Draw, channels
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset, Samples, resize
+from recon.data.furniture import FurnitureDataModule
 from recon.data.transforms import Compose, RandomJitter, RandomRotation, RandomScale
 
 
@@ -206,3 +207,12 @@ def test_modules_are_used_without_hydra_or_a_trainer(tmp_path: Path) -> None:
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     assert data.augment(batch, training=True)["points"].shape == (4, 40, 3)
+
+
+def test_a_last_batch_of_one_is_left_out() -> None:
+    data = FurnitureDataModule(split="train", batch_size=67)  # 269 = 4 x 67 + 1
+    data.setup("fit")
+    sizes = [len(batch["id"]) for batch in data.train_dataloader()]
+    assert sizes == [67] * 4
+    data.batch_size = 66
+    assert len([*data.train_dataloader()]) == 5

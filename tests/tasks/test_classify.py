@@ -1,6 +1,8 @@
 """Fine-tuning: what is trained at which rate, what stays frozen, what a test may read."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +15,12 @@ from lightning import Trainer
 from torch import nn
 
 from conftest import released_json, released_path
+from recon.callbacks.checkpoints import SelectedCheckpoint
 from recon.data.furniture import Furniture, FurnitureDataModule
 from recon.data.hold_out import hold_out
 from recon.data.transforms import RandomScale
 from recon.entry import conf_dir
+from recon.evaluate import evaluate
 from recon.layers.grouping import PatchGrouper
 from recon.models.checkpoint import load
 from recon.models.classifier import Classifier
@@ -235,3 +239,77 @@ def test_a_class_of_one_family_stays_in_training() -> None:
         train_set, held = hold_out(data, 0.2, seed=seed)
         assert set(train_set.labels) == set(data.labels)
         assert not set(train_set.ids) & set(held.ids)
+
+
+def test_last_is_the_last_epoch_and_selected_the_best(tmp_path: Path) -> None:
+    told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "trainer.max_epochs=3"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        trainer = train(compose("train", [*told, f"output_dir={tmp_path}"]))
+    kept = {name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+            for name in ("last", "selected")}  # fmt: skip
+    assert kept["last"]["epoch"] == 2
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "last.ckpt", "selected.ckpt",
+    ]  # fmt: skip
+    best = float(trainer.checkpoint_callback.best_model_score)
+    assert kept["selected"]["epoch"] <= 2
+    resumed = SelectedCheckpoint(tmp_path / "other", monitor="val/accuracy", mode="max")
+    state = next(v for k, v in kept["last"]["callbacks"].items() if "Selected" in k)
+    resumed.load_state_dict(state)
+    assert float(resumed.best_model_score) == pytest.approx(best)
+    gone = SelectedCheckpoint(tmp_path / "other", monitor="val/accuracy", mode="max")
+    gone.load_state_dict({**state, "best_model_path": str(tmp_path / "gone.ckpt")})
+    assert gone.best_model_score is None
+
+
+def test_without_a_test_split_nothing_is_trained(tmp_path: Path) -> None:
+    told = ["experiment=finetune_furniture", "debug=tiny", "data.test_split=null"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train", [*told, f"output_dir={tmp_path}"])
+    with pytest.raises(ValueError, match=r"nothing to test on: set data.test_split to one of "):
+        train(cfg)
+
+
+def test_shapes_without_a_class_are_named_before_holding_out() -> None:
+    data = Furniture(["train"])
+    data.labels = data.labels.copy()
+    data.labels[7] = -1
+    with pytest.raises(ValueError, match=f"{data.ids[7]} has no class: sort it into a folder"):
+        hold_out(data, 0.2, seed=0)
+
+
+def test_figures_of_training_shapes_say_so(tmp_path: Path) -> None:
+    told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "data.test_split=train"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        train(compose("train", [*told, f"output_dir={tmp_path}"]))
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert 0 < found["tested_on_training_shapes"] < found["test_shapes"] == 269
+
+
+@pytest.mark.parametrize("name", ["fewshot_furniture", "fewshot_modelnet40"])
+def test_few_shot_selects_only_as_the_literature_does(name: str) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        honest, paper = (
+            compose("train", [f"experiment={name}", f"eval.protocol={protocol}"])
+            for protocol in ("honest", "paper")
+        )
+    assert honest.callbacks.checkpoint.monitor is None
+    assert honest.data.val_split is None
+    assert paper.callbacks.checkpoint.monitor == "val/accuracy"
+    assert paper.data.val_split == paper.data.test_split
+
+
+@pytest.mark.slow
+def test_two_processes_test_every_shape_once(tmp_path: Path) -> None:
+    told = ["experiment=finetune_furniture", "debug=tiny", "trainer.devices=2", "eval.votes=2",
+            "trainer.strategy=ddp_find_unused_parameters_true"]  # fmt: skip
+    command = [sys.executable, "-m", "recon.train", *told, f"output_dir={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["test_shapes"] == 141
+    assert np.sum(found["results"]["one view"]["confusion"]) == 141
+    alone = ["task=classify", f"weights={tmp_path / 'checkpoints' / 'selected.ckpt'}"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        scores = evaluate(compose("evaluate", [*alone, f"output_dir={tmp_path / 'alone'}"]))
+    told_accuracy = found["results"]["one view"]["overall_accuracy"]["mean"]
+    assert scores.overall.mean == pytest.approx(told_accuracy)

@@ -95,3 +95,16 @@ def test_the_probe_is_scikit_learns(classes: int) -> None:
     assert scores[:, classes].max() == -torch.inf
     chosen = LinearProbe(cost=None)(shapes, names).argmax(1)
     assert (chosen == shapes["test"].labels).float().mean() > 0.8
+
+
+def test_what_is_declared_tells_teachers_and_caches_apart(tmp_path: Path) -> None:
+    told = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        features = torch.randn(2, 1, 4)
+        cache = Cache(["a", "b"], features, features.mean((0, 1)), torch.tensor(1.0), "someone")
+        write_cache(tmp_path / f"{seed}.safetensors", cache)
+        told.append(CachedClasses(tmp_path / f"{seed}.safetensors").about())
+    assert told[0] != told[1]
+    assert PromptedClasses(Letters(4)).about()["templates"] == "the paper's 60"
+    assert PromptedClasses(Letters(4), 64).about()["templates"] == "ULIP's 64"

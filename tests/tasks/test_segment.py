@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from conftest import released_json
-from recon.callbacks.segments import palette
+from recon.callbacks.segments import extremes, palette
 from recon.data.batch import Batch
 from recon.data.furniture_parts import FurnitureParts
 from recon.entry import conf_dir
@@ -21,7 +21,7 @@ from recon.models.checkpoint import load
 from recon.models.encoder import Encoder
 from recon.models.official import to_official
 from recon.models.segmenter import Segmenter
-from recon.tasks.segment import PartSegmentation, SceneSegmentation
+from recon.tasks.segment import PartSegmentation, SceneSegmentation, Segmented
 from recon.tasks.windows import Windows
 from recon.train import train
 from trees import s3dis
@@ -182,3 +182,26 @@ def test_colours_tell_neighbouring_classes_apart() -> None:
     distance = np.abs(colors[1:-1] - colors[2:]).sum(1)
     assert distance.min() > 60
     assert len(np.unique(colors, axis=0)) == 29
+
+
+@pytest.mark.parametrize(
+    ("count", "names"), [(1, ["best"]), (2, ["best", "worst"]), (5, ["best", "median", "worst"])]
+)
+def test_pictures_show_the_extremes(count: int, names: list[str]) -> None:
+    empty = torch.zeros(1, dtype=torch.long)
+    tested = [Segmented(str(n), n / 10, torch.zeros(1, 3), empty, empty) for n in range(count)]
+    shown = extremes(tested)
+    assert [title.split(",")[0] for title, _ in shown] == names
+    ious = [shape.iou for _, shape in shown]
+    assert ious == sorted(ious, reverse=True)
+    assert (ious[0], ious[-1]) == ((count - 1) / 10, 0)
+
+
+def test_only_parts_step_twice_as_released() -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        double = [
+            compose("train", [f"experiment={name}", f"eval.protocol={protocol}"]).task.double_step
+            for name in ("partseg_shapenetpart", "semseg_s3dis")
+            for protocol in ("honest", "paper")
+        ]
+    assert double == [False, True, False, False]

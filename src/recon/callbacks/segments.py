@@ -22,7 +22,7 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud
 from recon.data.render import render
 from recon.tasks.iou import IGNORED
-from recon.tasks.segment import Segmentation, Tested
+from recon.tasks.segment import Segmentation, Segmented
 
 GOLDEN = 0.618034
 """Share of the colour wheel between one class and the next."""
@@ -91,7 +91,7 @@ class SegmentResults(Callback):
     def _page(
         self,
         results: dict[str, Any],
-        shown: Sequence[tuple[str, Tested]],
+        shown: Sequence[tuple[str, Segmented]],
         per_class: dict[str, float],
         up: str,
     ) -> None:
@@ -126,7 +126,7 @@ def _by_class(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
     return name, row["per_class"]
 
 
-def extremes(tested: Sequence[Tested]) -> list[tuple[str, Tested]]:
+def extremes(tested: Sequence[Segmented]) -> list[tuple[str, Segmented]]:
     """Pick the best, the median and the worst, with their IoUs in their titles."""
     ranked = sorted(tested, key=lambda shape: -shape.iou)
     last = len(ranked) - 1
@@ -137,7 +137,7 @@ def extremes(tested: Sequence[Tested]) -> list[tuple[str, Tested]]:
     ]
 
 
-def views(shape: Tested) -> Views:
+def views(shape: Segmented) -> Views:
     """Return the colours of truth, prediction and error for each point."""
     labels, predicted = shape.labels.numpy(), shape.predicted.numpy()
     error = np.where((labels == predicted)[:, None], RIGHT, WRONG).astype(np.uint8)
@@ -145,7 +145,7 @@ def views(shape: Tested) -> Views:
     return [("truth", palette(labels)), ("prediction", palette(predicted)), ("error", error)]
 
 
-def draw(shown: Sequence[tuple[str, Tested]], path: Path, *, up: str) -> None:
+def draw(shown: Sequence[tuple[str, Segmented]], path: Path, *, up: str) -> None:
     """Draw truth, prediction and error of each shape, side by side."""
     figure = Figure(figsize=(7.5, 2.7 * len(shown)), layout="constrained")
     grid = np.atleast_2d(figure.subplots(len(shown), 3, squeeze=False))
@@ -158,7 +158,7 @@ def draw(shown: Sequence[tuple[str, Tested]], path: Path, *, up: str) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _clouds(shape: Tested, up: str) -> list[tuple[str, Any]]:
+def _clouds(shape: Segmented, up: str) -> list[tuple[str, Any]]:
     order = [(("xyz".index(up)) + shift) % 3 for shift in (2, 0, 1)]
     points = shape.points.numpy()[:, order]
     return [(name, encode_cloud(_unit(points), colors)) for name, colors in views(shape)]
@@ -169,7 +169,7 @@ def _unit(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     return centered / max(float(np.linalg.norm(centered, axis=1).max()), 1e-9)
 
 
-def _to_wandb(logger: WandbLogger, shown: Sequence[tuple[str, Tested]]) -> None:
+def _to_wandb(logger: WandbLogger, shown: Sequence[tuple[str, Segmented]]) -> None:
     import wandb
 
     for title, shape in shown:

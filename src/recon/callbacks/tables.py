@@ -1,5 +1,6 @@
 """Tables and pictures of how well classes are told apart."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from recon.tasks.scores import Scores
 def seen_in_training(data: Any, ids: Sequence[str]) -> int:
     """Count tested samples that were trained on: figures of such are no test.
 
-    The columns of a room are named after it, up to a `#`.
+    The columns of a room are named after it, with a number behind a `#`.
     """
     if not isinstance(data, PointCloudDataModule) or not hasattr(data, "dataset"):
         return 0
-    trained = {name.partition("#")[0] for name in data.dataset.ids}
-    return sum(name.partition("#")[0] in trained for name in ids)
+    trained = {*data.dataset.ids, *(re.sub(r"#\d+$", "", name) for name in data.dataset.ids)}
+    return sum(name in trained for name in ids)
 
 
 def plain(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:

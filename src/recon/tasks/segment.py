@@ -49,7 +49,7 @@ def is_head(name: str) -> bool:
     return name.startswith(("model.propagate.", "model.point_head.")) and "_norm." not in name
 
 
-class Tested(NamedTuple):
+class Segmented(NamedTuple):
     """One segmented shape or room, to be drawn."""
 
     name: str
@@ -78,7 +78,7 @@ class Segmentation(LightningModule, ABC):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.double_step = double_step
         self.weight: Float[Tensor, " c"] | None = None
-        self.tested: list[Tested] = []
+        self.tested: list[Segmented] = []
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -157,7 +157,7 @@ class PartSegmentation(Segmentation):
     def on_validation_epoch_start(self) -> None:
         self.found: list[tuple[int, float]] = []
 
-    def _shapes(self, batch: Batch) -> list[Tested]:
+    def _shapes(self, batch: Batch) -> list[Segmented]:
         clouds, label = clouds_of(batch), batch["label"]
         scores = self(clouds, label)
         assert clouds.point_labels is not None
@@ -167,7 +167,7 @@ class PartSegmentation(Segmentation):
             predicted, labels = own_parts(scores[row], parts), clouds.point_labels[row]
             counts = confusion(predicted, labels, self.model.classes)
             tensors = (x.cpu() for x in (clouds.points[row], labels, predicted))
-            shapes.append(Tested(batch["id"][row], part_iou(counts, parts), *tensors))
+            shapes.append(Segmented(batch["id"][row], part_iou(counts, parts), *tensors))
         return shapes
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -227,7 +227,7 @@ class SceneSegmentation(Segmentation):
             share = np.maximum(counts, 1) / max(counts.sum(), 1)
             self.weight = torch.from_numpy((share.max() / share) ** (1 / 3)).float()
 
-    def _room(self, batch: Batch, votes: int) -> tuple[Tested, Tensor, Tensor]:
+    def _room(self, batch: Batch, votes: int) -> tuple[Segmented, Tensor, Tensor]:
         """Segment one room; return it, its confusion, and that of single windows."""
         clouds = clouds_of(batch)
         seed = int(batch["seed"][0])
@@ -240,7 +240,7 @@ class SceneSegmentation(Segmentation):
         ).long()
         points = clouds.points[0].cpu()
         shown = (x[some].clone() for x in (points, labels, predicted))
-        return Tested(batch["id"][0], scene_scores(counts).miou, *shown), counts, found.windows
+        return Segmented(batch["id"][0], scene_scores(counts).miou, *shown), counts, found.windows
 
     def on_validation_epoch_start(self) -> None:
         self.counts = torch.zeros(self.model.classes, self.model.classes, dtype=torch.long)
