@@ -21,7 +21,8 @@ from recon.models.checkpoint import load
 from recon.models.encoder import Encoder
 from recon.models.official import to_official
 from recon.models.segmenter import Segmenter
-from recon.tasks.segment import PartSegmentation, SceneSegmentation, Segmented
+from recon.tasks.scene import SceneSegmentation
+from recon.tasks.segment import PartSegmentation, Segmented
 from recon.tasks.windows import Windows
 from recon.train import train
 from trees import s3dis

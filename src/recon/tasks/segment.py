@@ -1,10 +1,8 @@
-"""Fine-tuning a segmenter: parts of objects, and scenes in whole rooms."""
+"""Fine-tuning a segmenter, and testing it on the parts of objects."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
@@ -24,7 +22,6 @@ from recon.tasks.iou import (
     own_parts,
     part_iou,
     part_scores,
-    scene_scores,
 )
 from recon.tasks.optim import (
     OptimizerFactory,
@@ -33,10 +30,6 @@ from recon.tasks.optim import (
     step_by_epoch,
     with_head,
 )
-from recon.tasks.windows import Windows, segment_room
-
-SHOWN_POINTS = 20_000
-"""Points kept of a tested room, to be drawn."""
 
 
 def is_head(name: str) -> bool:
@@ -63,7 +56,7 @@ class Segmentation(LightningModule, ABC):
     """Learn classes of points by negative log-likelihood; points labelled -1 are left out.
 
     `double_step` repeats each optimizer step on the same gradients, as the released script does by
-    mistake. Logs `train/loss`; what else, see `PartSegmentation` and `SceneSegmentation`.
+    mistake. Logs `train/loss`; what else, see its children.
     """
 
     def __init__(
@@ -200,94 +193,3 @@ class PartSegmentation(Segmentation):
             "per_class": {name: value for name, value in per.items() if value == value},
             "ids": {shape.name: shape.iou for shape in self.tested},
         }
-
-
-class SceneSegmentation(Segmentation):
-    """Classes of a scene's points: trained on columns, tested in whole rooms, z up [1].
-
-    Rooms are covered by overlapping `windows`, each point predicted at least once a vote, and its
-    log-probabilities averaged. `weighted` weighs classes by the cube root of how rare they are.
-    Logs `val/miou` of whole rooms, by one vote.
-
-    [1] Qi et al., arXiv:1706.02413 (whole-room testing); weights as released.
-    """
-
-    keys = frozenset({"point_labels"})
-
-    def __init__(
-        self, model: Segmenter, *, windows: Windows, weighted: bool = True, **settings: Any
-    ) -> None:
-        super().__init__(model, **settings)
-        self.windows, self.weighted = windows, weighted
-
-    def learn_names(self, dataset: PointCloudDataset) -> None:
-        super().learn_names(dataset)
-        counts = getattr(dataset, "label_counts", None)
-        if self.weighted and counts is not None:
-            share = np.maximum(counts, 1) / max(counts.sum(), 1)
-            self.weight = torch.from_numpy((share.max() / share) ** (1 / 3)).float()
-
-    def _room(self, batch: Batch, votes: int) -> tuple[Segmented, Tensor, Tensor]:
-        """Segment one room; return it, its confusion, and that of single windows."""
-        clouds = clouds_of(batch)
-        seed = int(batch["seed"][0])
-        found = segment_room(self.forward, clouds, self.model.classes, self.windows, votes, seed)
-        assert clouds.point_labels is not None
-        labels, predicted = clouds.point_labels[0].cpu(), found.scores.argmax(1)
-        counts = confusion(predicted, labels, self.model.classes)
-        some = torch.linspace(
-            0, len(labels) - 1, min(len(labels), SHOWN_POINTS), dtype=torch.float64
-        ).long()
-        points = clouds.points[0].cpu()
-        shown = (x[some].clone() for x in (points, labels, predicted))
-        return Segmented(batch["id"][0], scene_scores(counts).miou, *shown), counts, found.windows
-
-    def on_validation_epoch_start(self) -> None:
-        self.counts = torch.zeros(self.model.classes, self.model.classes, dtype=torch.long)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.counts += self._room(batch, votes=1)[1]
-
-    def on_validation_epoch_end(self) -> None:
-        total = self.trainer.strategy.reduce(self.counts.to(self.device), reduce_op="sum")
-        assert isinstance(total, Tensor)
-        self.log("val/miou", scene_scores(total).miou, prog_bar=True)
-
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        size = (self.model.classes, self.model.classes)
-        self.merged, self.single = (torch.zeros(size, dtype=torch.long) for _ in range(2))
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        room, merged, single = self._room(batch, self.windows.votes)
-        self.tested.append(room)
-        self.merged += merged
-        self.single += single
-
-    def on_test_epoch_end(self) -> None:
-        super().on_test_epoch_end()
-        self.merged = torch.stack(gathered(self.merged)).sum(0)
-        self.single = torch.stack(gathered(self.single)).sum(0)
-
-    def results(self) -> dict[str, Any]:
-        """Return what the test found, as JSON holds it."""
-        votes = self.windows.votes
-        kinds = {f"whole rooms, {votes} votes": self.merged, "single windows": self.single}
-        return {
-            "rooms": len(self.tested),
-            "points": int(self.merged.sum()),
-            "results": {name: _scene(counts, self.model.names) for name, counts in kinds.items()},
-            "ids": {room.name: room.iou for room in self.tested},
-        }
-
-
-def _scene(counts: Int[Tensor, "c c"], names: Sequence[str]) -> dict[str, Any]:
-    found = scene_scores(counts)
-    per = dict(zip(names, found.iou.tolist(), strict=True))
-    return {
-        "miou": found.miou,
-        "macc": found.macc,
-        "overall_accuracy": {"mean": found.overall},
-        "per_class": {name: value for name, value in per.items() if value == value},
-        "confusion": counts.tolist(),
-    }
