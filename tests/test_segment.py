@@ -8,6 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from plyfile import PlyData, PlyElement
 
+from recon.data.transforms import UpAxis
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.checkpoint import describe
@@ -90,7 +91,7 @@ def test_turned_files_give_the_same_labels(tmp_path: Path) -> None:
     model = save(tmp_path / "m.ckpt", 2, 3)
     points = np.random.default_rng(1).random((150, 3)).astype(np.float32)
     np.save(tmp_path / "y.npy", points)
-    np.save(tmp_path / "z.npy", np.roll(points, 1, axis=1))  # y becomes z
+    np.save(tmp_path / "z.npy", UpAxis("y", "z")(torch.from_numpy(points)[None])[0].numpy())
     labels = []
     for name, told in {"y": [], "z": ["up=z"]}.items():
         files = f"files={tmp_path / name}.npy"

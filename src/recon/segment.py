@@ -157,7 +157,7 @@ def _prepared(model: "Segmenter", cloud: "Cloud", cfg: DictConfig, source: str) 
 
     from recon.data.batch import Clouds
     from recon.data.rooms import place_in_room
-    from recon.data.transforms import axis_number
+    from recon.data.transforms import UpAxis
 
     scale = cfg.scale if model.objects is None else 1.0
     extent = float(np.ptp(cloud.points, axis=0).max()) * scale
@@ -166,8 +166,8 @@ def _prepared(model: "Segmenter", cloud: "Cloud", cfg: DictConfig, source: str) 
             f"{source}: is {extent:,.0f} m wide: set scale=0.001 if it is in millimetres, or take "
             "stray points out"
         )
-    turn = axis_number(model.up) - axis_number(cfg.up or model.up)
-    points = np.roll(cloud.points, turn, axis=1) * np.float32(scale)
+    upright = UpAxis(cfg.up or model.up, model.up)(torch.from_numpy(cloud.points)[None])
+    points = upright[0].numpy() * np.float32(scale)
     carried = {}
     if model.channels >= 6:
         if cloud.colors is None:
