@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from recon.data.batch import Clouds
-from recon.data.rooms import RoomColumns
 from recon.tasks.windows import Windows, columns, segment_room
 
 HOW = Windows(size=64, batch_size=3, votes=2)
@@ -56,7 +55,6 @@ def test_columns_look_as_in_training() -> None:
         assert some.points[..., :2].abs().max() <= 0.5 + 1e-4
         assert (some.points[..., 2] >= -1e-6).all()
     assert max(float(some.points[..., 2].max()) for some in seen) > 2.4
-    assert RoomColumns.__doc__ is not None
 
 
 def test_single_windows_are_counted_once_a_prediction() -> None:

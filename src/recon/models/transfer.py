@@ -1,8 +1,8 @@
 """Start a classifier from the encoder of a pretrained network."""
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from recon.models.checkpoint import differences
 from recon.models.classifier import Classifier, Head
 from recon.models.encoder import Encoder
 from recon.models.heads import mlp_head
-from recon.models.segmenter import WIDTHS, Segmenter
+from recon.models.segmenter import Segmenter
 from recon.models.two_tower import Towers
 from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
 
@@ -85,26 +85,15 @@ def build_segmenter(
     classes: int,
     *,
     objects: int | None = None,
-    channels: int = 3,
-    hidden: int | None = None,
-    widths: Sequence[int] = WIDTHS,
-    up: str = "y",
     pretrained: str | Path | None = None,
+    **layers: Any,
 ) -> Segmenter:
     """Put a head for points on an encoder, from scratch or with the weights of a pretrained one.
 
-    `objects` is the number of classes of objects; none for scenes, None or 0.
+    `objects` is the number of classes of objects; none for scenes, None or 0. `layers` are further
+    settings of `Segmenter`.
     """
-    model = Segmenter(
-        grouper,
-        encoder,
-        classes,
-        objects=objects or None,
-        channels=channels,
-        hidden=hidden,
-        widths=widths,
-        up=up,
-    )
+    model = Segmenter(grouper, encoder, classes, objects=objects or None, **layers)
     if pretrained is not None:
         _start(pretrained, encoder)
     return model
