@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import plain
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -34,16 +35,16 @@ def backward(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return both
 
 
-def compare(ours: Callable[[], Tensor], plain: Callable[[], Tensor]) -> tuple[float, float]:
+def compare(ours: Callable[[], Tensor], defined: Callable[[], Tensor]) -> tuple[float, float]:
     """Return median milliseconds of both, taken in turns; raise where their numbers differ."""
-    torch.testing.assert_close(ours(), plain(), rtol=1e-3, atol=1e-4)
-    times: dict[Callable[[], Tensor], list[float]] = {ours: [], plain: []}
+    torch.testing.assert_close(ours(), defined(), rtol=1e-3, atol=1e-4)
+    times: dict[Callable[[], Tensor], list[float]] = {ours: [], defined: []}
     for _ in range(ROUNDS):
         for function, taken in times.items():
             start = time.perf_counter()
             function()
             taken.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[ours]), statistics.median(times[plain])
+    return statistics.median(times[ours]), statistics.median(times[defined])
 
 
 def main() -> None:
@@ -76,8 +77,8 @@ def main() -> None:
     table = Table(title=f"{torch.get_num_threads()} threads, float32, medians of {ROUNDS}")
     for heading in ("", "ours, ms", "plain, ms", "plain / ours"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for name, (ours, plain) in pairs.items():
-        fast, slow = compare(ours, plain)
+    for name, (ours, defined) in pairs.items():
+        fast, slow = compare(ours, defined)
         table.add_row(name, f"{fast:.1f}", f"{slow:.1f}", f"{slow / fast:.2f}")
     Console().print(table)
 
