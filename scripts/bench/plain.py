@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recon.layers.attention import CrossAttention, SelfAttention
+from recon.layers.blocks import Block
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.layers.patch_embed import PatchEmbed
 from recon.layers.propagation import Propagation
@@ -64,14 +65,17 @@ def _conv(layer: nn.Linear, x: Float[Tensor, "b c n"]) -> Float[Tensor, "b d n"]
     return F.conv1d(x, layer.weight.unsqueeze(-1), layer.bias)
 
 
-def embed(self: PatchEmbed, patches: Float[Tensor, "b g k 3"]) -> Float[Tensor, "b g d"]:
-    """Embed patches: convolutions, each patch's maximum concatenated to its every point."""
+def embed(
+    self: PatchEmbed, patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"] | None = None
+) -> Float[Tensor, "b v d"]:
+    """Embed all patches: convolutions, each patch's maximum concatenated to its every point."""
     b, g, k, _ = patches.shape
     x = patches.reshape(b * g, k, 3).transpose(1, 2)
     x = _conv(self.point_out, self.point_norm(_conv(self.point_in, x)).relu())
     x = torch.cat([x.amax(2, keepdim=True).expand(-1, -1, k), x], 1)
     x = _conv(self.joint_out, self.joint_norm(_conv(self.joint_in, x)).relu())
-    return x.amax(2).view(b, g, -1)
+    tokens = x.amax(2).view(b, g, -1)
+    return tokens if visible is None else gather(tokens, visible)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -82,6 +86,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 def _self_attention(self: SelfAttention, tokens: Tensor) -> Tensor:
     return self.proj(_attend(*self.qkv(tokens).chunk(3, -1), self.heads))
+
+
+def _block(self: Block, x: Tensor, last: int | None = None) -> Tensor:
+    x = x + self.drop_path(self.attn(self.norm1(x)))
+    x = x + self.drop_path(self.mlp(self.norm2(x)))
+    return x if last is None else x[:, -last:]
 
 
 def _cross_attention(self: CrossAttention, queries: Tensor, tokens: Tensor) -> Tensor:
@@ -108,6 +118,7 @@ Network = TypeVar("Network", bound=nn.Module)
 PLAIN = {
     PatchGrouper: _group,
     PatchEmbed: embed,
+    Block: _block,
     SelfAttention: _self_attention,
     CrossAttention: _cross_attention,
     Propagation: _propagate,

@@ -47,7 +47,7 @@ def keep_large_blocks() -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(mmap_max, 0)
-            libc.mallopt(trim_threshold, 2**31 - 1)
+            libc.mallopt(trim_threshold, -1)
 
 
 def device_of(name: str) -> Any:

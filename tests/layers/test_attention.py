@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recon.layers.attention import CrossAttention, SelfAttention
+from recon.layers.attention import CrossAttention, SelfAttention, attend
 
 
 def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
@@ -24,6 +24,29 @@ def test_cross_attention_equals_its_definition() -> None:
     layer, queries, x = CrossAttention(24, heads=3), torch.randn(2, 3, 24), torch.randn(2, 5, 24)
     expected = layer.proj(naive(layer.q(queries), *layer.kv(x).chunk(2, -1), heads=3))
     assert_close(layer(queries, x), expected)
+
+
+def test_the_last_tokens_alone_attend_as_they_do_among_all() -> None:
+    layer, x = SelfAttention(24, heads=3), torch.randn(2, 5, 24)
+    assert_close(layer(x, last=2), layer(x)[:, -2:])
+
+
+def test_both_forms_of_attention_agree_in_bfloat16() -> None:
+    q, k, v = torch.randn(3, 2, 3, 5, 8).bfloat16()
+    learning = attend(q.requires_grad_(), k, v)
+    assert_close(learning, attend(q.detach(), k, v), rtol=0.02, atol=0.02)
+
+
+def test_gradients_of_cross_attention_equal_those_of_its_definition() -> None:
+    layer = CrossAttention(24, heads=3)
+    queries, x = torch.randn(2, 3, 24), torch.randn(2, 5, 24, requires_grad=True)
+    inputs = [x, *layer.parameters()]
+    defined = layer.proj(naive(layer.q(queries), *layer.kv(x).chunk(2, -1), heads=3))
+    expected = torch.autograd.grad(defined.square().sum(), inputs)
+    for ours, theirs in zip(
+        torch.autograd.grad(layer(queries, x).square().sum(), inputs), expected, strict=True
+    ):
+        assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_queries_do_not_attend_to_each_other() -> None:

@@ -5,6 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from recon.layers.patch_embed import PatchEmbed
+from recon.ops.neighbors import gather
 
 
 def naive(embed: PatchEmbed, patches: torch.Tensor) -> torch.Tensor:
@@ -28,6 +29,35 @@ def test_equals_its_definition_in_training_with_its_statistics() -> None:
     assert_close(embed(patches), naive(reference, patches))
     for ours, theirs in zip(embed.buffers(), reference.buffers(), strict=True):
         assert_close(ours, theirs)
+
+
+def gradients(module: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
+    module.zero_grad()
+    (tokens * torch.arange(24)).square().sum().backward()
+    return [parameter.grad.clone() for parameter in module.parameters()]
+
+
+def test_tokens_of_visible_patches_equal_those_chosen_afterwards() -> None:
+    patches, visible = torch.randn(2, 6, 9, 3), torch.tensor([[0, 2, 5], [1, 3, 4]])
+    embed, reference = PatchEmbed(24), PatchEmbed(24)
+    reference.load_state_dict(embed.state_dict())
+    some, chosen = embed(patches, visible), gather(reference(patches), visible)
+    assert_close(some, chosen)
+    for ours, theirs in zip(gradients(embed, some), gradients(reference, chosen), strict=True):
+        assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(embed.buffers(), reference.buffers(), strict=True):
+        assert_close(ours, theirs)
+    embed.eval(), reference.eval()
+    assert_close(embed(patches, visible), gather(reference(patches), visible))
+
+
+def test_embedding_visible_patches_only_takes_their_statistics() -> None:
+    patches, visible = torch.randn(2, 6, 9, 3), torch.tensor([[0, 2, 5], [1, 3, 4]])
+    only, every = PatchEmbed(24, embed_visible_only=True), PatchEmbed(24)
+    every.load_state_dict(only.state_dict())
+    shown = gather(patches.flatten(2), visible).unflatten(2, (-1, 3))
+    assert_close(only(patches, visible), every(shown))
+    assert_close(only.joint_norm.running_var, every.joint_norm.running_var)
 
 
 def test_batch_statistics_of_many_points_keep_their_digits() -> None:

@@ -3,7 +3,8 @@ import torch
 from torch.testing import assert_close
 
 from recon.layers.grouping import PatchGrouper
-from recon.models.encoder import Encoder, drop_path_rates, select
+from recon.models.encoder import Encoder, drop_path_rates
+from recon.ops.masking import parted
 
 
 def encoder(**changes: object) -> Encoder:
@@ -12,6 +13,7 @@ def encoder(**changes: object) -> Encoder:
 
 PATCHES = PatchGrouper(10, 8)(torch.randn(2, 60, 3))
 MASK = torch.tensor([[True] * 6 + [False] * 4, [False, True] * 4 + [True, True]])
+VISIBLE = parted(MASK, 10).visible
 
 
 def test_positions_are_added_before_every_block() -> None:
@@ -25,11 +27,11 @@ def test_positions_are_added_before_every_block() -> None:
 def test_hidden_patches_do_not_reach_the_tokens() -> None:
     model = encoder().eval()
     moved = PATCHES._replace(points=PATCHES.points + MASK[..., None, None] * 5.0)
-    assert_close(model(PATCHES, MASK).tokens, model(moved, MASK).tokens)
+    assert_close(model(PATCHES, VISIBLE).tokens, model(moved, VISIBLE).tokens)
 
 
 def test_visible_patches_keep_their_order() -> None:
-    centers = encoder()(PATCHES, MASK).centers
+    centers = encoder()(PATCHES, VISIBLE).centers
     assert torch.equal(
         centers, torch.stack([c[~m] for c, m in zip(PATCHES.centers, MASK, strict=True)])
     )
@@ -38,7 +40,7 @@ def test_visible_patches_keep_their_order() -> None:
 @pytest.mark.parametrize("stop", [True, False])
 def test_what_queries_learn_reaches_the_tokens_only_without_stop_gradient(stop: bool) -> None:
     model = encoder(stop_gradient=stop)
-    sum(q.square().sum() for q in model(PATCHES, MASK).queries.values()).backward()
+    sum(q.square().sum() for q in model(PATCHES, VISIBLE).queries.values()).backward()
     assert (model.embed.point_in.weight.grad is None) is stop
     assert (model.blocks[0].attn.qkv.weight.grad is None) is stop
     assert model.queries.blocks[0].attn.q.weight.grad.abs().sum() > 0
@@ -62,13 +64,3 @@ def test_pooled_joins_queries_and_patches() -> None:
 
 def test_stochastic_depth_rises_linearly_from_zero() -> None:
     assert drop_path_rates(0.1, 5) == pytest.approx([0, 0.025, 0.05, 0.075, 0.1])
-
-
-def test_masks_that_do_not_fit_are_refused() -> None:
-    values = torch.randn(2, 10, 3)
-    with pytest.raises(ValueError, match=r"mask of shape \(2, 9\) does not fit 10 patches"):
-        select(values, torch.ones(2, 9, dtype=torch.bool))
-    uneven = torch.tensor([[True] * 3 + [False] * 7, [True] * 4 + [False] * 6])
-    for bad in (uneven, torch.zeros(2, 10, dtype=torch.bool)):
-        with pytest.raises(ValueError, match="same number of patches of every cloud"):
-            select(values, bad)

@@ -3,7 +3,7 @@ import torch
 
 from recon.layers.grouping import PatchGrouper, check_clouds
 from recon.models.decoder import Decoder
-from recon.models.encoder import Encoder, check_mask
+from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections, ReCon
 
 
@@ -58,12 +58,6 @@ def test_clouds_of_other_types_are_taken_in_the_weights_precision() -> None:
     assert torch.equal(wide.tokens, model.encode(points).tokens)
     with pytest.raises(ValueError, match=r"shape \(B, N, 3\), got \(2, 60, 6\)"):
         check_clouds(torch.randn(2, 60, 6))
-
-
-@pytest.mark.parametrize("kind", [torch.long, torch.uint8, torch.float])
-def test_a_mask_of_numbers_is_refused(kind: torch.dtype) -> None:
-    with pytest.raises(ValueError, match="must be of bool, True where hidden"):
-        check_mask(MASK.to(kind))
 
 
 def test_a_projection_without_its_query_is_refused() -> None:

@@ -22,13 +22,17 @@ class _Block(nn.Module):
 
 
 class Block(_Block):
-    """Ordinary pre-norm transformer block; (B, N, dim) -> (B, N, dim)."""
+    """Ordinary pre-norm transformer block; (B, N, dim) -> (B, N, dim).
+
+    With `last`, only the last tokens are computed, (B, N, dim) -> (B, last, dim).
+    """
 
     def __init__(self, dim: int, *, heads: int, drop_path: float = 0.0) -> None:
         super().__init__(dim, SelfAttention(dim, heads=heads), drop_path)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Float[Tensor, "b n d"], last: int | None = None) -> Float[Tensor, "b m d"]:
+        kept = x if last is None else x[:, -last:]
+        x = kept + self.drop_path(self.attn(self.norm1(x), last))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

@@ -2,12 +2,12 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from recon.layers.blocks import Block
 from recon.layers.position import PositionEmbed
-from recon.models.encoder import INIT_STD, Encoding, drop_path_rates, select
+from recon.models.encoder import INIT_STD, Encoding, drop_path_rates
 
 
 def _init_xavier(module: nn.Module) -> None:
@@ -20,8 +20,8 @@ def _init_xavier(module: nn.Module) -> None:
 class Decoder(nn.Module):
     """Rebuild hidden patches from the visible patches' tokens [1].
 
-    Shapes: tokens (B, V, dim), all centers (B, G, 3), mask (B, G) -> relative points (B * H, K, 3)
-    of the H hidden patches a cloud, in the order of the mask.
+    Shapes: tokens (B, V, dim), centers (B, H, 3) of the hidden patches -> their relative points
+    (B * H, K, 3). The last block computes the hidden patches only.
 
     [1] Pang et al., arXiv:2203.06604, section 3.2.
     """
@@ -45,17 +45,12 @@ class Decoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         nn.init.trunc_normal_(self.mask_token, std=INIT_STD)
 
-    def forward(
-        self,
-        encoding: Encoding,
-        centers: Float[Tensor, "b g 3"],
-        mask: Bool[Tensor, "b g"],
-    ) -> Float[Tensor, "h k 3"]:
-        hidden = select(centers, mask)
+    def forward(self, encoding: Encoding, hidden: Float[Tensor, "b h 3"]) -> Float[Tensor, "p k 3"]:
         batch, count, _ = hidden.shape
         x = torch.cat([encoding.tokens, self.mask_token.expand(batch, count, -1)], 1)
         position = self.position(torch.cat([encoding.centers, hidden], 1))
-        for block in self.blocks:
+        *blocks, final = self.blocks
+        for block in blocks:
             x = block(x + position)
-        rebuilt = self.project(self.norm(x[:, -count:]))
+        rebuilt = self.project(self.norm(final(x + position, last=count)))
         return rearrange(rebuilt, "b h (k xyz) -> (b h) k xyz", xyz=3)

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recon.layers.blocks import LocalBlock, QueryBlock
 from recon.layers.grouping import Patches
 from recon.layers.patch_embed import PatchEmbed
 from recon.layers.position import PositionEmbed
+from recon.ops.neighbors import gather
 
 MODALITIES = ("cls", "image", "text")
 INIT_STD = 0.02
@@ -65,40 +66,9 @@ def drop_path_rates(highest: float, depth: int) -> list[float]:
     return np.linspace(0, highest, depth).tolist()
 
 
-def check_mask(mask: Tensor) -> None:
-    """Raise ValueError where a mask is not boolean: numbers would index, not choose."""
-    if mask.dtype != torch.bool:
-        raise ValueError(f"a mask must be of bool, True where hidden, not of {mask.dtype}")
-
-
-def select(values: Float[Tensor, "b g c"], chosen: Bool[Tensor, "_ _"]) -> Float[Tensor, "b v c"]:
-    """Keep the chosen patches of each cloud, in their order.
-
-    Shapes: (B, G, C), chosen (B, G) -> (B, V, C). Raises ValueError where the shapes do not fit,
-    or where not every cloud keeps the same number, at least one.
-    """
-    if chosen.shape != values.shape[:2]:
-        raise ValueError(
-            f"a mask of shape {tuple(chosen.shape)} does not fit {values.shape[1]} patches "
-            f"of {values.shape[0]} clouds"
-        )
-    counts = chosen.sum(1)
-    if (counts != counts[0]).any() or counts[0] == 0:
-        raise ValueError(
-            "a mask must hide the same number of patches of every cloud, neither all nor none: "
-            f"it parts {values.shape[1]} patches into {counts.tolist()} and the rest"
-        )
-    return values[chosen].view(len(values), -1, values.shape[-1])
-
-
-def visible(
-    tokens: Float[Tensor, "b g d"], centers: Float[Tensor, "b g 3"], mask: Tensor | None
-) -> tuple[Float[Tensor, "b v d"], Float[Tensor, "b v 3"]]:
-    """Keep the tokens and centres that a mask (B, G), True where hidden, leaves; None keeps all."""
-    if mask is None:
-        return tokens, centers
-    check_mask(mask)
-    return select(tokens, ~mask), select(centers, ~mask)
+def visible_centers(patches: Patches, visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b v 3"]:
+    """Return the centres of the visible patches; None keeps all."""
+    return patches.centers if visible is None else gather(patches.centers, visible)
 
 
 class QueryStream(nn.Module):
@@ -138,9 +108,10 @@ class Levels(NamedTuple):
 class Encoder(nn.Module):
     """Patch tokens through ReCon blocks, with one query for each modality beside them [1].
 
-    Shapes: patches (B, G, K, 3) with centers (B, G, 3), mask (B, G) -> queries, each (B, dim), and
-    tokens (B, V, dim) of the visible patches. With `stop_gradient` what the queries learn does
-    not reach the tokens: the generative stream guides the contrastive one, not the reverse.
+    Shapes: patches (B, G, K, 3) with centers (B, G, 3), numbers of the visible ones (B, V), None
+    for all -> queries, each (B, dim), and tokens (B, V, dim) of the visible patches. With
+    `stop_gradient` what the queries learn does not reach the tokens: the generative stream guides
+    the contrastive one, not the reverse.
     `queries` may be empty: then this is the encoder of a generative student alone.
 
     [1] Qi et al., arXiv:2302.02318, section 3.
@@ -176,11 +147,10 @@ class Encoder(nn.Module):
         self,
         patches: Patches,
         blocks: Sequence[int],
-        mask: Bool[Tensor, "b g"] | None = None,
+        visible: Int[Tensor, "b v"] | None = None,
     ) -> Levels:
         """Return the tokens after some of the blocks, numbered from 0, and the queries."""
-        # All patches are embedded, hidden ones too: the released batch statistics see them.
-        tokens, centers = visible(self.embed(patches.points), patches.centers, mask)
+        tokens, centers = self.embed(patches.points, visible), visible_centers(patches, visible)
         position = self.position(centers)
         contexts, kept = [], {}
         for number, block in enumerate(self.blocks):
@@ -191,8 +161,8 @@ class Encoder(nn.Module):
         queries = None if self.queries is None else self.queries(contexts)
         return Levels([kept[number] for number in blocks], queries, centers)
 
-    def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
-        levels = self.levels(patches, [len(self.blocks) - 1], mask)
+    def forward(self, patches: Patches, visible: Int[Tensor, "b v"] | None = None) -> Encoding:
+        levels = self.levels(patches, [len(self.blocks) - 1], visible)
         queries: dict[str, Tensor] = {}
         if levels.queries is not None:
             encoded = self.norm(levels.queries).unbind(1)

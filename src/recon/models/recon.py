@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder, Encoding
+from recon.ops.masking import parted
+from recon.ops.neighbors import gather
 
 
 class Reconstruction(NamedTuple):
@@ -97,11 +99,20 @@ class PretrainingNetwork(nn.Module, ABC):
         return self.rebuild(self.cut(points), mask)
 
 
-def required(mask: Bool[Tensor, "b g"] | None) -> Bool[Tensor, "b g"]:
-    """Return the mask; raise ValueError where there is none, for a student that rebuilds."""
+class Hidden(NamedTuple):
+    """What a mask makes of patches: the numbers of the visible ones, and the hidden ones."""
+
+    visible: Int[Tensor, "b v"]
+    patches: Patches
+
+
+def required(mask: Bool[Tensor, "b g"] | None, patches: Patches) -> Hidden:
+    """Part patches by their mask; raise ValueError where there is none, to rebuild by."""
     if mask is None:
         raise ValueError("a generative student needs a mask: it rebuilds what is hidden")
-    return mask
+    visible, hidden = parted(mask, patches.centers.shape[1])
+    points = gather(patches.points.flatten(2), hidden).unflatten(2, (-1, 3))
+    return Hidden(visible, Patches(points, gather(patches.centers, hidden)))
 
 
 class ReCon(PretrainingNetwork):
@@ -127,11 +138,11 @@ class ReCon(PretrainingNetwork):
         return self.encoder(patches)
 
     def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
-        hidden = required(mask)
-        encoding = self.encoder(patches, hidden)
+        visible, hidden = required(mask, patches)
+        encoding = self.encoder(patches, visible)
         return Reconstruction(
-            predicted=self.decoder(encoding, patches.centers, hidden),
-            target=patches.points[hidden],
+            predicted=self.decoder(encoding, hidden.centers),
+            target=hidden.points.flatten(0, 1),
             queries=self.projections(encoding.queries),
         )
 
@@ -152,5 +163,6 @@ class Contrastive(PretrainingNetwork):
 
     def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
         nothing = patches.points.flatten(0, 1)[:0]
-        queries = self.projections(self.encoder(patches, mask).queries)
+        visible = None if mask is None else parted(mask, patches.centers.shape[1]).visible
+        queries = self.projections(self.encoder(patches, visible).queries)
         return Reconstruction(nothing, nothing, queries)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from recon.layers.blocks import Block
@@ -17,7 +17,7 @@ from recon.models.encoder import (
     init_linear,
     learned_vectors,
     stack_vectors,
-    visible,
+    visible_centers,
 )
 from recon.models.recon import PretrainingNetwork, Projections, Reconstruction, required
 
@@ -25,9 +25,9 @@ from recon.models.recon import PretrainingNetwork, Projections, Reconstruction, 
 class Tower(nn.Module):
     """Ordinary transformer over patch tokens, with queries before them in one sequence.
 
-    Shapes: patches (B, G, K, 3) with centers (B, G, 3), mask (B, G) -> queries, each (B, dim), and
-    tokens (B, V, dim). Unlike in `Encoder`, the blocks are ordinary pre-norm ones, and queries and
-    tokens all attend to each other.
+    Shapes: patches (B, G, K, 3) with centers (B, G, 3), numbers of the visible ones (B, V), None
+    for all -> queries, each (B, dim), and tokens (B, V, dim). Unlike in `Encoder`, the blocks are
+    ordinary pre-norm ones, and queries and tokens all attend to each other.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Tower(nn.Module):
         """Names of the queries."""
         return list(self.query_tokens)
 
-    def forward(self, patches: Patches, mask: Bool[Tensor, "b g"] | None = None) -> Encoding:
-        x, centers = visible(self.embed(patches.points), patches.centers, mask)
+    def forward(self, patches: Patches, visible: Int[Tensor, "b v"] | None = None) -> Encoding:
+        x, centers = self.embed(patches.points, visible), visible_centers(patches, visible)
         position = self.position(centers)
         names = self.modalities
         if names:
@@ -113,9 +113,9 @@ class TwoTowers(PretrainingNetwork):
         return self.generative(patches)._replace(queries=self.contrastive(patches).queries)
 
     def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
-        hidden = required(mask)
+        visible, hidden = required(mask, patches)
         return Reconstruction(
-            predicted=self.decoder(self.generative(patches, hidden), patches.centers, hidden),
-            target=patches.points[hidden],
+            predicted=self.decoder(self.generative(patches, visible), hidden.centers),
+            target=hidden.points.flatten(0, 1),
             queries=self.projections(self.contrastive(patches).queries),
         )

@@ -1,10 +1,40 @@
 """Which patches are hidden from the encoder: boolean (B, G), True where hidden."""
 
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recon.ops.neighbors import exact_distances
+
+
+class Parted(NamedTuple):
+    """Patches by number, in their order: of fixed shapes, as compilers and GPUs want them."""
+
+    visible: Int[Tensor, "b v"]
+    hidden: Int[Tensor, "b h"]
+
+
+def parted(mask: Bool[Tensor, "b g"], groups: int) -> Parted:
+    """Return the numbers of the patches that a mask leaves and of those that it hides.
+
+    Shapes: mask (B, G), True where hidden -> visible (B, V), hidden (B, H). Raises ValueError where
+    the mask is not of bool (numbers would index, not choose) or not of `groups` patches, or where
+    it does not hide the same number of patches of every cloud, neither all nor none.
+    """
+    if mask.dtype != torch.bool:
+        raise ValueError(f"a mask must be of bool, True where hidden, not of {mask.dtype}")
+    if mask.ndim != 2 or mask.shape[1] != groups:
+        raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit {groups} patches")
+    counts = mask.sum(1).tolist()
+    if min(counts) != max(counts) or not 0 < counts[0] < groups:
+        raise ValueError(
+            "a mask must hide the same number of patches of every cloud, neither all nor none: "
+            f"it hides {counts} of {groups}"
+        )
+    visible, hidden = mask.sort(dim=1, stable=True).indices.tensor_split([groups - counts[0]], 1)
+    return Parted(visible, hidden)
 
 
 def _hide_smallest(scores: Float[Tensor, "b g"], ratio: float) -> Bool[Tensor, "b g"]:
