@@ -1,5 +1,7 @@
 """Features of one's own clouds: any container, size, place, scale and axis."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -141,3 +143,30 @@ def test_wrong_settings_are_named(encoder: PointEncoder) -> None:
         PointEncoder(encoder.network, up="up")
     with pytest.raises(ValueError, match="dense features are of one cloud"):
         encoder.dense(torch.rand(2, 99, 3))
+
+
+def test_a_stream_gives_what_a_list_gives_and_holds_a_batch_at_most(encoder: PointEncoder) -> None:
+    clouds = [cloud(count, seed) for seed, count in enumerate((3000, 200, 1024, 77, 5000))]
+    read = []
+
+    def source() -> Iterator[torch.Tensor]:
+        for number, points in enumerate(clouds):
+            read.append(number)
+            yield points
+
+    stream = encoder.stream(source(), batch_size=2)
+    first = next(stream)
+    assert read == [0, 1]
+    known = encoder.encode(clouds)
+    for number, row in enumerate([first, *stream]):
+        close(row, Features(*(None if f is None else f[number] for f in known)))
+
+
+def test_bfloat16_gives_nearly_the_same_in_float32(encoder: PointEncoder) -> None:
+    points = cloud(1500)
+    fast = PointEncoder(PATH, precision="bf16", **TOLD).encode(points)
+    known = encoder.encode(points)
+    assert fast.pooled.dtype == torch.float32
+    assert torch.cosine_similarity(fast.pooled, known.pooled, dim=0) > 0.999
+    with pytest.raises(ValueError, match="precision must be one of 32, bf16, got 'half'"):
+        PointEncoder(PATH, precision="half", **TOLD)

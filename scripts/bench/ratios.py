@@ -68,13 +68,13 @@ def now() -> float:
 
 
 def alternate(name: str, what: str, steps: tuple[Step, Step], rounds: int) -> Row:
-    """Time two steps in turns, after one of each that is not counted."""
+    """Time two steps in turns, after two of each that are not counted."""
     taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 1):
+    for number in range(rounds + 2):
         for step, times in zip(steps, taken, strict=True):
             start = now()
             step()
-            if number:
+            if number > 1:
                 times.append(now() - start)
     return Row(name, what, *(statistics.median(times) for times in taken))
 

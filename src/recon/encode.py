@@ -1,7 +1,6 @@
 """Features of your own clouds: recon.PointEncoder("last.ckpt").encode(points)."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recon.data.transforms import UnitSphere, UpAxis, axis_number
-from recon.layers.grouping import check_clouds
+from recon.layers.grouping import Patches, check_clouds
 from recon.models.building import Network
 from recon.models.checkpoint import load, task_of
+from recon.models.inference import folded
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
 from recon.ops.interpolation import interpolate, three_nearest
@@ -22,6 +22,8 @@ from recon.ops.sampling import farthest_point_sample
 
 PointsLike = Any
 """A cloud (N, 3 or more), a batch (B, N, 3 or more), or a list of clouds; numpy or torch."""
+
+PRECISIONS = ("32", "bf16")
 
 
 class Features(NamedTuple):
@@ -42,6 +44,14 @@ class Features(NamedTuple):
     """For linear probes, see `Encoding.pooled`."""
 
 
+class Cut(NamedTuple):
+    """Patches of one cloud, and what was its middle and its radius."""
+
+    patches: Patches
+    middle: Tensor
+    radius: float
+
+
 class PointEncoder:
     """A pretrained encoder for clouds of any size, place and scale.
 
@@ -49,8 +59,10 @@ class PointEncoder:
     upwards, centred, scaled to the unit sphere and reduced to `points` of its points, each the
     farthest from those before; smaller clouds keep all of theirs. Columns after x y z are left out:
     the encoder reads coordinates. `num_heads` and so on are for released files, see `load`.
+    `precision="bf16"` computes the network in bfloat16: features are float32 all the same, and
+    agree with those of "32" to a cosine of 0.999; it pays on processors that have bfloat16.
 
-    Raises what `load` raises, and ValueError for an unknown axis.
+    Raises what `load` raises, and ValueError for an unknown axis or precision.
     """
 
     def __init__(
@@ -60,9 +72,12 @@ class PointEncoder:
         up: str = "y",
         points: int = 1024,
         device: str | torch.device = "cpu",
+        precision: str = "32",
         **told: Any,
     ) -> None:
         axis_number(up)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if isinstance(source, str | Path):
             task: Any = task_of(source)
             network: Network = load(source, task=task, **told)
@@ -71,9 +86,10 @@ class PointEncoder:
         if isinstance(network, Segmenter):
             raise ValueError("a segmenter has no features of whole clouds: use `recon.segment`")
         self.network = network.eval().to(device)
+        self.folded = folded(self.network)
         self.up, self.points, self.device = up, points, torch.device(device)
+        self.precision = precision
 
-    @torch.inference_mode()
     def encode(
         self, points: PointsLike, *, up: str | None = None, batch_size: int = 32
     ) -> Features:
@@ -84,25 +100,25 @@ class PointEncoder:
         shape, or has fewer points than the network has patches or points in a patch.
         """
         clouds, single = _clouds(points)
-        rows = [self._reduced(cloud, number, up or self.up) for number, cloud in enumerate(clouds)]
-        by_size = defaultdict(list)
-        for number, (cloud, _, _) in enumerate(rows):
-            by_size[len(cloud)].append(number)
-        found: dict[int, Features] = {}
-        for numbers in by_size.values():
-            for start in range(0, len(numbers), batch_size):
-                some = numbers[start : start + batch_size]
-                batch = torch.stack([rows[number][0] for number in some]).to(self.device)
-                features = self._encode(batch)
-                for place, number in enumerate(some):
-                    found[number] = _row(features, place)
-        ordered = []
-        for number, (_, middle, radius) in enumerate(rows):
-            centers = _back(found[number].centers, middle, radius, up or self.up)
-            ordered.append(found[number]._replace(centers=centers))
-        if single:
-            return ordered[0]
-        return _stacked(ordered)
+        found = [*self.stream(clouds, up=up, batch_size=batch_size)]
+        return found[0] if single else _stacked(found)
+
+    def stream(
+        self, clouds: Iterable[PointsLike], *, up: str | None = None, batch_size: int = 32
+    ) -> Iterator[Features]:
+        """Encode clouds one after the other, of any number and sizes: features of each, in order.
+
+        Clouds are cut into patches one by one and encoded `batch_size` at a time: nothing is
+        padded, and no more than a batch is held. Raises as `encode` does.
+        """
+        waiting: list[Cut] = []
+        for number, cloud in enumerate(clouds):
+            waiting.append(self._cut(torch.as_tensor(cloud), number, up or self.up))
+            if len(waiting) == batch_size:
+                yield from self._encoded(waiting, up or self.up)
+                waiting = []
+        if waiting:
+            yield from self._encoded(waiting, up or self.up)
 
     @torch.inference_mode()
     def dense(self, points: PointsLike, *, up: str | None = None) -> Float[Tensor, "n d"]:
@@ -141,13 +157,23 @@ class PointEncoder:
             upright = gather(upright, picked)
         return upright[0], middle, radius
 
-    def _encode(self, batch: Float[Tensor, "b n 3"]) -> Features:
-        encoding = self.network.encode(batch)
-        projected: dict[str, Tensor] = {}
-        if isinstance(self.network, PretrainingNetwork):
-            projected = self.network.projections(encoding.queries)
+    @torch.inference_mode()
+    def _cut(self, cloud: Tensor, number: int, up: str) -> "Cut":
+        reduced, middle, radius = self._reduced(cloud, number, up)
+        return Cut(self.network.grouper(reduced[None].to(self.device)), middle, radius)
+
+    @torch.inference_mode()
+    def _encoded(self, cuts: Sequence["Cut"], up: str) -> list[Features]:
+        patches = Patches(
+            *(torch.cat(part) for part in zip(*(c.patches for c in cuts), strict=True))
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            encoding = self.folded.encode_patches(patches)
+            projected: dict[str, Tensor] = {}
+            if isinstance(self.folded, PretrainingNetwork):
+                projected = self.folded.projections(encoding.queries)
         queries = encoding.queries
-        return Features(
+        features = Features(
             cls=queries.get("cls"),
             image=queries.get("image"),
             text=queries.get("text"),
@@ -157,10 +183,16 @@ class PointEncoder:
             centers=encoding.centers,
             pooled=encoding.pooled(),
         )
+        rows = [_row(features, place) for place in range(len(cuts))]
+        return [
+            row._replace(centers=_back(row.centers, cut.middle, cut.radius, up))
+            for row, cut in zip(rows, cuts, strict=True)
+        ]
 
 
 def _row(features: Features, place: int) -> Features:
-    kept: Any = {k: None if v is None else v[place] for k, v in features._asdict().items()}
+    fields = features._asdict().items()
+    kept: Any = {k: None if v is None else v[place].float() for k, v in fields}
     return Features(**kept)
 
 

@@ -23,6 +23,7 @@ def train(cfg: DictConfig) -> "Trainer":
     from lightning import seed_everything
 
     from recon.models.checkpoint import check_resumable
+    from recon.models.inference import compile_parts
 
     quiet()
     keep_large_blocks()
@@ -43,6 +44,8 @@ def train(cfg: DictConfig) -> "Trainer":
     data.keys |= task.keys
     if cfg.ckpt_path:
         check_resumable(Path(cfg.ckpt_path), task)
+    if cfg.compile:
+        compile_parts(task.model)
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
     trainer = instantiate(
         cfg.trainer, callbacks=callbacks, logger=instantiate(cfg.logger), _convert_="all"

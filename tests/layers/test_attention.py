@@ -31,10 +31,10 @@ def test_the_last_tokens_alone_attend_as_they_do_among_all() -> None:
     assert_close(layer(x, last=2), layer(x)[:, -2:])
 
 
-def test_both_forms_of_attention_agree_in_bfloat16() -> None:
-    q, k, v = torch.randn(3, 2, 3, 5, 8).bfloat16()
-    learning = attend(q.requires_grad_(), k, v)
-    assert_close(learning, attend(q.detach(), k, v), rtol=0.02, atol=0.02)
+def test_both_forms_of_attention_agree() -> None:
+    q, k, v = torch.randn(3, 2, 3, 5, 8)
+    in_bf16 = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert_close(in_bf16.float(), attend(q, k, v), rtol=0.03, atol=0.03)
 
 
 def test_gradients_of_cross_attention_equal_those_of_its_definition() -> None:

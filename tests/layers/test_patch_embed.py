@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from recon.layers.patch_embed import PatchEmbed
+from recon.layers.patch_embed import FoldedPatchEmbed, PatchEmbed
 from recon.ops.neighbors import gather
 
 
@@ -79,3 +79,16 @@ def test_weights_start_at_a_small_truncated_normal() -> None:
     assert abs(weight.std().item() - 0.02) < 1e-3
     assert abs(weight.mean().item()) < 1e-3
     assert PatchEmbed(384).joint_in.bias.abs().max() == 0
+
+
+def test_folding_changes_nothing_but_rounding() -> None:
+    embed = PatchEmbed(24)
+    for _ in range(3):
+        embed(torch.randn(4, 8, 9, 3) * 2 + 1)
+    embed.eval()
+    patches, visible = torch.randn(2, 7, 9, 3), torch.tensor([[0, 2], [1, 3]])
+    for block in (3, 64):
+        folded = FoldedPatchEmbed(embed, block=block)
+        assert_close(folded(patches), embed(patches), rtol=1e-5, atol=1e-6)
+        assert_close(folded(patches, visible), embed(patches, visible), rtol=1e-5, atol=1e-6)
+    assert not any("norm" in name for name, _ in folded.named_modules())

@@ -146,3 +146,26 @@ def test_each_student_trains_alone_in_a_few_lines(name: str, tmp_path: Any) -> N
     checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
     assert checkpoint[FORMAT_KEY]["num_heads"] == 3
     assert all(key.startswith("model.") for key in checkpoint["state_dict"])
+
+
+def test_accumulated_gradients_equal_those_of_the_large_batch_where_batch_norm_allows() -> None:
+    ends = []
+    halves = [{name: part[rows] for name, part in BATCH.items()} for rows in ([0, 1], [2, 3])]
+    for batches, accumulate in (([BATCH], 1), (halves, 2)):
+        torch.manual_seed(0)
+        task = ReConStudent(
+            network(drop_path=0.0), reconstruction=ChamferL2(), ensemble=ensemble(), **RECIPE
+        )
+        task.optimizer = partial(torch.optim.SGD, lr=0.1)
+        task.mask = lambda centers: torch.arange(8).expand(len(centers), -1) < 4
+        for part in (task.model.projections, task.model.encoder.embed):
+            part.eval().train = lambda mode=True, part=part: part  # no statistics of the batch
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(
+            max_epochs=2, accelerator="cpu", accumulate_grad_batches=accumulate,
+            enable_checkpointing=False, **quiet,
+        )  # fmt: skip
+        trainer.fit(task, DataLoader(batches, batch_size=None))
+        ends.append(task.model.state_dict())
+    for name, value in ends[0].items():
+        assert_close(ends[1][name], value, rtol=1e-4, atol=1e-6)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from recon.layers.grouping import PatchGrouper
+from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.encoder import Encoder, Encoding, init_linear
 from recon.models.heads import mlp_head
 from recon.models.two_tower import Towers
@@ -50,7 +50,11 @@ class Classifier(nn.Module):
 
     def encode(self, points: Num[Tensor, "b n 3"]) -> Encoding:
         """Encode whole clouds; (B, N, 3) -> `Encoding`."""
-        return self.encoder(self.grouper(points.to(next(self.parameters()).dtype)))
+        return self.encode_patches(self.grouper(points.to(next(self.parameters()).dtype)))
+
+    def encode_patches(self, patches: Patches) -> Encoding:
+        """Encode patches, nothing hidden."""
+        return self.encoder(patches)
 
     def forward(self, points: Num[Tensor, "b n 3"]) -> Float[Tensor, "b classes"]:
         return self.head(class_feature(self.encode(points)))

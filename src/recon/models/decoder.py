@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from recon.layers.blocks import Block
 from recon.layers.position import PositionEmbed
+from recon.layers.recompute import recomputed
 from recon.models.encoder import INIT_STD, Encoding, drop_path_rates
 
 
@@ -34,8 +35,10 @@ class Decoder(nn.Module):
         heads: int = 6,
         group_size: int = 32,
         drop_path: float = 0.1,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint_activations = checkpoint_activations
         rates = drop_path_rates(drop_path, depth)
         self.blocks = nn.ModuleList(Block(dim, heads=heads, drop_path=p) for p in rates)
         self.apply(_init_xavier)
@@ -50,7 +53,9 @@ class Decoder(nn.Module):
         x = torch.cat([encoding.tokens, self.mask_token.expand(batch, count, -1)], 1)
         position = self.position(torch.cat([encoding.centers, hidden], 1))
         *blocks, final = self.blocks
+        again = self.checkpoint_activations
         for block in blocks:
-            x = block(x + position)
-        rebuilt = self.project(self.norm(final(x + position, last=count)))
+            x = recomputed(block, x + position, on=again)
+        x = recomputed(final, x + position, count, on=again)
+        rebuilt = self.project(self.norm(x))
         return rearrange(rebuilt, "b h (k xyz) -> (b h) k xyz", xyz=3)

@@ -12,6 +12,7 @@ from recon.layers.blocks import LocalBlock, QueryBlock
 from recon.layers.grouping import Patches
 from recon.layers.patch_embed import PatchEmbed
 from recon.layers.position import PositionEmbed
+from recon.layers.recompute import recomputed
 from recon.ops.neighbors import gather
 
 MODALITIES = ("cls", "image", "text")
@@ -113,6 +114,8 @@ class Encoder(nn.Module):
     `stop_gradient` what the queries learn does not reach the tokens: the generative stream guides
     the contrastive one, not the reverse.
     `queries` may be empty: then this is the encoder of a generative student alone.
+    `embed_visible_only` is of `PatchEmbed`; `checkpoint_activations` trades time for memory, see
+    `recomputed`.
 
     [1] Qi et al., arXiv:2302.02318, section 3.
     """
@@ -127,8 +130,11 @@ class Encoder(nn.Module):
         stop_gradient: bool = True,
         drop_path: float = 0.1,
         patch_widths: Sequence[int] = (128, 256, 512),
+        embed_visible_only: bool = False,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint_activations = checkpoint_activations
         self.dim, rates = dim, drop_path_rates(drop_path, depth)
         self.position = PositionEmbed(dim)
         self.blocks = nn.ModuleList(LocalBlock(dim, heads=heads, drop_path=p) for p in rates)
@@ -136,7 +142,7 @@ class Encoder(nn.Module):
         self.stop_gradient = stop_gradient
         self.queries = QueryStream(queries, dim, heads=heads, drop_path=rates) if queries else None
         self.apply(init_linear)
-        self.embed = PatchEmbed(dim, widths=patch_widths)
+        self.embed = PatchEmbed(dim, widths=patch_widths, embed_visible_only=embed_visible_only)
 
     @property
     def modalities(self) -> list[str]:
@@ -150,11 +156,13 @@ class Encoder(nn.Module):
         visible: Int[Tensor, "b v"] | None = None,
     ) -> Levels:
         """Return the tokens after some of the blocks, numbered from 0, and the queries."""
-        tokens, centers = self.embed(patches.points, visible), visible_centers(patches, visible)
+        again = self.checkpoint_activations
+        tokens = recomputed(self.embed, patches.points, visible, on=again)
+        centers = visible_centers(patches, visible)
         position = self.position(centers)
         contexts, kept = [], {}
         for number, block in enumerate(self.blocks):
-            tokens, context = block(tokens + position)
+            tokens, context = recomputed(block, tokens + position, on=again)
             contexts.append(context.detach() if self.stop_gradient else context)
             if number in blocks:
                 kept[number] = self.norm(tokens)

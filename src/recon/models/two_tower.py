@@ -10,6 +10,7 @@ from recon.layers.blocks import Block
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.layers.patch_embed import PatchEmbed
 from recon.layers.position import PositionEmbed
+from recon.layers.recompute import recomputed
 from recon.models.decoder import Decoder
 from recon.models.encoder import (
     Encoding,
@@ -39,8 +40,11 @@ class Tower(nn.Module):
         queries: Sequence[str] = (),
         drop_path: float = 0.1,
         patch_widths: Sequence[int] = (128, 256, 512),
+        embed_visible_only: bool = False,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint_activations = checkpoint_activations
         self.dim = dim
         self.position = PositionEmbed(dim)
         self.blocks = nn.ModuleList(
@@ -50,7 +54,7 @@ class Tower(nn.Module):
         self.query_tokens = learned_vectors(queries, dim)
         self.query_positions = learned_vectors(queries, dim)
         self.apply(init_linear)
-        self.embed = PatchEmbed(dim, widths=patch_widths)
+        self.embed = PatchEmbed(dim, widths=patch_widths, embed_visible_only=embed_visible_only)
 
     @property
     def modalities(self) -> list[str]:
@@ -58,14 +62,16 @@ class Tower(nn.Module):
         return list(self.query_tokens)
 
     def forward(self, patches: Patches, visible: Int[Tensor, "b v"] | None = None) -> Encoding:
-        x, centers = self.embed(patches.points, visible), visible_centers(patches, visible)
+        again = self.checkpoint_activations
+        x = recomputed(self.embed, patches.points, visible, on=again)
+        centers = visible_centers(patches, visible)
         position = self.position(centers)
         names = self.modalities
         if names:
             x = torch.cat([stack_vectors(self.query_tokens, len(x)), x], 1)
             position = torch.cat([stack_vectors(self.query_positions, len(x)), position], 1)
         for block in self.blocks:
-            x = block(x + position)
+            x = recomputed(block, x + position, on=again)
         x = self.norm(x)
         queries = dict(zip(names, x[:, : len(names)].unbind(1), strict=True))
         return Encoding(queries, x[:, len(names) :], centers)

@@ -16,7 +16,7 @@ class Parted(NamedTuple):
     hidden: Int[Tensor, "b h"]
 
 
-def parted(mask: Bool[Tensor, "b g"], groups: int) -> Parted:
+def parted(mask: Tensor, groups: int) -> Parted:
     """Return the numbers of the patches that a mask leaves and of those that it hides.
 
     Shapes: mask (B, G), True where hidden -> visible (B, V), hidden (B, H). Raises ValueError where

@@ -1,0 +1,36 @@
+"""Networks made ready: folded for inference, compiled for training."""
+
+from copy import deepcopy
+from typing import Any, TypeVar
+
+from torch import nn
+
+from recon.layers.patch_embed import FoldedPatchEmbed, PatchEmbed
+
+Network = TypeVar("Network", bound=nn.Module)
+COMPILED = ("encoder", "generative", "contrastive", "decoder", "propagate", "point_head")
+"""Parts of networks in which the time goes, and which compile as a whole."""
+
+
+def folded(network: Network) -> Network:
+    """Return a copy for inference whose patch embeddings have their batch norms folded.
+
+    The same numbers up to rounding; see `FoldedPatchEmbed`.
+    """
+    copy = deepcopy(network).eval()
+    for parent in [*copy.modules()]:
+        for name, child in parent.named_children():
+            if isinstance(child, PatchEmbed):
+                setattr(parent, name, FoldedPatchEmbed(child))
+    return copy
+
+
+def compile_parts(network: nn.Module, backend: Any = "inductor") -> None:
+    """Compile the parts of a network in place by torch.compile, without graph breaks.
+
+    Names of weights stay the same. Sampling and neighbours stay outside: on a CPU they are
+    compiled already.
+    """
+    for name, part in network.named_children():
+        if name in COMPILED:
+            part.compile(fullgraph=True, dynamic=False, backend=backend)
