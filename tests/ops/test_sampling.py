@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -90,3 +93,10 @@ def test_a_library_that_cannot_be_built_is_done_without(
     assert library() is None
     library.cache_clear()
     assert [*(tmp_path / "cache").rglob("*.so")] == []
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not made for this system")
+def test_the_kernel_for_gpus_picks_the_same_points() -> None:
+    program = Path(__file__).with_name("interpreted.py")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
+    assert done.stdout == "exact\n", done.stderr[-3000:]

@@ -1,6 +1,7 @@
 """Choose a few points of a cloud."""
 
 from functools import lru_cache
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float, Int
@@ -50,8 +51,19 @@ def farthest_point_sample(
     skipped = NEAR_ORIGIN if skip_near_origin else -1.0
     picked = None
     if not torch.compiler.is_compiling():  # nor exporting: the torch loop is what can be traced
-        picked = farthest_points(points, order, count, skipped)
+        picked = _by_kernel(points, order, count, skipped)
     return _by_planes(points, order, count, skipped) if picked is None else picked
+
+
+def _by_kernel(
+    points: Float[Tensor, "b n 3"], order: Int[Tensor, " n"], count: int, skipped: float
+) -> Int[Tensor, "b {count}"] | None:
+    """Sample by the kernel of the points' device; None where there is none."""
+    if points.is_cuda and find_spec("triton") is not None:
+        from recon.ops import triton_sampling  # triton is not there on every system
+
+        return triton_sampling.farthest_points(points, order, count, skipped)
+    return farthest_points(points, order, count, skipped)
 
 
 def _by_planes(

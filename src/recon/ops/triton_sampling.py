@@ -1,0 +1,50 @@
+"""Farthest point sampling on GPUs: one program a cloud, its points in registers."""
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int
+from torch import Tensor
+
+LARGEST = 16384
+"""Points of a cloud that fit into the registers of one program."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _sample(planes, picked, n, count, skipped, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
+    cloud = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < n
+    first = planes + cloud * 3 * n
+    x = tl.load(first + at, mask=inside, other=0.0)
+    y = tl.load(first + n + at, mask=inside, other=0.0)
+    z = tl.load(first + 2 * n + at, mask=inside, other=0.0)
+    norm = x * x + y * y + z * z
+    nearest = tl.where(inside & (norm > skipped), float("inf"), -1.0)
+    last = tl.zeros((), tl.int32)
+    tl.store(picked + cloud * count, last)
+    for i in range(1, count):
+        dx = x - tl.load(first + last)
+        dy = y - tl.load(first + n + last)
+        dz = z - tl.load(first + 2 * n + last)
+        nearest = tl.minimum(nearest, dx * dx + dy * dy + dz * dz)
+        last = tl.argmax(nearest, 0, tie_break_left=True)
+        tl.store(picked + cloud * count + i, last)
+
+
+def farthest_points(
+    points: Float[Tensor, "b n 3"], order: Int[Tensor, " n"], count: int, skipped: float
+) -> Int[Tensor, "b {count}"] | None:
+    """Pick points as `recon.ops.native.farthest_points` does; None for clouds that do not fit."""
+    if points.dtype != torch.float32 or points.shape[1] > LARGEST:
+        return None
+    planes = points[:, order].mT.contiguous()
+    picked = torch.empty(len(points), count, dtype=torch.int32, device=points.device)
+    block = triton.next_power_of_2(points.shape[1])
+    warps = min(16, max(1, block // 256))
+    # No fused multiply-add: it would round differently, and pick another point.
+    _sample[(len(points),)](
+        planes, picked, points.shape[1], count, skipped, BLOCK=block,
+        num_warps=warps, enable_fp_fusion=False,
+    )  # fmt: skip
+    return order[picked.long()]

@@ -1,0 +1,21 @@
+"""Run the Triton kernel in its interpreter: a program of its own, run by test_sampling."""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+
+from recon.ops.sampling import _by_planes, _tie_order
+from recon.ops.triton_sampling import LARGEST, farthest_points
+
+for points, count in ((1024, 64), (100, 100), (33, 7), (1, 1)):
+    clouds = torch.randn(3, points, 3)
+    clouds[1] = clouds[1].round()  # many equally far points
+    clouds[2] *= 0.02  # many near the origin
+    order = _tie_order(points)
+    for skipped in (-1.0, 1e-3):
+        ours = farthest_points(clouds, order, count, skipped)
+        assert torch.equal(ours, _by_planes(clouds, order, count, skipped)), (points, skipped)
+assert farthest_points(torch.zeros(1, LARGEST + 1, 3), _tie_order(LARGEST + 1), 2, -1.0) is None
+print("exact")
