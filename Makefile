@@ -42,9 +42,8 @@ lint: .venv/dev ## Check style and formatting
 types: .venv/dev ## Check types
 	@$(BIN)/mypy
 
-bench: .venv/run ## Time the hot paths against their plain definitions
-	@$(BIN)/python scripts/bench/pretraining.py
-	@$(BIN)/python scripts/bench/data_road.py --clouds 5000
+bench: .venv/run ## Time the hot paths against their plain definitions: outputs/bench.json, half an hour
+	@$(BIN)/python scripts/bench/run.py $(OPTIONS)
 
 clean: ## Remove .venv and everything that was built or cached; outputs/ stays
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

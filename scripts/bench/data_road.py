@@ -47,6 +47,15 @@ def write_tree(root: Path, clouds: int, points: int) -> None:
     (root / "ShapeNet-55" / f"{PART}.txt").write_text("".join(f"{name}.npy\n" for name in names))
 
 
+def prepare(root: Path, target: Path) -> None:
+    """Write such a tree in the prepared layout."""
+    data = ShapeNetDataModule(root)
+    recipe = Recipe(data.open_part(PART), target / PART, images=True, key="")
+    shards = do_split(recipe, workers=2, advance=lambda count: None)
+    write_index(recipe, shards, {"data": "ShapeNetDataModule"})
+    write_whole(target / MARK, b"{}")
+
+
 def rate(read: Callable[[int], object], rows: np.ndarray) -> float:
     """Return how many clouds a second are read one by one."""
     started = time.perf_counter()
@@ -129,12 +138,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         roots = {"original": Path(folder) / "original", "prepared": Path(folder) / "prepared"}
         write_tree(roots["original"], given.clouds, given.points)
-        data = ShapeNetDataModule(roots["original"])
-        recipe = Recipe(data.open_part(PART), roots["prepared"] / PART, images=True, key="")
         started = time.perf_counter()
-        shards = do_split(recipe, workers=2, advance=lambda count: None)
-        write_index(recipe, shards, {"data": "ShapeNetDataModule"})
-        write_whole(roots["prepared"] / MARK, b"{}")
+        prepare(roots["original"], roots["prepared"])
         print(f"prepared {given.clouds:,} clouds in {time.perf_counter() - started:.0f} s")
         measure(roots, given.clouds)
 

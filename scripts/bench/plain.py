@@ -4,9 +4,11 @@
 """
 
 from copy import deepcopy
+from pathlib import Path
 from types import MethodType
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from einops import rearrange
@@ -42,17 +44,39 @@ def chamfer(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tenso
 
 
 def contrast(features: Float[Tensor, "b d"], category: Int[Tensor, " b"]) -> Float[Tensor, ""]:
-    """Contrast by category: a loop over anchors, and in it one over all clouds."""
+    """Contrast by category: a loop over clouds, each against its own category and the others."""
     features = F.normalize(features, dim=-1)
     losses = []
     for anchor in range(len(features)):
         positive, negative = [], []
-        for other in range(len(features)):
-            similarity = (features[anchor] * features[other]).sum() / 0.1
+        for other, similarity in enumerate((features @ features[anchor] / 0.1).unbind()):
             (positive if category[anchor] == category[other] else negative).append(similarity)
         mean = torch.stack(positive).mean()
         losses.append(torch.stack([mean, *negative]).logsumexp(0) - mean)
     return torch.stack(losses).mean()
+
+
+def augment(clouds: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
+    """Scale and translate, cloud by cloud, with numpy's random numbers."""
+    moved = clouds.clone()
+    for cloud in moved:
+        scale = np.random.uniform(2 / 3, 3 / 2, 3).astype("float32")  # noqa: NPY002
+        shift = np.random.uniform(-0.2, 0.2, 3).astype("float32")  # noqa: NPY002
+        cloud.mul_(torch.from_numpy(scale).to(clouds.device))
+        cloud.add_(torch.from_numpy(shift).to(clouds.device))
+    return moved
+
+
+def prepare(path: Path, count: int) -> Int[np.ndarray, " count"]:
+    """Read a text file of points and sample by numpy, as ModelNet is prepared in released code."""
+    points = np.loadtxt(path, delimiter=",").astype(np.float32)[:, :3]
+    picked, nearest = np.zeros(count, np.int64), np.full(len(points), 1e10)
+    for i in range(1, count):
+        distance = ((points - points[picked[i - 1]]) ** 2).sum(-1)
+        closer = distance < nearest
+        nearest[closer] = distance[closer]
+        picked[i] = nearest.argmax()
+    return picked
 
 
 def _group(self: PatchGrouper, points: Float[Tensor, "b n 3"]) -> Patches:

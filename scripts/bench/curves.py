@@ -1,0 +1,79 @@
+"""Losses of seeded steps on the embedded data: ours and in bfloat16, beside the plain definitions.
+
+python scripts/bench/curves.py
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+
+import plain
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from recon.data.furniture import Furniture
+from recon.layers.grouping import PatchGrouper
+from recon.losses.reconstruction import ChamferL2
+from recon.models.decoder import Decoder
+from recon.models.encoder import Encoder
+from recon.models.recon import Projections, ReCon
+from recon.ops.masking import random_mask
+from recon.tasks.optim import parameter_groups
+
+STEPS, BATCH = 50, 16
+
+
+def network() -> ReCon:
+    """Return the demo's network."""
+    torch.manual_seed(0)
+    sizes = {"heads": 4, "drop_path": 0.1}
+    encoder = Encoder(128, depth=4, patch_widths=(32, 64, 128), **sizes)
+    projections = Projections(128, {"image": 1280, "text": 384})
+    return ReCon(PatchGrouper(32, 32), encoder, Decoder(128, depth=2, **sizes), projections)
+
+
+def clouds() -> Iterator[Tensor]:
+    """Draw batches of shapes, the same ones for every network."""
+    shapes = Furniture(["train"])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        rows = torch.randperm(len(shapes), generator=generator)[:BATCH].tolist()
+        points = torch.stack([torch.as_tensor(shapes.cloud(row).points[:1024]) for row in rows])
+        yield points.float() - points.float().mean(1, keepdim=True)
+
+
+def curve(model: ReCon, *, bf16: bool = False) -> Tensor:
+    """Train and return the loss of each step."""
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=5e-4)
+    half = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
+    losses = []
+    for step, points in enumerate(clouds()):
+        torch.manual_seed(step)
+        with half():
+            patches = model.grouper(points)
+            out = model.rebuild(patches, random_mask(patches.centers, 0.6))
+        loss = ChamferL2()(out.predicted.float(), out.target)
+        for query in out.queries.values():
+            loss = loss + 0.01 * (query.float() - points.mean()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def main() -> None:
+    """Print how far the curves lie apart."""
+    model = network()
+    known = curve(plain.make_plain(model))
+    ours, half = curve(copy.deepcopy(model)), curve(copy.deepcopy(model), bf16=True)
+    console = Console()
+    console.print(f"losses of {STEPS} seeded steps, from {known[0]:.4f} to {known[-1]:.4f}")
+    console.print(f"float32: at most {(ours - known).abs().max():.1e} from the plain definitions")
+    console.print(f"bfloat16: at most {(half - known).abs().max():.1e}, ends at {half[-1]:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Where the time and the memory of a pretraining step go, and how they grow."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from data_road import module, prepare, write_tree
+from measure import DEVICE, Step, backward, gflop, half, seconds
+from rows import WIDTHS, base, pretraining
+from torch import Tensor
+
+from recon.losses.distillation import SmoothL1
+from recon.losses.reconstruction import ChamferL2
+from recon.ops.masking import random_mask
+from recon.tasks.optim import parameter_groups
+
+ROUNDS = 3
+
+
+def best(step: Step, rounds: int = ROUNDS) -> float:
+    """Return the shortest time of a step that has run before."""
+    step()
+    return min(seconds(step) for _ in range(rounds))
+
+
+def stages(batch: int, *, bf16: bool) -> dict[str, float]:
+    """Return the seconds of each stage and of its gradient, each run alone on what it gets."""
+    model = base()
+    clouds = torch.randn(batch, 1024, 3, device=DEVICE)
+    patches = model.grouper(clouds)
+    mask = random_mask(patches.centers, 0.6)
+    out = model.rebuild(patches, mask)
+    target, predicted = out.target, out.predicted.detach().requires_grad_()
+    encoder, visible = model.encoder, (~mask).nonzero()[:, 1].view(batch, -1)
+    tokens = encoder.embed(patches.points, visible).detach().requires_grad_()
+    whole = model.encoder(patches, visible)
+    encoding = whole._replace(tokens=whole.tokens.detach().requires_grad_())
+    hidden = patches.centers[mask].view(batch, -1, 3)
+    contexts = [tokens.detach()] * len(encoder.blocks)
+    teacher = {name: torch.randn(batch, width, device=DEVICE) for name, width in WIDTHS.items()}
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=1e-4, fused=True)
+
+    def blocks() -> Tensor:
+        x = tokens
+        for block in encoder.blocks:
+            x = block(x).tokens
+        return encoder.norm(x)
+
+    def queries() -> Tensor:
+        assert encoder.queries is not None
+        found = encoder.norm(encoder.queries(contexts)).unbind(1)
+        known = model.projections(dict(zip(encoder.modalities, found, strict=True)))
+        losses = [SmoothL1()(known[name].float(), value) for name, value in teacher.items()]
+        return torch.stack(losses).sum()
+
+    timed = {
+        "sampling and neighbours": lambda: model.grouper(clouds),
+        "patch embedding": backward(lambda: encoder.embed(patches.points, visible)),
+        "blocks": backward(blocks),
+        "queries and their losses": backward(queries),
+        "decoder": backward(lambda: model.decoder(encoding, hidden)),
+        "Chamfer": backward(lambda: ChamferL2()(predicted, target)),
+        "optimizer": optimizer.step,
+    }
+    with half(bf16):
+        return {name: best(step) for name, step in timed.items()}
+
+
+def growth(*, bf16: bool) -> Iterator[dict[str, Any]]:
+    """Time a step with other numbers of clouds, points and patches than 16, 1,024 and 64."""
+    usual = {"batch": 16, "points": 1024, "groups": 64}
+    others = [("batch", 8), ("batch", 32), ("points", 4096), ("points", 8192)]
+    for changed in [(), *others, ("groups", 32), ("groups", 128)]:
+        sizes = usual | ({changed[0]: changed[1]} if changed else {})
+        model = base(sizes["groups"])
+        step = pretraining(model, sizes["batch"], bf16=bf16, fast=True, points=sizes["points"])
+        yield sizes | {"seconds": best(step, 2), "gflop": gflop(step)}
+
+
+def memory(batch: int, **settings: Any) -> float:
+    """Return the peak memory in GB of pretraining steps, of the weights' and torch's own too."""
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        step = pretraining(base(**settings), batch, bf16=False, fast=True)
+        step(), step()
+        return torch.cuda.max_memory_allocated() / 2**30
+    command = [sys.executable, __file__, json.dumps({"batch": batch, **settings})]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def data_beside_step(step_of_32: float) -> dict[str, float]:
+    """Return the seconds of reading a batch of 32, without workers, and of a step on it."""
+    with TemporaryDirectory() as folder:
+        root, prepared = Path(folder) / "files", Path(folder) / "prepared"
+        write_tree(root, 1500, 8192)
+        prepare(root, prepared)
+        found = {"step": step_of_32}
+        for name, place in (("original files", root), ("prepared", prepared)):
+            batches = iter(module(place, 0).train_dataloader())
+            next(batches)
+            found[name] = best(partial(next, batches), 10)
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    told = json.loads(sys.argv[1])
+    one_step = pretraining(
+        base(**{k: v for k, v in told.items() if k != "batch"}),
+        told["batch"],
+        bf16=False,
+        fast=True,
+    )
+    one_step(), one_step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)

@@ -1,0 +1,135 @@
+"""Our paths against their plain definitions: interleaved, in one process, on one thread.
+
+python scripts/bench/run.py                   # everything, on the base model: half an hour
+python scripts/bench/run.py only=fps,self     # some comparisons: minutes
+python scripts/bench/run.py also=memory       # and of the rest, which: stages, growth, memory, data
+
+CPU seconds (of a CUDA device: seconds), medians over rounds. Numbers of both paths are compared
+before they are timed. Writes outputs/bench.json (`ratios`, and the rest) and outputs/bench.png.
+"""
+
+import argparse
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import growth
+import torch
+from matplotlib.figure import Figure
+from measure import DEVICE, Row, gflop, one_thread, peak
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rows import GROUPS, base, pretraining
+
+from recon.entry import keep_large_blocks
+
+PEAK_BATCH = 128
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw the ratios as bars."""
+    figure = Figure(figsize=(8, 0.8 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh([row.name for row in rows], [row.ratio for row in rows], color="#e8743b")
+    axes.bar_label(bars, [f"{row.ratio:.1f}" for row in rows], padding=3)
+    axes.axvline(1, color="#667085", linewidth=1)
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"times as fast as the plain definition, on {DEVICE}, one thread")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def stages() -> dict[str, Any]:
+    """Return the share of each stage, and of the peak of matrix products, in both precisions."""
+    found: dict[str, Any] = {}
+    for name, batch, bf16 in (("float32", 8, False), ("bfloat16", 32, True)):
+        parts = growth.stages(batch, bf16=bf16)
+        step = pretraining(base(), batch, bf16=bf16, fast=True)
+        whole = growth.best(step)
+        reached, most = gflop(step) / whole, peak(getattr(torch, name))
+        found[name] = {
+            "batch": batch,
+            "share_of_stage": {stage: part / sum(parts.values()) for stage, part in parts.items()},
+            "gflop_per_second": reached,
+            "peak_gflop_per_second": most,
+            "share_of_peak": reached / most,
+        }
+    return found
+
+
+def memory() -> dict[str, float]:
+    """Return the peak memory in GB of a step of the base model."""
+    settings: dict[str, dict[str, Any]] = {
+        "as it is": {},
+        "checkpoint_activations": {"checkpoint_activations": True},
+        "embed_visible_only": {"embed_visible_only": True},
+    }
+    return {name: growth.memory(PEAK_BATCH, **told) for name, told in settings.items()}
+
+
+def data() -> dict[str, float]:
+    """Return the seconds of reading a batch beside those of a step on it."""
+    return growth.data_beside_step(growth.best(pretraining(base(), 32, bf16=True, fast=True)))
+
+
+REST: dict[str, Callable[[], Any]] = {
+    "stages": stages,
+    "growth": lambda: [*growth.growth(bf16=False)],
+    f"memory_gb_at_batch_{PEAK_BATCH}": memory,
+    "data": data,
+}
+
+
+def rest(console: Console, asked: list[str]) -> dict[str, Any]:
+    """Measure what is asked for besides ratios, and print it."""
+    found = {}
+    for name, measured in REST.items():
+        if name.split("_")[0] in asked:
+            found[name] = measured()
+            console.print(name, style="bold")
+            console.print_json(json.dumps(found[name], default=str))
+    return found
+
+
+def main() -> None:
+    """Run the asked rows, print them, and write them down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    usage = "only=<comparisons>, also=<the rest>, rounds=<number>, out=<folder>"
+    parser.add_argument("options", nargs="*", help=usage)
+    told = dict(option.split("=", 1) for option in parser.parse_args().options)
+    names = told.get("only", "" if "also" in told else ",".join(GROUPS)).split(",")
+    asked = told.get("also", "" if "only" in told else "stages,growth,memory,data").split(",")
+    if unknown := {*filter(None, names)} - {*GROUPS}:
+        parser.error(f"only={','.join(unknown)}: choose among {', '.join(GROUPS)}")
+    out = Path(told.get("out", "outputs"))
+    keep_large_blocks()
+    console, rows = Console(), list[Row]()
+    with one_thread():
+        for name in filter(None, names):
+            for row in GROUPS[name](int(told.get("rounds", 3))):
+                console.print(f"{row.name:20} {row.ratio:8.2f}", highlight=False)
+                rows.append(row)
+        more = rest(console, asked)
+    table = Table("", "plain, s", "ours, s", "plain / ours", box=SIMPLE, title=f"on {DEVICE}")
+    for row in rows:
+        table.add_row(row.what, f"{row.plain:.4f}", f"{row.ours:.4f}", f"{row.ratio:.2f}")
+    console.print(table)
+    found = {
+        "ratios": {row.name: round(row.ratio, 3) for row in rows},
+        "seconds": {row.name: {"plain": row.plain, "ours": row.ours} for row in rows},
+        **more,
+        "machine": f"{platform.machine()}, {DEVICE}, one thread, torch {torch.__version__}",
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_text(json.dumps(found, indent=1))
+    draw(rows, out / "bench.png")
+    console.print(f"written to {out}/bench.json and bench.png", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
