@@ -1,0 +1,40 @@
+"""The benchmark's own programs: what they write, and that both paths learn the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "scripts/bench"
+
+
+def run(program: str, *options: str) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(BENCH / program), *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_ratios_are_written_with_what_they_are_made_of(tmp_path: Path) -> None:
+    run("run.py", "only=self,fps", "rounds=1", f"out={tmp_path}")
+    found = json.loads((tmp_path / "bench.json").read_text())
+    names = {"fps_1024_64", "fps_2048_128", "fps_8192_1200", "self_contrast_128"}
+    assert found["ratios"].keys() == names
+    for name, ratio in found["ratios"].items():
+        used = found["seconds"][name]
+        assert ratio == pytest.approx(used["plain"] / used["ours"], abs=1e-3)
+        assert ratio > 1
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_fifty_seeded_steps_lose_what_the_plain_definitions_lose() -> None:
+    rows = [line.split(": at most ") for line in run("curves.py").splitlines()[1:]]
+    apart = {kind: float(rest.split()[0].rstrip(",")) for kind, rest in rows}
+    assert apart["float32"] < 1e-4
+    assert apart["bfloat16"] < 5e-3
