@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.furniture import Furniture, asset
+from recon.data.furniture import Furniture, FurnitureDataModule, asset
 from recon.data.furniture_parts import FurnitureParts, FurniturePartsDataModule
 from recon.teachers.cached import read_cache
 
@@ -83,3 +83,16 @@ def test_parts_belong_to_their_objects_and_to_the_same_points() -> None:
                 whole[split].classes[whole[split].labels[row]] == data.classes[data.labels[index]]
             )
     assert sorted(n for rows in data.parts.values() for n in rows) == list(range(28))
+
+
+def test_a_share_of_the_data_holds_every_class_and_lies_within_larger_ones() -> None:
+    shares = {}
+    for fraction in (0.2, 0.5, 1.0):
+        data = FurnitureDataModule(split="train", fraction=fraction)
+        data.setup("fit")
+        shares[fraction] = set(data.dataset.ids)
+        assert len(np.unique(data.dataset.labels)) == 26
+    assert shares[0.2] < shares[0.5] < shares[1.0]
+    assert len(shares[0.5]) == pytest.approx(len(shares[1.0]) / 2, abs=13)
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\], got 1.5"):
+        FurnitureDataModule(split="train", fraction=1.5).setup("fit")

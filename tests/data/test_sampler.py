@@ -44,3 +44,17 @@ def test_ordered_ranks_share_out_each_sample_once(ranks: int) -> None:
     assert set(drawn) == set(OrderedSampler(10, seed=3))
     # Trainers leave those alone that share out themselves.
     assert all(isinstance(sampler, DistributedSampler) for sampler in samplers)
+
+
+@pytest.mark.parametrize("kept", [20, 19, 16])
+def test_ranks_share_out_what_is_kept_and_repeat_nothing(kept: int) -> None:
+    samplers = [DrawSampler(20, rank=rank, ranks=3, kept=kept) for rank in range(3)]
+    drawn = [draw.row for sampler in samplers for draw in sampler]
+    assert len(drawn) == len(set(drawn)) == kept == sum(map(len, samplers))
+    assert sorted(drawn) == sorted(draw.row for draw in DrawSampler(20, kept=kept))
+
+
+def test_seeds_of_batches_that_ranks_test_together() -> None:
+    alone = [draw.seed for draw in OrderedSampler(10, seed=3)]
+    shared = OrderedSampler(10, seed=3, rank=1, ranks=2)
+    assert [shared.together(number, 2) for number in range(3)] == [alone[:4], alone[4:8], alone[8:]]

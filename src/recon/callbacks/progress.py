@@ -4,7 +4,6 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -19,24 +18,26 @@ LINES = 10
 """How many lines of progress a log file gets."""
 
 
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left  {task.fields[losses]}"),
+        speed_estimate_period=120,
+    )
+
+
 class TrainingBar(ProgressBar):
     """Show epoch, loss, elapsed and remaining time; in a log file, a line now and then."""
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled, self._task = True, TaskID(0)
-        self._console = Console()
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(),
-            TextColumn("left  {task.fields[losses]}"),
-            console=self._console,
-            speed_estimate_period=120,
-        )
+        self._progress: Progress | None = None
 
     def disable(self) -> None:
         self._enabled = False
@@ -49,6 +50,7 @@ class TrainingBar(ProgressBar):
             return
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
         self._epochs = epochs
+        self._progress = _bar()  # here: it cannot be sent to the processes that train
         batches = [epochs * self.total_train_batches] if epochs else []
         if trainer.max_steps > 0:
             batches.append(trainer.max_steps * trainer.accumulate_grad_batches)
@@ -57,7 +59,7 @@ class TrainingBar(ProgressBar):
         self._task = self._progress.add_task(
             "training", total=self._batches, completed=done, losses=""
         )
-        if self._console.is_terminal:
+        if self._progress.console.is_terminal:
             self._progress.start()
 
     def on_train_batch_end(
@@ -68,17 +70,18 @@ class TrainingBar(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if not self._enabled:
+        if self._progress is None:
             return
         shown = self.get_metrics(trainer, pl_module)
         losses = "  ".join(f"{k} {v:.4g}" for k, v in shown.items() if isinstance(v, float))
         epoch = f"epoch {trainer.current_epoch + 1}/{self._epochs or '?'}"
         done = trainer.fit_loop.total_batch_idx + 1
         self._progress.update(self._task, completed=done, description=epoch, losses=losses)
-        if not self._console.is_terminal and self._is_line_due(done):
+        if not self._progress.console.is_terminal and self._is_line_due(done):
             task = self._progress.tasks[-1]
             left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
-            self._console.print(f"{epoch}: {losses}, {task.elapsed or 0:.0f} s elapsed, {left}")
+            line = f"{epoch}: {losses}, {task.elapsed or 0:.0f} s elapsed, {left}"
+            self._progress.console.print(line)
 
     def _is_line_due(self, done: int) -> bool:
         if not self._batches:
@@ -93,7 +96,7 @@ class TrainingBar(ProgressBar):
         return metrics
 
     def _stop(self) -> None:
-        if self._enabled:
+        if self._progress is not None:
             self._progress.stop()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -43,6 +43,8 @@ class Batch(TypedDict, total=False):
     """Names, unique in the data set."""
     seed: Int[Tensor, " b"]
     """Source of all a sample's randomness: a function of run seed, epoch and index alone."""
+    together: Int[Tensor, " m"]
+    """Seeds of the batches of all processes, where several train together."""
     image: UInt8[Tensor, "b 3 h w"]
     """One augmented RGB picture of each shape."""
     text: list[str]
@@ -66,6 +68,11 @@ class Unreadable(NamedTuple):
     """A sample that could not be read, in place of the sample."""
 
     why: str
+
+
+def rows_together(batch: Batch) -> int | None:
+    """Count the rows of the batches of all processes; None where one trains alone."""
+    return len(batch["together"]) if "together" in batch else None
 
 
 def clouds_of(batch: Batch) -> Clouds:

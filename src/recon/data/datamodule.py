@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from recon.data.batch import Batch, clouds_of, collate, with_clouds
+from recon.data.batch import Batch, clouds_of, collate, rows_together, with_clouds
 from recon.data.dataset import PointCloudDataset, Samples, join
-from recon.data.hold_out import hold_out
+from recon.data.hold_out import hold_out, share_of
 from recon.data.images import ImageAugmentation
 from recon.data.prepared import Prepared, is_prepared
 from recon.data.sampler import DrawSampler, OrderedSampler
 from recon.data.transforms import Transform, UpAxis, axis_number
+from recon.ops.processes import drawing_as_one, everyone, processes
 
 Split = str | Sequence[str]
 
@@ -28,7 +29,8 @@ class PointCloudDataModule(LightningDataModule, ABC):
 
     `root` holds the data set as it lies on disk, or as `recon.prepare` wrote it: the samples are
     the same. `split` is trained on, `val_split` validated, `test_split` tested; `val_share` holds
-    such a share of `split` out of training to validate on instead. `keys` names what a batch holds
+    such a share of `split` out of training to validate on instead, and `fraction` is the share of
+    the rest that is trained on. `keys` names what a batch holds
     beside points (see `Batch`). `size` draws as many points from each cloud, None
     takes all; `up` turns clouds so that this axis points upwards, None leaves them. `transform`
     augments whole training batches after they reached the device, `test_transform` the others.
@@ -53,6 +55,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         val_split: Split | None = None,
         test_split: Split | None = None,
         val_share: float | None = None,
+        fraction: float = 1.0,
         batch_size: int = 128,
         drop_last: bool = False,
         size: int | None = None,
@@ -77,7 +80,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
             raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
         self.root = Path(root).expanduser()
         self.split, self.val_split, self.test_split = split, val_split, test_split
-        self.val_share = val_share
+        self.val_share, self.fraction = val_share, fraction
         self.batch_size, self.drop_last, self.workers = batch_size, drop_last, workers
         self.size, self.up, self.seed = size, up, seed
         self.transform, self.test_transform = transform, test_transform
@@ -128,6 +131,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
             self.dataset = self.train_dataset()
             if self.val_share is not None:
                 self.dataset, self.val_dataset = hold_out(self.dataset, self.val_share, self.seed)
+            self.dataset = share_of(self.dataset, self.fraction, self.seed)
         validated = stage in (None, "fit", "validate") and self.val_split is not None
         if validated and not hasattr(self, "val_dataset"):
             self.val_dataset = self.open(self.val_split or ())
@@ -149,11 +153,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return {"id": self.dataset.ids, "text": texts}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        sampler = self._sampler()
-        # Batch statistics need two: a last batch of one is left out, another one each epoch.
-        alone = len(sampler) > self.batch_size > 1 and len(sampler) % self.batch_size == 1
-        drop_last = self.drop_last or alone
-        return self._loader(self.dataset, sampler, drop_last=drop_last, refill=True, size=self.size)
+        return self._loader(self.dataset, self._sampler(), refill=True, size=self.size)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self.ordered(self.val_dataset) if hasattr(self, "val_dataset") else []
@@ -171,6 +171,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         rank, ranks = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
+        _one_each(len(dataset), ranks)
         sampler = OrderedSampler(len(dataset), seed=self.seed, rank=rank, ranks=ranks)
         return self._loader(dataset, sampler, **{"size": self.size, **changed})
 
@@ -179,7 +180,6 @@ class PointCloudDataModule(LightningDataModule, ABC):
         dataset: PointCloudDataset,
         sampler: DrawSampler | OrderedSampler,
         *,
-        drop_last: bool = False,
         refill: bool = False,
         batch_size: int | None = None,
         size: int | None,
@@ -193,16 +193,9 @@ class PointCloudDataModule(LightningDataModule, ABC):
             skip=self.on_error == "skip",
             refill=refill,
         )
-        batch_size = batch_size or self.batch_size
-        if drop_last and len(sampler) < batch_size:
-            raise ValueError(
-                f"{len(sampler)} samples make no batch of {batch_size}: lower data.batch_size, or "
-                "set data.drop_last=false"
-            )
         return DataLoader(
             samples,
-            batch_size=batch_size,
-            drop_last=drop_last,
+            batch_size=batch_size or self.batch_size,
             sampler=sampler,
             collate_fn=collate,
             num_workers=self.workers,
@@ -210,9 +203,23 @@ class PointCloudDataModule(LightningDataModule, ABC):
             persistent_workers=self.workers > 0,
         )
 
+    def _kept(self, ranks: int) -> int:
+        """Count the samples of an epoch: all, or those of whole batches of all processes."""
+        count, whole = len(self.dataset), self.batch_size * ranks
+        _one_each(count, ranks)
+        rest = count % whole
+        if self.drop_last and count < whole:
+            raise ValueError(
+                f"{count} samples make no batch of {whole}: lower data.batch_size, or set "
+                "data.drop_last=false"
+            )
+        # Batch statistics need two of each process: fewer are left out, others each epoch.
+        alone = count > whole and self.batch_size > 1 and rest < 2 * ranks
+        return count - rest if self.drop_last or alone or rest < ranks else count
+
     def _sampler(self) -> DrawSampler:
         if self.trainer is None:
-            return DrawSampler(len(self.dataset), seed=self.seed)
+            return DrawSampler(len(self.dataset), seed=self.seed, kept=self._kept(1))
         ranks = self.trainer.world_size
         # Where training stands: Lightning restores its loops before it asks for this loader.
         loop = self.trainer.fit_loop
@@ -229,6 +236,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
             ranks=ranks,
             epoch=epoch,
             skip=done * self.batch_size,
+            kept=self._kept(ranks),
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -236,7 +244,10 @@ class PointCloudDataModule(LightningDataModule, ABC):
             if why not in self.skipped:
                 warnings.warn(f"skipped ({len(self.skipped) + 1}): {why}", stacklevel=2)
             self.skipped[why] = None
-        return self.augment(batch, training=self.trainer is not None and self.trainer.training)
+        training = self.trainer is not None and self.trainer.training
+        if training and processes()[1] > 1:
+            batch["together"] = everyone(batch["seed"])
+        return self.augment(batch, training=training)
 
     def augment(self, batch: Batch, *, training: bool) -> Batch:
         """Turn a batch upright and transform it, from its own seeds."""
@@ -246,13 +257,21 @@ class PointCloudDataModule(LightningDataModule, ABC):
         transform = self.transform if training else self.test_transform
         if transform is None:
             return with_clouds(batch, clouds)
-        generator = torch.Generator(clouds.points.device).manual_seed(int(batch["seed"][0]))
-        augmented = with_clouds(batch, transform(clouds, generator))
-        if training and "second" in self.keys:
-            augmented["second"] = transform(clouds, generator).points
+        first = batch.get("together", batch["seed"])[0]
+        generator = torch.Generator(clouds.points.device).manual_seed(int(first))
+        with drawing_as_one(rows_together(batch)):
+            augmented = with_clouds(batch, transform(clouds, generator))
+            if training and "second" in self.keys:
+                augmented["second"] = transform(clouds, generator).points
         return augmented
 
     def teardown(self, stage: str) -> None:
         if self.skipped:
             count = len(self.skipped)
             warnings.warn(f"{count} samples could not be read and were skipped", stacklevel=2)
+
+
+def _one_each(count: int, ranks: int) -> None:
+    """Raise ValueError where a process would have nothing to do."""
+    if count < ranks > 1:
+        raise ValueError(f"{count} samples for {ranks} processes: set trainer.devices={count}")

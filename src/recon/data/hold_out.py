@@ -1,4 +1,4 @@
-"""A validation split held out of training, so that the test split selects nothing."""
+"""Parts of a training split: one held out to validate on, or a share of it alone."""
 
 import warnings
 
@@ -41,6 +41,21 @@ def hold_out(
         train, held = next(splitter.split(np.zeros(len(dataset)), dataset.labels, families))
     alone = ~np.isin(dataset.labels[held], dataset.labels[train])
     return _some(dataset, np.append(train, held[alone])), _some(dataset, held[~alone])
+
+
+def share_of(dataset: PointCloudDataset, fraction: float, seed: int) -> PointCloudDataset:
+    """Draw a share of each class, or of all where there are none, one sample at least.
+
+    Smaller shares lie within larger ones. Raises ValueError for a fraction that is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"the fraction to train on must lie in (0, 1], got {fraction}")
+    if fraction == 1:
+        return dataset
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    labels = dataset.labels[order] if len(dataset.labels) else np.zeros(len(dataset), int)
+    of_class = [order[labels == label] for label in np.unique(labels)]
+    return _some(dataset, np.concatenate([r[: max(1, round(fraction * len(r)))] for r in of_class]))
 
 
 def _some(dataset: PointCloudDataset, rows: Int[np.ndarray, " n"]) -> View:

@@ -28,7 +28,8 @@ class DrawSampler(DistributedSampler[Any]):
     """Shuffle by seed and epoch, give each sample its own seed, start anywhere in an epoch.
 
     Order and seeds depend on nothing else: not on workers, on what ran before, or on how often a
-    run was stopped. Ranks share one order and take turns. `skip` leaves out as many of a rank's
+    run was stopped. Ranks share one order and take turns; no sample is given twice. `kept` is how
+    many of an epoch's samples are given, all by default. `skip` leaves out as many of a rank's
     samples at the start of epoch `epoch`.
     """
 
@@ -41,16 +42,22 @@ class DrawSampler(DistributedSampler[Any]):
         ranks: int = 1,
         epoch: int = 0,
         skip: int = 0,
+        kept: int | None = None,
     ) -> None:
-        self.size = size
+        self.size, self.kept = size, size if kept is None else kept
         super().__init__(_Rows(size), num_replicas=ranks, rank=rank, seed=seed)
         self._resumed_epoch, self._skip = epoch, skip
         self.set_epoch(epoch)
 
+    def __len__(self) -> int:
+        return len(range(self.rank, self.kept, self.num_replicas))
+
     def __iter__(self) -> Iterator[Draw]:
         seeds = _seeds(self.size, self.seed, self.epoch)
         skip = self._skip if self.epoch == self._resumed_epoch else 0
-        for row in list(super().__iter__())[skip:]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.size, generator=generator).tolist()[: self.kept]
+        for row in order[self.rank :: self.num_replicas][skip:]:
             yield Draw(row, seeds[row])
 
 
@@ -66,6 +73,11 @@ class OrderedSampler(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def together(self, number: int, batch_size: int) -> list[int]:
+        """Return the seeds of the samples that the ranks' batches of this number hold together."""
+        whole = batch_size * self.num_replicas
+        return self.seeds[number * whole : (number + 1) * whole]
 
     def __iter__(self) -> Iterator[Draw]:
         for row in self.rows:

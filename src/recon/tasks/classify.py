@@ -10,13 +10,15 @@ from lightning import LightningModule
 from torch import Generator, Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from recon.data.batch import Batch
+from recon.data.batch import Batch, rows_together
 from recon.data.datamodule import PointCloudDataModule
+from recon.data.sampler import OrderedSampler
 from recon.data.transforms import Transform
 from recon.models.checkpoint import describe
 from recon.models.classifier import Classifier
 from recon.models.weights import FORMAT_KEY
-from recon.tasks.gather import gathered
+from recon.ops.processes import drawing_as_one, shared_mean
+from recon.tasks.gather import in_order, rows_in_order
 from recon.tasks.optim import (
     OptimizerFactory,
     SchedulerFactory,
@@ -110,8 +112,11 @@ class Classification(LightningModule):
         return self.model(points)
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
-        loss = F.cross_entropy(self(batch["points"]), batch["label"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["label"]))
+        size = len(batch["label"])
+        with drawing_as_one(rows_together(batch)):
+            logits = self(batch["points"])
+        loss = shared_mean(F.cross_entropy(logits, batch["label"]), size)
+        self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     def _seen(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b c"]:
@@ -130,9 +135,18 @@ class Classification(LightningModule):
         self.labels.append(batch["label"].cpu())
         self.ids += batch["id"]
         self._keep("one view", self._seen(batch["points"]))
+        seeds = self._together(batch, batch_idx)
         for number in range(self.rounds if self.votes else 0):
-            generator = Generator(self.device).manual_seed(int(batch["seed"][0]) + number)
-            self._keep(f"round {number}", self._voted(batch["points"], generator))
+            generator = Generator(self.device).manual_seed(seeds[0] + number)
+            with drawing_as_one(len(seeds)):
+                self._keep(f"round {number}", self._voted(batch["points"], generator))
+
+    def _together(self, batch: Batch, number: int) -> list[int]:
+        """Return the seeds of the batches of all processes; some may have one batch fewer."""
+        loader: Any = self.trainer.test_dataloaders
+        if isinstance(sampler := getattr(loader, "sampler", None), OrderedSampler):
+            return sampler.together(number, loader.batch_size)
+        return batch["seed"].tolist()
 
     def _keep(self, name: str, logits: Tensor) -> None:
         self.tested.setdefault(name, []).append(logits.float().cpu())
@@ -143,10 +157,8 @@ class Classification(LightningModule):
         return torch.stack(views).mean(0)
 
     def on_test_epoch_end(self) -> None:
-        parts = gathered((self.tested, self.labels, self.ids))
-        self.tested = {name: [x for part in parts for x in part[0][name]] for name in self.tested}
-        self.labels = [label for part in parts for label in part[1]]
-        self.ids = [name for part in parts for name in part[2]]
+        self.tested = {name: rows_in_order(batches) for name, batches in self.tested.items()}
+        self.labels, self.ids = rows_in_order(self.labels), in_order(self.ids)
 
     def configure_optimizers(self) -> Any:
         return scheduled(with_head(self, self.optimizer, is_head), self.scheduler)

@@ -10,11 +10,12 @@ from jaxtyping import Bool, Float
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from recon.data.batch import Batch
+from recon.data.batch import Batch, rows_together
 from recon.data.datamodule import PointCloudDataModule
 from recon.models.checkpoint import describe
 from recon.models.recon import PretrainingNetwork, Reconstruction
 from recon.models.weights import FORMAT_KEY
+from recon.ops.processes import drawing_as_one, everyone, shared_mean
 from recon.tasks.optim import (
     OptimizerFactory,
     SchedulerFactory,
@@ -32,7 +33,8 @@ class Ensemble(nn.Module):
     """What the contrastive students learn from: a teacher and a loss for each modality.
 
     Projected queries and a batch -> one named loss a modality, `self` for the contrast among
-    clouds. Raises ValueError where a query's width is not its teacher's.
+    clouds, all of them over the clouds of all processes. Raises ValueError where a query's width
+    is not its teacher's.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Ensemble(nn.Module):
         project: Callable[[Tensor], Tensor],
     ) -> dict[str, Float[Tensor, ""]]:
         losses = {
-            name: self.losses[name](queries[name], teacher(batch))
+            name: self.losses[name](everyone(queries[name]), everyone(teacher(batch)))
             for name, teacher in self.teachers.items()
         }
         if self.self_contrast is not None:
@@ -108,11 +110,12 @@ class Pretraining(LightningModule, ABC):
         return torch.stack([self.weights.get(name, 1.0) * x for name, x in losses.items()]).sum()
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
-        losses = self.losses(self(batch["points"]), batch)
+        with drawing_as_one(rows_together(batch)):
+            losses = self.losses(self(batch["points"]), batch)
         total = self.total(losses)
-        size = len(batch["points"])
-        self.log("train/total", total, prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=size)
+        how: Any = {"batch_size": len(batch["points"]), "sync_dist": True}
+        self.log("train/total", total, prog_bar=True, **how)
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, **how)
         return total
 
     def configure_optimizers(self) -> Any:
@@ -134,7 +137,8 @@ class GenerativeStudent(Pretraining):
         self.reconstruction = reconstruction
 
     def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        return {"reconstruction": self.reconstruction(out.predicted, out.target)}
+        loss = self.reconstruction(out.predicted, out.target)
+        return {"reconstruction": shared_mean(loss, len(out.predicted))}
 
 
 class ContrastiveStudent(Pretraining):

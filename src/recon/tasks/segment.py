@@ -9,13 +9,14 @@ from jaxtyping import Float, Int
 from lightning import LightningModule
 from torch import Tensor
 
-from recon.data.batch import Batch, Clouds, channels, clouds_of
+from recon.data.batch import Batch, Clouds, channels, clouds_of, rows_together
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import PointCloudDataset
 from recon.models.checkpoint import describe
 from recon.models.segmenter import Segmenter
 from recon.models.weights import FORMAT_KEY
-from recon.tasks.gather import gathered
+from recon.ops.processes import drawing_as_one, shared_mean
+from recon.tasks.gather import in_order
 from recon.tasks.iou import (
     IGNORED,
     confusion,
@@ -95,12 +96,16 @@ class Segmentation(LightningModule, ABC):
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         clouds = clouds_of(batch)
-        scores = self(clouds, batch.get("label"))
+        with drawing_as_one(rows_together(batch)):
+            scores = self(clouds, batch.get("label"))
         assert clouds.point_labels is not None
         weight = None if self.weight is None else self.weight.to(scores)
         labels = clouds.point_labels.flatten()
         loss = F.nll_loss(scores.flatten(0, 1), labels, weight, ignore_index=IGNORED)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(clouds.points))
+        known = labels[labels != IGNORED]
+        loss = shared_mean(loss, len(known) if weight is None else weight[known].sum())
+        size = len(clouds.points)
+        self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     def optimizer_step(
@@ -114,7 +119,7 @@ class Segmentation(LightningModule, ABC):
         self.tested = []
 
     def on_test_epoch_end(self) -> None:
-        self.tested = [shape for part in gathered(self.tested) for shape in part]
+        self.tested = in_order(self.tested)
 
     @abstractmethod
     def results(self) -> dict[str, Any]:
@@ -178,7 +183,7 @@ class PartSegmentation(Segmentation):
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        self.labels = [label for part in gathered(self.labels) for label in part]
+        self.labels = in_order(self.labels)
 
     def results(self) -> dict[str, Any]:
         """Return what the test found, as JSON holds it."""

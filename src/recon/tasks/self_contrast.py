@@ -1,4 +1,4 @@
-"""Contrast among the clouds of a batch, on the projected `cls` query."""
+"""Contrast among the clouds of a batch, those of all processes, on the projected `cls` query."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from recon.data.batch import Batch
 from recon.losses.contrastive import CategoryContrast, ViewContrast
+from recon.ops.processes import everyone
 
 Project = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b d"]]
 
@@ -39,7 +40,7 @@ class ByCategory(SelfContrast):
         batch: Batch,
         project: Project,
     ) -> Float[Tensor, ""]:
-        return self.loss(features, batch["category"])
+        return self.loss(everyone(features), everyone(batch["category"]))
 
 
 class ByView(SelfContrast):
@@ -54,4 +55,4 @@ class ByView(SelfContrast):
     def forward(
         self, features: Float[Tensor, "b d"], batch: Batch, project: Project
     ) -> Float[Tensor, ""]:
-        return self.loss(features, project(batch["second"]))
+        return self.loss(everyone(features), everyone(project(batch["second"])))

@@ -83,7 +83,7 @@ def segment_room(
             low, high = cut["points"].amin(1), cut["points"].amax(1)
             middle = ((low + high) / 2).index_fill(1, torch.tensor(2, device=device), lowest.item())
             cut["points"] = cut["points"] - middle[:, None]
-            scores = network(Clouds(**cut)).flatten(0, 1).float().cpu()[real]
+            scores = network(Clouds(**cut)).flatten(0, 1).to(total)[real]
             flat = index.flatten()[real]
             total.index_add_(0, flat, scores)
             seen.index_add_(0, flat, torch.ones(len(flat)))

@@ -1,0 +1,71 @@
+"""What tests of several processes share."""
+
+import sys
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from recon.entry import conf_dir
+from recon.ops.processes import everyone, processes
+from recon.train import train
+
+
+class SyncedNorm(nn.BatchNorm1d):
+    """Synchronised batch statistics by their definition, on any device, for comparison."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        rank, ranks = processes()
+        if not self.training or ranks == 1:
+            return super().forward(input)
+        whose = everyone(torch.full((len(input),), rank))
+        return super().forward(everyone(input))[whose == rank]
+
+
+class SyncNorms(Callback):
+    """Let all batch statistics be those of all processes, as `sync_batchnorm` does on GPUs."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.__class__ = SyncedNorm
+
+
+TOY = ["debug=tiny", "trainer.limit_train_batches=null", "trainer.max_steps=20",
+       "trainer.max_epochs=20", "+callbacks.norms._target_=processes.SyncNorms"]  # fmt: skip
+UNEVEN = ["data.drop_last=false", "trainer.precision=64-true"]
+CASES: dict[str, tuple[int, list[str]]] = {
+    # The paper's student on cached teachers, in single precision.
+    "pretrain": (4, ["experiment=pretrain_furniture", "~callbacks.report"]),
+    # Epochs end in batches that are not full, of 9 and 8 samples.
+    "views": (9, ["experiment=pretrain_furniture", "~callbacks.report", "data.split=train",
+                   "loss/distillation=siglip", "loss/self_contrast=by_view", "mask=block",
+                   *UNEVEN]),
+    "categories": (9, ["experiment=pretrain_furniture", "~callbacks.report", "data.split=train",
+                        "loss/distillation=smooth_l1", "loss/self_contrast=by_category",
+                        "student=two_towers", "trainer.gradient_clip_val=1.0", "probe=furniture",
+                        "callbacks.svm.every_n_epochs=1", *UNEVEN]),
+    "classify": (8, ["experiment=finetune_furniture", "eval.votes=2", *UNEVEN]),
+    "parts": (3, ["experiment=partseg_furniture", "data.val_split=test", "trainer.max_steps=6",
+                   "data.size=256", *UNEVEN]),
+    "rooms": (4, ["experiment=semseg_rooms", "data.split=[Area_1]", "data.size=64",
+                  "data.test_split=[Area_2,Area_5,Area_6]",
+                  "task.windows.votes=2", "trainer.max_steps=6", *UNEVEN]),
+}  # fmt: skip
+"""Runs to compare: samples a process and step where two share a batch, and options."""
+
+
+def run(out: Path, rooms: str, ranks: int) -> None:
+    """Train each case by so many processes, of which this is one."""
+    how = ["trainer.strategy=ddp_find_unused_parameters_true", f"trainer.devices={ranks}"]
+    for name, (size, options) in CASES.items():
+        told = [*TOY, *options, f"data.batch_size={2 * size // ranks}", f"output_dir={out / name}"]
+        told += [f"data.root={rooms}"] if name == "rooms" else []
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            train(compose("train", [*told, *how] if ranks > 1 else told))
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
