@@ -70,11 +70,11 @@ def shapenet_root(tmp_path: Path) -> Path:
 
 
 class InterruptStep(Callback):
-    """Press Ctrl-C in the middle of a step, after its forward pass."""
+    """Press Ctrl-C, or send another signal, in the middle of a step, after its forward pass."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.step, self.number = step, number
 
     def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
         if trainer.global_step == self.step:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.number)

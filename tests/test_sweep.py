@@ -3,12 +3,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
 
 from recon.entry import conf_dir
-from recon.sweep import collect, jobs
-from recon.train import train_seeds
+from recon.sweep import attempt, collect, failures, finish, jobs, main
+from recon.train import objective, train_seeds
 
 
 def run_folder(folder: Path, overrides: list[str], accuracy: float) -> None:
@@ -85,3 +89,78 @@ def test_a_multirun_ends_in_a_table(tmp_path: Path) -> None:
     (rows,) = json.loads(table.read_text()).values()
     assert [len(values) for values in rows.values()] == [2]
     assert len([*table.parent.glob("*/results.json")]) == 2
+
+
+def test_options_that_all_jobs_share_are_left_out_and_the_plot_is_written(tmp_path: Path) -> None:
+    for number, (ratio, accuracy) in enumerate([("0.6", 0.7), ("0.3", 0.5)]):
+        told = ["experiment=x", f"mask.ratio={ratio}", "seed=0"]
+        run_folder(tmp_path / str(number), told, accuracy)
+    assert [*jobs(tmp_path)] == ["mask.ratio=0.6", "mask.ratio=0.3"]
+    assert finish(tmp_path) == 0
+    with Image.open(tmp_path / "sweep.png") as picture:
+        assert picture.size == (910, 338)
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_a_failed_job_is_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> float:
+        raise ValueError("no such thing")
+
+    run_folder(tmp_path / "0", ["mask.ratio=0.6"], 0.5)
+    assert attempt(lambda: 0.25, tmp_path / "0") == 0.25
+    assert attempt(broken, tmp_path / "1") is None
+    assert "Traceback" in (tmp_path / "1" / "failed.txt").read_text()
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path)])
+    assert ended.value.code == 1
+    assert "job 1 failed: no such thing" in capsys.readouterr().out
+    assert (tmp_path / "sweep.json").is_file()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SystemExit, match="none: holds no results of a multirun"):
+        main([str(tmp_path / "none")])
+
+
+def test_what_is_optimized_must_have_been_logged() -> None:
+    found = {"val/accuracy": torch.tensor(0.5)}
+    assert objective(OmegaConf.create({"objective": "val/accuracy"}), found) == 0.5
+    assert objective(OmegaConf.create({"objective": None}), found) is None
+    with pytest.raises(ValueError, match="objective=loss: not logged, but val/accuracy"):
+        objective(OmegaConf.create({"objective": "loss"}), found)
+
+
+SEARCHES = sorted(path.stem for path in (Path(conf_dir()) / "hparams_search").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_value_of_a_search_composes(name: str) -> None:
+    experiment = "finetune_furniture" if name == "finetune" else "pretrain_furniture"
+    base = [f"hparams_search={name}", f"experiment={experiment}"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train", base, return_hydra_config=True)
+        for option, values in cfg.hydra.sweeper.params.items():
+            grid = "(" not in values
+            for value in values.split(",") if grid else ["0.1"]:
+                compose("train", [*base, f"{option}={value}"])
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    assert ("optuna" in cfg.hydra.sweeper._target_) == (cfg.objective is not None)
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_after_a_failed_job(tmp_path: Path) -> None:
+    options = [
+        "hparams_search=finetune", "experiment=finetune_furniture", "debug=tiny", "eval.votes=0",
+        "hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.seed=1", "output_dir=found",
+        "data.fraction=choice(1.0,7.0)",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "recon.train", *options],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    failed = failures(tmp_path / "found")
+    assert 0 < len(failed) < 4, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.returncode == 1
+    best = OmegaConf.load(tmp_path / "found" / "optimization_results.yaml")
+    assert best.best_params["data.fraction"] == 1.0
+    assert 0 <= best.best_value <= 1
+    for why in failed.values():
+        assert why == "the fraction to train on must lie in (0, 1], got 7.0"

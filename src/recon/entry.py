@@ -63,7 +63,7 @@ def device_of(name: str) -> Any:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """Return the message of the error that started it all, without its traceback."""
     from hydra.errors import InstantiationException
     from omegaconf.errors import MissingMandatoryValue
@@ -88,4 +88,4 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, OSError, InstantiationException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        sys.exit(f"error: {_one_line(error)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+        sys.exit(f"error: {in_one_line(error)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")

@@ -1,14 +1,22 @@
-"""One table at the end of many runs: the mean and deviation over seeds and folds."""
+"""One table and one plot at the end of many runs: mean and deviation over seeds and folds.
+
+Of a multirun that was cut short, or ran on a cluster: python -m recon.sweep <its folder>.
+"""
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from recon.entry import in_one_line
+
+FAILED = "failed.txt"
 REPEATS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
 """Options that repeat a measurement rather than change it."""
 
@@ -64,18 +72,49 @@ def _together(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float]]:
 
 
 def jobs(folder: Path) -> dict[str, list[Path]]:
-    """Return the runs of a multirun by their options, those left out that are repeats."""
-    found: dict[str, list[Path]] = {}
+    """Return the runs of a multirun by the options in which they differ, repeats left out."""
     numbered = (path.parent.parent for path in folder.glob("*/.hydra/overrides.yaml"))
-    for run in sorted(numbered, key=lambda path: (len(path.name), path.name)):
-        told = [str(word) for word in OmegaConf.load(run / ".hydra" / "overrides.yaml")]
-        kept = [word for word in told if word.split("=")[0] not in REPEATS]
-        found.setdefault(" ".join(kept), []).extend([run, *sorted(run.glob("seed_*"))])
+    told = {
+        run: [str(word) for word in OmegaConf.load(run / ".hydra" / "overrides.yaml")]
+        for run in sorted(numbered, key=lambda path: (len(path.name), path.name))
+    }
+    kept = {
+        run: [w for w in words if w.split("=")[0] not in REPEATS] for run, words in told.items()
+    }
+    common = set.intersection(*map(set, kept.values())) if kept else set()
+    alike = all(set(words) == common for words in kept.values())
+    found: dict[str, list[Path]] = {}
+    for run, words in kept.items():
+        name = " ".join(word for word in words if alike or word not in common)
+        found.setdefault(name, []).extend([run, *sorted(run.glob("seed_*"))])
     return found
 
 
+def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
+    """Run one job of a multirun; where it fails, say so, and let the others run.
+
+    Why it failed is kept in failed.txt. Returns None of a failed job: a search leaves it out.
+    """
+    try:
+        return job()
+    except Exception as error:
+        why = in_one_line(error)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILED).write_text(f"{why}\n\n{traceback.format_exc()}")
+        print(
+            f"error: {why}\n(this job failed, see {folder / FAILED}; the others go on)", flush=True
+        )
+        return None
+
+
+def failures(folder: Path) -> dict[str, str]:
+    """Return why jobs of a multirun failed, by their folders' names."""
+    paths = sorted(folder.glob(f"*/{FAILED}"), key=lambda path: (len(path.parts[-2]), path))
+    return {path.parent.name: path.read_text().split("\n")[0] for path in paths}
+
+
 def show(found: Measured, folder: Path) -> None:
-    """Print mean and deviation of what runs measured, and write all of it to sweep.json."""
+    """Print mean and deviation of what runs measured; write them to sweep.json and sweep.png."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -90,11 +129,77 @@ def show(found: Measured, folder: Path) -> None:
             table.add_row(told, name, mean, spread, str(len(values)))
     Console().print(table)
     (folder / "sweep.json").write_text(json.dumps(found, indent=1))
+    draw(found, folder / "sweep.png")
+
+
+def _along(options: Sequence[str]) -> tuple[str, list[float]] | None:
+    """Return the option and its values where one numeric option is all that differs."""
+    keys, values = zip(*(word.partition("=")[::2] for word in options), strict=True)
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return None
+    return (keys[0], numbers) if len(set(keys)) == 1 and len(numbers) > 1 else None
+
+
+def draw(found: Measured, path: Path) -> None:
+    """Draw a panel a measure: a line along a numeric option, else a bar for each of the options.
+
+    Bars of error are deviations over repeats.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for rows in found.values() for name in rows))
+    along = _along([*found])
+    height = 2.6 if along else 1.2 + 0.3 * len(found)
+    figure = Figure(figsize=(7, height * len(names)), layout="constrained")
+    for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
+        rows = {told: measured[name] for told, measured in found.items() if name in measured}
+        means = [statistics.mean(values) for values in rows.values()]
+        spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in rows.values()]
+        if along:
+            places = dict(zip(found, along[1], strict=True))
+            order = sorted(range(len(means)), key=lambda i: [places[told] for told in rows][i])
+            x = sorted(places[told] for told in rows)
+            y, error = [means[i] for i in order], [spread[i] for i in order]
+            axes.errorbar(x, y, error, marker="o", capsize=3)
+            axes.set(xlabel=along[0], ylabel="%", title=name)
+        else:
+            axes.barh([told or "as configured" for told in rows], means, xerr=spread, capsize=3)
+            axes.invert_yaxis()
+            axes.set(xlabel="%", title=name)
+    figure.savefig(path, dpi=130)
+
+
+def finish(folder: Path) -> int:
+    """Show what a multirun measured and which of its jobs failed; return how many did."""
+    show(collect(jobs(folder)), folder)
+    failed = failures(folder)
+    for number, why in failed.items():
+        print(f"job {number} failed: {why}")
+    return len(failed)
 
 
 class MultirunTable(Callback):
-    """Print what the jobs of a multirun measured, and write it to sweep.json in its folder."""
+    """Print what the jobs of a multirun measured, write sweep.json and sweep.png into its folder.
+
+    A multirun with failed jobs ends with exit code 1.
+    """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        show(collect(jobs(folder)), folder)
+        if finish(Path(config.hydra.sweep.dir)):
+            sys.exit(1)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Show the table and the plot of the multirun in a folder."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        sys.exit("usage: python -m recon.sweep <folder of a multirun>")
+    folder = Path(arguments[0])
+    if not collect(jobs(folder)) and not failures(folder):
+        sys.exit(f"error: {folder}: holds no results of a multirun")
+    sys.exit(1 if finish(folder) else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

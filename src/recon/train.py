@@ -1,8 +1,10 @@
 """Pretrain: python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +15,20 @@ if TYPE_CHECKING:
     from lightning import Trainer
 
 
+class Trained(NamedTuple):
+    """What a run ended with."""
+
+    trainer: "Trainer"
+    measured: dict[str, Any]
+    """Measures as they were logged last in training, before any test."""
+
+
 def train(cfg: DictConfig) -> "Trainer":
+    """Train as a composed configuration says; return the trainer."""
+    return fit(cfg).trainer
+
+
+def fit(cfg: DictConfig) -> Trained:
     """Build task, data and trainer from a composed configuration, and train."""
     if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
         raise FileNotFoundError(f"{cfg.ckpt_path}: no such checkpoint to resume from")
@@ -22,6 +37,7 @@ def train(cfg: DictConfig) -> "Trainer":
     from hydra.utils import instantiate
     from lightning import seed_everything
 
+    from recon.callbacks.loggers import logged
     from recon.models.checkpoint import check_resumable
     from recon.models.inference import compile_parts
 
@@ -46,34 +62,71 @@ def train(cfg: DictConfig) -> "Trainer":
         check_resumable(Path(cfg.ckpt_path), task)
     if cfg.compile:
         compile_parts(task.model)
-    callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
-    trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=instantiate(cfg.logger), _convert_="all"
-    )
-    _save(cfg)
+    trainer = _trainer(cfg)
+    if trainer.is_global_zero:
+        _save(cfg)
+    with logged(trainer, task, OmegaConf.to_container(cfg)):
+        return Trained(trainer, _run(cfg, trainer, task, data))
+
+
+def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str, Any]:
+    """Train, and test where the configuration has a protocol of it; return what training logged."""
     trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
+    measured = dict(trainer.callback_metrics)
     if "eval" in cfg:
         # The test split is read here for the first time, by the checkpoint that the validation
         # split selected, or the last one where nothing selects.
         selected = getattr(trainer.checkpoint_callback, "monitor", None) is not None
         trainer.test(task, data, ckpt_path="best" if selected else None, verbose=False)
+    return measured
+
+
+def _trainer(cfg: DictConfig) -> "Trainer":
+    """Build the trainer; raise ValueError for what its device does not have."""
+    from hydra.utils import instantiate
+
+    callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
+    trainer: Trainer = instantiate(
+        cfg.trainer, callbacks=callbacks, logger=instantiate(cfg.logger), _convert_="all"
+    )
+    if cfg.trainer.get("sync_batchnorm") and trainer.strategy.root_device.type == "cpu":
+        raise ValueError(
+            "trainer.sync_batchnorm=true: torch has it on GPUs only; set it to false: each process "
+            "then has batch statistics of its own"
+        )
     return trainer
 
 
-def train_seeds(cfg: DictConfig) -> None:
-    """Train once for each of `seeds`, in folders of their own; print mean and deviation."""
+def objective(cfg: DictConfig, found: Mapping[str, Any]) -> float | None:
+    """Return what a search optimizes, the last value logged as `objective`; None without one.
+
+    Raises ValueError for a measure that was not logged.
+    """
+    if cfg.objective is None:
+        return None
+    if cfg.objective not in found:
+        raise ValueError(f"objective={cfg.objective}: not logged, but {', '.join(sorted(found))}")
+    return float(found[cfg.objective])
+
+
+def train_seeds(cfg: DictConfig) -> float | None:
+    """Train once for each of `seeds`, in folders of their own; print mean and deviation.
+
+    Returns the mean objective, None without one.
+    """
     from recon.sweep import collect, show
 
     if cfg.ckpt_path:
         raise ValueError("one checkpoint resumes one run: set seed, not seeds")
     if len(set(cfg.seeds)) < len(cfg.seeds) or not cfg.seeds:
         raise ValueError(f"seeds must be different numbers, got {list(cfg.seeds)}")
-    folder = Path(cfg.output_dir)
+    folder, reached = Path(cfg.output_dir), []
     for seed in cfg.seeds:
         one = deepcopy(cfg)
         one.seed, one.seeds, one.output_dir = seed, None, str(folder / f"seed_{seed}")
-        train(one)
+        reached.append(objective(cfg, fit(one).measured))
     show(collect({"": [folder / f"seed_{seed}" for seed in cfg.seeds]}), folder)
+    return None if cfg.objective is None else fmean(value for value in reached if value is not None)
 
 
 def _save(cfg: DictConfig) -> None:
@@ -89,16 +142,24 @@ def _save(cfg: DictConfig) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Train as the command line says; wrong input ends in one line."""
+def main(cfg: DictConfig) -> float | None:
+    """Train as the command line says; wrong input ends in one line, of one job of a multirun too.
+
+    Returns the objective that a search optimizes.
+    """
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from recon.sweep import attempt
+
+    def job() -> float | None:
+        return objective(cfg, fit(cfg).measured) if cfg.seeds is None else train_seeds(cfg)
 
     cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return attempt(job, Path(cfg.output_dir))
     with one_line_errors():
-        if cfg.seeds is None:
-            train(cfg)
-        else:
-            train_seeds(cfg)
+        return job()
 
 
 if __name__ == "__main__":

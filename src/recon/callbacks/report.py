@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from recon.callbacks.media import show_pretraining
 from recon.callbacks.page import Neighbour, Page, Rebuilt, write_page
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.furniture import Furniture
@@ -111,6 +112,7 @@ class Report(Callback):
                 seconds=self.seconds,
             )
             write_page(self.folder / "report.html", page)
+        show_pretraining(trainer, page)
         seconds = self.seconds
         (self.folder / "results.json").write_text(_json(results, seconds))
         classes = len(shapes[1].classes)

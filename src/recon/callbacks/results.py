@@ -11,6 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from recon.callbacks.media import dashboards, log_confusion
 from recon.callbacks.tables import class_table, draw_confusion, plain, seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.tasks.classify import Classification
@@ -56,6 +57,9 @@ class TestResults(Callback):
         }
         (self.folder / "results.json").write_text(json.dumps(results, indent=1))
         one = table["one view"]
+        predicted = torch.cat(pl_module.tested["one view"]).argmax(1)
+        for run in dashboards(trainer):
+            log_confusion(run, labels.numpy(), predicted.numpy(), classes)
         title = f"one view, {len(labels)} test shapes"
         draw_confusion(one.confusion, classes, title, self.folder / "confusion.png")
         shapes = f"{len(labels)} test shapes" + (f", {seen} of them TRAINED ON" if seen else "")

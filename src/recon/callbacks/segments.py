@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from recon.callbacks.media import dashboards
 from recon.callbacks.page import encode_cloud, write_html
 from recon.callbacks.tables import seen_in_training
 from recon.data.datamodule import PointCloudDataModule
@@ -71,9 +71,8 @@ class SegmentResults(Callback):
         draw(shown, self.folder / "segments.png", up=up)
         kind, per_class = _by_class(results)
         self._page(results, shown, per_class, up)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                _to_wandb(logger, shown)
+        for run in dashboards(trainer):
+            _to_wandb(run, shown, per_class)
         console = Console()
         table = Table("class", "IoU", title=f"IoU in %, {kind}", box=SIMPLE)
         for name, value in per_class.items():
@@ -169,11 +168,16 @@ def _unit(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     return centered / max(float(np.linalg.norm(centered, axis=1).max()), 1e-9)
 
 
-def _to_wandb(logger: WandbLogger, shown: Sequence[tuple[str, Segmented]]) -> None:
+def _to_wandb(
+    run: Any, shown: Sequence[tuple[str, Segmented]], per_class: Mapping[str, float]
+) -> None:
     import wandb
+
+    rows = [[name, value] for name, value in per_class.items()]
+    run.log({"classes": wandb.Table(["class", "IoU"], rows)})
 
     for title, shape in shown:
         for name, colors in views(shape):
             cloud = np.concatenate([shape.points.numpy(), colors], 1)
             key = f"segments/{title.split(',')[0]}/{name}"
-            logger.experiment.log({key: wandb.Object3D(cloud)})
+            run.log({key: wandb.Object3D(cloud)})

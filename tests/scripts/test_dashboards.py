@@ -1,0 +1,111 @@
+"""An offline W&B run holds what its dashboard shows; W&B never asks and never stops a run."""
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from recon.callbacks.loggers import wandb_logger
+from recon.entry import conf_dir
+from recon.train import train
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "dashboards"))
+from build import DASHBOARDS, check, report, workspace  # noqa: E402
+from recorded import read  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", "nowhere")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def run(experiment: str, folder: Path, *options: str) -> None:
+    told = [f"experiment={experiment}", "debug=tiny", "logger=wandb", *options]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        train(compose("train", [*told, f"output_dir={folder}"]))
+
+
+def test_an_offline_run_is_read_back_and_holds_what_its_dashboard_shows(tmp_path: Path) -> None:
+    run("pretrain_furniture", tmp_path, "logger.log_model=true", "logger.tags=[a,b]",
+        "logger.watch=gradients", "logger.watch_every=1", "seed=3")  # fmt: skip
+    assert check(tmp_path) == []
+    found = read(tmp_path)
+    assert (found.project, found.group, found.tags) == ("recon", "pretrain_furniture", ["a", "b"])
+    assert found.config["seed"] == 3
+    assert found.config["mask"]["ratio"] == 0.3
+    assert any(key.startswith("gradients/model.encoder") for key in found.keys)
+    assert any(name.startswith("model-") for name in found.artifacts)
+    assert found.keys["rebuilt/0/truth"][0] == "object3D-file"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("experiment", "option"),
+    [("finetune_furniture", "eval.votes=0"), ("partseg_furniture", "data.size=64")],
+)
+def test_tests_log_what_their_dashboards_show(experiment: str, option: str, tmp_path: Path) -> None:
+    run(experiment, tmp_path, option)
+    lacking = check(tmp_path)
+    assert [line for line in lacking if "best" not in line] == []
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_workspace_and_report_hold_every_panel(name: str) -> None:
+    panels = [panel for panels in DASHBOARDS[name].values() for panel in panels]
+    built = [p for section in workspace(name, "me", "recon").sections for p in section.panels]
+    grids = [block for block in report(name, "me", "recon").blocks if hasattr(block, "panels")]
+    for shown in (built, [p for grid in grids for p in grid.panels]):
+        assert [p.title for p in shown] == [panel.title for panel in panels]
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds 0 .wandb files"):
+        read(tmp_path)
+    (tmp_path / "x.wandb").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"x.wandb: not a .wandb file"):
+        read(tmp_path)
+
+
+def test_without_an_answer_a_run_is_logged_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as free:  # a port where nothing answers
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("WANDB_BASE_URL", address)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    began = time.monotonic()
+    short = {"init_timeout": 2.0, "login_timeout": 2.0}
+    logger = wandb_logger(project="recon", save_dir=tmp_path, settings=short)
+    logger.log_metrics({"loss": 0.5}, step=1)
+    logger.close(failed=False)
+    assert time.monotonic() - began < 60
+    assert "W&B cannot be reached" in capsys.readouterr().out
+    assert read(tmp_path).keys["loss"] == [0.5]
+
+
+def test_it_never_asks_for_a_key(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"logger.offline=false: no W&B key is known"):
+        wandb_logger(offline=False, save_dir=tmp_path)
+    with pytest.raises(ValueError, match="watch must be gradients, parameters or all"):
+        wandb_logger(watch="weights", save_dir=tmp_path)
+
+
+def test_other_dashboards_get_metrics_and_configuration(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    told = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report"]
+    for name in ("tensorboard", "mlflow"):
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            train(compose("train", [*told, f"logger={name}", f"output_dir={tmp_path / name}"]))
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "tensorboard")).Reload()
+    assert np.isfinite(events.Scalars("train/total")[0].value)
+    (logged,) = (tmp_path / "mlflow" / "mlruns").rglob("train/total")
+    assert np.isfinite(float(logged.read_text().split()[1]))
