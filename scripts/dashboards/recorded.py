@@ -26,14 +26,17 @@ class Recorded(NamedTuple):
 
 
 def read(folder: Path) -> Recorded:
-    """Read the one .wandb file below a run's folder; raise ValueError where there is none."""
-    files = sorted(folder.rglob("*.wandb"))
-    if len(files) != 1:
+    """Read the newest .wandb file below a run's folder; raise ValueError where there is none.
+
+    Older ones are attempts to go online that failed.
+    """
+    files = sorted(folder.rglob("*.wandb"), key=lambda path: path.parent.name.split("run-")[-1])
+    if not files:
         raise ValueError(
-            f"{folder}: holds {len(files)} .wandb files, expected one: give its folder"
+            f"{folder}: holds no .wandb file: name a run of logger=wandb"
         )
     found = Recorded({}, {}, "", [], "", [])
-    for data in records(files[0]):
+    for data in records(files[-1]):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         found = _add(found, record)

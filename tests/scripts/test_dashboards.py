@@ -1,12 +1,16 @@
 """An offline W&B run holds what its dashboard shows; W&B never asks and never stops a run."""
 
+import os
 import socket
+import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import wandb
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.loggers import wandb_logger
@@ -20,18 +24,23 @@ from recorded import read  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def _silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def _silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", "nowhere")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.teardown()
+    yield
+    wandb.teardown()
 
 
 def run(experiment: str, folder: Path, *options: str) -> None:
     told = [f"experiment={experiment}", "debug=tiny", "logger=wandb", *options]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         train(compose("train", [*told, f"output_dir={folder}"]))
+    wandb.teardown()  # as the end of a program: all is written
 
 
+@pytest.mark.slow
 def test_an_offline_run_is_read_back_and_holds_what_its_dashboard_shows(tmp_path: Path) -> None:
     run("pretrain_furniture", tmp_path, "logger.log_model=true", "logger.tags=[a,b]",
         "logger.watch=gradients", "logger.watch_every=1", "seed=3")  # fmt: skip
@@ -42,7 +51,7 @@ def test_an_offline_run_is_read_back_and_holds_what_its_dashboard_shows(tmp_path
     assert found.config["mask"]["ratio"] == 0.3
     assert any(key.startswith("gradients/model.encoder") for key in found.keys)
     assert any(name.startswith("model-") for name in found.artifacts)
-    assert found.keys["rebuilt/0/truth"][0] == "object3D-file"
+    assert "object3D-file" in found.keys["rebuilt/0/truth"]
 
 
 @pytest.mark.slow
@@ -66,7 +75,7 @@ def test_workspace_and_report_hold_every_panel(name: str) -> None:
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds 0 .wandb files"):
+    with pytest.raises(ValueError, match="holds no .wandb file"):
         read(tmp_path)
     (tmp_path / "x.wandb").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"x.wandb: not a .wandb file"):
@@ -87,6 +96,8 @@ def test_without_an_answer_a_run_is_logged_offline(
     logger.log_metrics({"loss": 0.5}, step=1)
     logger.close(failed=False)
     assert time.monotonic() - began < 60
+    wandb.teardown()
+    assert "WANDB_MODE" not in os.environ  # the next run of a multirun tries again
     assert "W&B cannot be reached" in capsys.readouterr().out
     assert read(tmp_path).keys["loss"] == [0.5]
 
@@ -98,6 +109,7 @@ def test_it_never_asks_for_a_key(tmp_path: Path) -> None:
         wandb_logger(watch="weights", save_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_other_dashboards_get_metrics_and_configuration(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -107,5 +119,8 @@ def test_other_dashboards_get_metrics_and_configuration(tmp_path: Path) -> None:
             train(compose("train", [*told, f"logger={name}", f"output_dir={tmp_path / name}"]))
     events = EventAccumulator(str(tmp_path / "tensorboard" / "tensorboard")).Reload()
     assert np.isfinite(events.Scalars("train/total")[0].value)
-    (logged,) = (tmp_path / "mlflow" / "mlruns").rglob("train/total")
-    assert np.isfinite(float(logged.read_text().split()[1]))
+    with sqlite3.connect(tmp_path / "mlflow" / "mlflow.db") as store:
+        ((value,),) = store.execute("select value from metrics where key = 'train/total'")
+        ((seed,),) = store.execute("select value from params where key = 'seed'")
+    assert np.isfinite(value)
+    assert seed == "0"

@@ -26,7 +26,7 @@ def csv_logger(save_dir: str | Path) -> CSVLogger:
 
 
 class Wandb(WandbLogger):
-    """Log to W&B, online or offline; with `log_model`, checkpoints as artifacts of both.
+    """Log to W&B, online or offline; artifacts are kept by both.
 
     `watch` logs histograms of `gradients`, `parameters` or `all`, every `watch_every` steps.
     """
@@ -34,15 +34,16 @@ class Wandb(WandbLogger):
     def __init__(
         self,
         *,
-        log_model: bool | str = False,
+        offline: bool = False,
         watch: str | None = None,
         watch_every: int = 100,
         **settings: Any,
     ) -> None:
         if watch not in (None, "gradients", "parameters", "all"):
             raise ValueError(f"watch must be gradients, parameters or all, got {watch!r}")
-        super().__init__(**settings)  # it refuses log_model offline, where artifacts do work
-        self._log_model: Any = log_model
+        # Its own `offline` refuses artifacts, and turns later runs of the process offline as well.
+        mode: dict[str, Any] = {"mode": "offline"} if offline else {}
+        super().__init__(**settings, **mode)
         self.watched, self.watch_every = watch, watch_every
 
     def watch_model(self, model: Any) -> None:
@@ -105,10 +106,15 @@ def logged(trainer: Trainer, task: LightningModule, config: Any) -> Iterator[Non
 
 def _knows_key() -> bool:
     """Tell whether `wandb login` or the environment left a key."""
+    import wandb
+
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    default = ("https://api.wandb.ai", wandb.Settings().base_url)
+    servers = [os.environ["WANDB_BASE_URL"]] if "WANDB_BASE_URL" in os.environ else default
+    hosts = [urlsplit(server).hostname or "" for server in servers]
     try:
-        return netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        keys = netrc(os.environ.get("NETRC"))
+        return any(keys.authenticators(host) is not None for host in hosts)
     except (FileNotFoundError, NetrcParseError):
         return False
