@@ -32,9 +32,7 @@ def read(folder: Path) -> Recorded:
     """
     files = sorted(folder.rglob("*.wandb"), key=lambda path: path.parent.name.split("run-")[-1])
     if not files:
-        raise ValueError(
-            f"{folder}: holds no .wandb file: name a run of logger=wandb"
-        )
+        raise ValueError(f"{folder}: holds no .wandb file: name a run of logger=wandb")
     found = Recorded({}, {}, "", [], "", [])
     for data in records(files[-1]):
         record = wandb_internal_pb2.Record()

@@ -152,7 +152,8 @@ def draw(found: Measured, path: Path) -> None:
     names = list(dict.fromkeys(name for rows in found.values() for name in rows))
     along = _along([*found])
     height = 2.6 if along else 1.2 + 0.3 * len(found)
-    figure = Figure(figsize=(7, height * len(names)), layout="constrained")
+    width = 7 if along else 5 + 0.07 * max(map(len, found))  # long options need room
+    figure = Figure(figsize=(width, height * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
         rows = {told: measured[name] for told, measured in found.items() if name in measured}
         means = [statistics.mean(values) for values in rows.values()]

@@ -1,11 +1,14 @@
 """An offline W&B run holds what its dashboard shows; W&B never asks and never stops a run."""
 
+import json
 import os
 import socket
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +127,58 @@ def test_other_dashboards_get_metrics_and_configuration(tmp_path: Path) -> None:
         ((seed,),) = store.execute("select value from params where key = 'seed'")
     assert np.isfinite(value)
     assert seed == "0"
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of W&B's server as lets a run begin online."""
+
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers.get("content-length", 0)))
+        query = json.loads(sent).get("query", "") if self.path == "/graphql" else ""
+        project = {"id": "p", "name": "recon", "entity": {"id": "e", "name": "me"}}
+        run = {"id": "r", "name": "r", "displayName": "r", "config": "{}", "project": project}
+        viewer = {
+            "id": "v",
+            "entity": "me",
+            "username": "me",
+            "flags": "{}",
+            "teams": {"edges": []},
+        }
+        data: dict[str, object] = {"model": None}
+        if "UpsertBucket" in query:
+            data = {"upsertBucket": {"bucket": run, "inserted": True}}
+        elif "Viewer" in query:
+            data = {"viewer": viewer}
+        elif "ServerFeatures" in query:
+            data = {"serverInfo": {"features": []}}
+        body = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_the_middle_of_a_run_costs_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    logger = wandb_logger(project="recon", save_dir=tmp_path, settings={"finish_timeout": 3.0})
+    assert logger.experiment.settings.mode == "online"
+    began = time.monotonic()
+    for step in range(20):
+        if step == 10:
+            server.shutdown()
+            server.server_close()
+        logger.log_metrics({"loss": step / 2}, step=step)
+    assert time.monotonic() - began < 5  # nothing waits for the network
+    logger.close(failed=False)
+    assert time.monotonic() - began < 30
+    wandb.teardown()
+    assert read(tmp_path).keys["loss"] == [step / 2 for step in range(20)]
