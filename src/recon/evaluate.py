@@ -22,6 +22,7 @@ POINTS = 1024
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from recon.callbacks.pages import Look
     from recon.tasks.frozen import Frozen
     from recon.tasks.scores import Scores
 
@@ -32,6 +33,7 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
     from hydra.utils import instantiate
     from lightning import seed_everything
 
+    from recon.callbacks.pages import look
     from recon.tasks.frozen import read_features
     from recon.tasks.scores import score
 
@@ -79,6 +81,7 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
     predicted = [classes[row] for row in logits.argmax(1).tolist()]
     _predictions(folder / "predictions.csv", shapes["test"], predicted, logits, classes)
     _report(found, predicted, about, classes, cfg)
+    _page(found, about, classes, cfg, look(network, data, dataset, cfg.points or POINTS))
     return found
 
 
@@ -196,6 +199,35 @@ def _report(
     console.print(f"fingerprint: {mark}", highlight=False)
     console.print(f"written to {folder}", soft_wrap=True, highlight=False)
     (folder / "results.json").write_text(json.dumps(result, indent=1))
+
+
+def _page(
+    found: "Scores | None", about: dict[str, Any], classes: list[str], cfg: DictConfig, seen: "Look"
+) -> None:
+    """Leave the configuration and report.html in the folder."""
+    from recon.callbacks.pages import write_tested
+    from recon.callbacks.sections import Bar, bar
+
+    folder = Path(cfg.output_dir)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    rows = []
+    if found is not None:
+        rows = [bar("overall", found.overall, best=True), bar("mean class", found.mean_class)]
+        rows += [bar(f"top-{k}", value) for k, value in found.top.items() if k > 1]
+    rows += [Bar("published, paper's protocol", str(cfg.published))] if cfg.published else []
+    rows += [Bar(key, str(value)) for key, value in about.items()]
+    write_tested(
+        folder,
+        "What these weights are worth",
+        f"{cfg.weights}, on {about['test_shapes']} test shapes. Fingerprint {fingerprint(about)}: "
+        "figures with different ones do not compare.",
+        rows,
+        scores=found,
+        classes=classes,
+        seen=seen,
+        curves={},
+        says=f"the {about['probe']}",
+    )
 
 
 def _rows(found: "Scores", published: float | str | None) -> Sequence[tuple[str, str, str]]:

@@ -4,7 +4,6 @@ Writes each file's points, all of them and in their order, as a .ply with labels
 the probabilities of all classes as .npz.
 """
 
-import glob
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ def segment(cfg: DictConfig) -> list[Path]:
     from rich.console import Console
     from rich.progress import track
 
-    from recon.callbacks.segments import palette
+    from recon.callbacks.colors import palette
     from recon.data.labelled import write_labelled
     from recon.data.shapes import read_shape
     from recon.models.checkpoint import load, task_of
@@ -77,23 +76,17 @@ def found_files(asked: str | Sequence[str], out: str | Path) -> dict[Path, Path]
     What lies in `out` was written by an earlier run, and is left out. Raises FileNotFoundError
     where nothing is found, and ValueError where two files would be written to one place.
     """
-    from recon.data.shapes import READERS
+    from recon.data.shapes import shape_files
 
     found: dict[Path, Path] = {}
+    written = Path(out).resolve()
     for name in [asked] if isinstance(asked, str) else asked:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            below = [p for p in path.rglob("*") if p.suffix.lower() in READERS]
-            written = Path(out).resolve()
-            inside = sorted(p for p in below if written not in p.resolve().parents)
-            found |= {file: file.relative_to(path).with_suffix(".ply") for file in inside}
-        else:
-            some = [path] if path.is_file() else [*map(Path, sorted(glob.glob(str(path))))]
-            inside = some
-            found |= {file: Path(file.stem + ".ply") for file in some}
+        inside = shape_files(name)
+        if Path(name).expanduser().is_dir():
+            inside = {f: p for f, p in inside.items() if written not in f.resolve().parents}
         if not inside:
-            known = ", ".join(sorted(READERS))
-            raise FileNotFoundError(f"{name}: no such file, nor a folder with {known} in it")
+            raise FileNotFoundError(f"{name}: holds nothing but what was written to {out}")
+        found |= {file: place.with_suffix(".ply") for file, place in inside.items()}
     places = Counter(found.values())
     if twice := [file for file, place in found.items() if places[place] > 1]:
         raise ValueError(

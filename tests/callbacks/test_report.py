@@ -61,7 +61,7 @@ def test_the_page_needs_no_other_file(folder: Path) -> None:
 
 def test_the_page_shows_what_it_should(folder: Path) -> None:
     text = (folder / "report.html").read_text()
-    assert len(re.findall("<canvas ", text)) == 6 * 3
+    assert len(re.findall("<canvas ", text)) == 6 * 3 + 3 * 3
     assert text.count("<img ") == 6 * 7
     assert "<svg" in text
     for word in ("reconstruction", "image", "text", "total"):

@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from conftest import released_json
-from recon.callbacks.segments import extremes, palette
+from recon.callbacks.colors import palette
+from recon.callbacks.segments import extremes
 from recon.data.batch import Batch
 from recon.data.furniture_parts import FurnitureParts
 from recon.entry import conf_dir

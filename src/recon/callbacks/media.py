@@ -1,14 +1,16 @@
 """What W&B shows beside curves: clouds to turn, confusion matrices, tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from recon.callbacks.page import REBUILT_COLOR, VISIBLE_COLOR, Page
+from recon.callbacks.colors import REBUILT, VISIBLE, flat
+from recon.callbacks.exhibits import Rebuilt
+from recon.tasks.probe import Results
 
 
 def dashboards(trainer: Trainer) -> Iterator[Any]:
@@ -18,34 +20,37 @@ def dashboards(trainer: Trainer) -> Iterator[Any]:
             yield logger.experiment
 
 
-def painted(points: Float[np.ndarray, "n 3"], color: Sequence[int]) -> Float[np.ndarray, "n 6"]:
-    """Return points in one colour, (N, 6): x, y, z, r, g, b."""
-    return np.concatenate([points, np.tile(np.asarray(color, np.float32), (len(points), 1))], 1)
-
-
-def show_pretraining(trainer: Trainer, page: Page) -> None:
-    """Log what a report shows: rebuilt clouds, confusion, accuracies."""
+def show_rebuilt(trainer: Trainer, shapes: Sequence[Rebuilt]) -> None:
+    """Log rebuilt clouds: the truth, what was seen, and what was made of it."""
     import wandb
 
-    rows = [
-        [page.titles[name], *row.accuracy, row.chosen] for name, row in page.results.rows.items()
-    ]
-    predicted = page.results.rows["pretrained"].predicted
     for run in dashboards(trainer):
-        for number, shape in enumerate(page.rebuilt):
-            seen, made = (
-                painted(shape.visible, VISIBLE_COLOR),
-                painted(shape.rebuilt, REBUILT_COLOR),
-            )
+        for number, shape in enumerate(shapes):
+            seen = np.concatenate([shape.visible, flat(len(shape.visible), VISIBLE)], 1)
+            made = np.concatenate([shape.rebuilt, flat(len(shape.rebuilt), REBUILT)], 1)
             clouds = {
                 "truth": np.concatenate([shape.points, shape.colors], 1),
                 "seen": seen,
                 "rebuilt": np.concatenate([seen, made]),
             }
             run.log({f"rebuilt/{number}/{k}": wandb.Object3D(v) for k, v in clouds.items()})
+
+
+def show_accuracy(
+    trainer: Trainer,
+    results: Results,
+    titles: Mapping[str, str],
+    truth: Int[np.ndarray, " n"],
+    classes: Sequence[str],
+) -> None:
+    """Log a report's accuracies and the confusion of pretrained features."""
+    import wandb
+
+    rows = [[titles[name], *row.accuracy, row.chosen] for name, row in results.rows.items()]
+    for run in dashboards(trainer):
         columns = ["features", "linear SVM", "low", "high", "chosen"]
         run.log({"accuracy": wandb.Table(columns, rows)})
-        log_confusion(run, page.truth, predicted, page.classes)
+        log_confusion(run, truth, results.rows["pretrained"].predicted, classes)
 
 
 def log_confusion(

@@ -1,7 +1,7 @@
 """What a test of a classifier found: tables, a confusion matrix, results.json."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from recon.callbacks.history import curves_of
 from recon.callbacks.media import dashboards, log_confusion
+from recon.callbacks.pages import look, write_tested
+from recon.callbacks.sections import Bar, bar
 from recon.callbacks.tables import class_table, draw_confusion, plain, seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.tasks.classify import Classification
@@ -23,7 +26,8 @@ BEST = "best of {} votes, chosen by test labels"
 class TestResults(Callback):
     """After a test, print accuracies with their protocol, per class too; write them to `folder`.
 
-    `published` are figures in % to print beside: of one `view`, and `voted`.
+    `published` are figures in % to print beside: of one `view`, and `voted`. The page, report.html,
+    looks at some tested shapes by `points` each.
     """
 
     __test__ = False  # no test of pytest's
@@ -34,8 +38,9 @@ class TestResults(Callback):
         *,
         protocol: str,
         published: Mapping[str, float | str] | None = None,
+        points: int = 1024,
     ) -> None:
-        self.folder, self.protocol = Path(folder), protocol
+        self.folder, self.protocol, self.points = Path(folder), protocol, points
         self.published = published or {}
 
     @rank_zero_only
@@ -63,7 +68,37 @@ class TestResults(Callback):
         title = f"one view, {len(labels)} test shapes"
         draw_confusion(one.confusion, classes, title, self.folder / "confusion.png")
         shapes = f"{len(labels)} test shapes" + (f", {seen} of them TRAINED ON" if seen else "")
+        self._page(trainer, pl_module, table, classes, shapes)
         self._show(table, class_table(one, classes), shapes)
+
+    def _page(
+        self,
+        trainer: Trainer,
+        task: Classification,
+        table: Mapping[str, Scores],
+        classes: Sequence[str],
+        shapes: str,
+    ) -> None:
+        data = getattr(trainer, "datamodule", None)
+        seen = None
+        if isinstance(data, PointCloudDataModule):
+            seen = look(task.model, data, data.test_dataset, self.points)
+        rows = [
+            bar(f"overall, {name}", scores.overall, best=True) for name, scores in table.items()
+        ]
+        rows += [bar(f"mean class, {name}", scores.mean_class) for name, scores in table.items()]
+        rows += [Bar(f"published, {name}", str(value)) for name, value in self.published.items()]
+        write_tested(
+            self.folder,
+            "What this classifier knows",
+            f"Tested on {shapes}, eval.protocol={self.protocol}.",
+            rows,
+            scores=table["one view"],
+            classes=classes,
+            seen=seen,
+            curves=curves_of(trainer),
+            says="the classifier, of one view,",
+        )
 
     def _show(self, table: dict[str, Scores], by_class: Table, shapes: str) -> None:
         title = f"Accuracy in % on {shapes}, eval.protocol={self.protocol}"

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from recon.callbacks.colors import RIGHT, UNKNOWN, WRONG, palette
+from recon.callbacks.exhibits import Exhibits, write_exhibits
+from recon.callbacks.history import Curves, curves_of
 from recon.callbacks.media import dashboards
-from recon.callbacks.page import encode_cloud, write_html
+from recon.callbacks.page import View, encode_cloud, gallery, write_page
+from recon.callbacks.sections import bar, bars, by_class, told
 from recon.callbacks.tables import seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud
@@ -24,20 +27,7 @@ from recon.data.render import render
 from recon.tasks.iou import IGNORED
 from recon.tasks.segment import Segmentation, Segmented
 
-GOLDEN = 0.618034
-"""Share of the colour wheel between one class and the next."""
-RIGHT, WRONG, UNKNOWN = (190, 196, 206), (214, 39, 40), (120, 120, 120)
 Views = list[tuple[str, UInt8[np.ndarray, "n 3"]]]
-
-
-def palette(classes: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
-    """Return a colour for the class of each point, unlike its neighbours'; grey without a class."""
-    number = np.maximum(classes, 0)
-    hue = (number * GOLDEN) % 1
-    value = np.where(number % 2, 0.95, 0.7)
-    known = (255 * hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.65), value], 1))).astype(np.uint8)
-    known[classes == IGNORED] = UNKNOWN
-    return known
 
 
 class SegmentResults(Callback):
@@ -70,7 +60,7 @@ class SegmentResults(Callback):
         shown = extremes(pl_module.tested)
         draw(shown, self.folder / "segments.png", up=up)
         kind, per_class = _by_class(results)
-        self._page(results, shown, per_class, up)
+        self._page(results, shown, per_class, up, curves_of(trainer))
         for run in dashboards(trainer):
             _to_wandb(run, shown, per_class)
         console = Console()
@@ -93,17 +83,28 @@ class SegmentResults(Callback):
         shown: Sequence[tuple[str, Segmented]],
         per_class: dict[str, float],
         up: str,
+        curves: Curves,
     ) -> None:
         config = self.folder / "config.yaml"
         count = results.get("shapes") or results.get("rooms")
-        write_html(
+        note = (
+            "The best, the median and the worst of the test split. Errors in red; points without a "
+            "label are left out. Drag to turn; the three turn together."
+        )
+        groups = [_clouds(title, shape, up) for title, shape in shown]
+        kept = Exhibits(curves)
+        write_exhibits(self.folder, kept)
+        write_page(
             self.folder / "report.html",
-            "segments.html.jinja",
-            title=f"{count} of the test split, eval.protocol={self.protocol}.",
-            measures=[(n, f"{100 * v:.1f}") for n, v in measures(results).items()],
-            classes=[*per_class.items()],
-            galleries=[(title, _clouds(shape, up)) for title, shape in shown],
-            config=config.read_text() if config.is_file() else "",
+            "Segmented points",
+            f"{count} of the test split, eval.protocol={self.protocol}.",
+            [
+                bars("In %", "", [bar(n, v, best=True) for n, v in measures(results).items()]),
+                gallery("Truth, prediction, error", note, groups),
+                by_class(per_class, "IoU"),
+                *told(kept),
+            ],
+            config.read_text() if config.is_file() else "",
         )
 
 
@@ -157,10 +158,10 @@ def draw(shown: Sequence[tuple[str, Segmented]], path: Path, *, up: str) -> None
     figure.savefig(path, dpi=130)
 
 
-def _clouds(shape: Segmented, up: str) -> list[tuple[str, Any]]:
+def _clouds(title: str, shape: Segmented, up: str) -> list[View]:
     order = [(("xyz".index(up)) + shift) % 3 for shift in (2, 0, 1)]
-    points = shape.points.numpy()[:, order]
-    return [(name, encode_cloud(_unit(points), colors)) for name, colors in views(shape)]
+    points = _unit(shape.points.numpy()[:, order])
+    return [View(f"{title}: {n}", encode_cloud(points, colors)) for n, colors in views(shape)]
 
 
 def _unit(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:

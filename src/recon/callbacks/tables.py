@@ -55,7 +55,12 @@ def class_table(scores: Scores, classes: Sequence[str]) -> Table:
 
 
 def draw_confusion(
-    confusion: Int[Tensor, "c c"], classes: Sequence[str], title: str, path: Path
+    confusion: Int[Tensor, "c c"],
+    classes: Sequence[str],
+    title: str,
+    path: Path,
+    *,
+    dpi: int = 120,
 ) -> None:
     """Draw the share of each class's shapes by predicted class; absent classes are left out."""
     met = torch.nonzero(confusion.sum(0) + confusion.sum(1)).flatten()
@@ -74,4 +79,4 @@ def draw_confusion(
                 colour = "white" if shares[row, column] > 0.6 else "black"
                 text = str(int(counts[row, column]))
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=6)
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=dpi)

@@ -1,7 +1,6 @@
 """Your own shapes: a folder of files, classes by sub-folder, or a table that lists them."""
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from recon.data.dataset import Cloud, PointCloudDataset, join
 from recon.data.prepared import prepared_splits
 from recon.data.readers import AGAIN, check_file, decode_image, inside, naming
 from recon.data.render import render
-from recon.data.shapes import READERS, read_shape
+from recon.data.shapes import READERS, read_shape, walk_folders
 from recon.data.transforms import axis_number
 from recon.teachers.prompts import prompts
 
@@ -35,31 +34,11 @@ class Entry(NamedTuple):
     split: str | None = None
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Walk a folder, links too, in order: folders with their files; hidden ones are left out.
-
-    Raises OSError for a folder that cannot be read.
-    """
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
-        about = os.stat(folder)
-        if (place := (about.st_dev, about.st_ino)) in seen:  # links may lead in a circle
-            folders.clear()
-            continue
-        seen.add(place)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
-        yield Path(folder), sorted(name for name in files if not name.startswith("."))
-
-
 def _walk(root: Path) -> Iterator[Entry]:
     """Find the shapes below a folder: `<class>/x.ply`, also with train, val, test as a folder."""
     found = [
         (folder / name, (folder / name).relative_to(root))
-        for folder, names in _folders(root)
+        for folder, names in walk_folders(root)
         for name in names
         if Path(name).suffix.lower() in READERS
     ]

@@ -1,6 +1,8 @@
 """Read one shape from any of the formats that people keep shapes in."""
 
-from collections.abc import Callable, Mapping, Sequence
+import glob
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,43 @@ READERS: Mapping[str, Callable[[Path, int], Cloud]] = {
     ".npz": _read_npz,
     ".xyz": _read_text,
 }
+
+
+def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Walk a folder, links too, in order: folders with their files; hidden ones are left out.
+
+    Raises OSError for a folder that cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
+        about = os.stat(folder)
+        if (place := (about.st_dev, about.st_ino)) in seen:  # links may lead in a circle
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
+        yield Path(folder), sorted(name for name in files if not name.startswith("."))
+
+
+def shape_files(asked: str | Path) -> dict[Path, Path]:
+    """Find shapes by a file's name, a folder or a pattern; return files, and their places in it.
+
+    Raises FileNotFoundError where nothing is found.
+    """
+    path = Path(asked).expanduser()
+    if path.is_dir():
+        names = [folder / name for folder, found in walk_folders(path) for name in found]
+        places = {name: name.relative_to(path) for name in names if name.suffix.lower() in READERS}
+    else:
+        files = (
+            [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+        )
+        places = {file: Path(file.name) for file in files if file.is_file()}
+    if not places:
+        known = ", ".join(sorted(READERS))
+        raise FileNotFoundError(f"{asked}: no such file, nor a folder with {known} in it")
+    return places

@@ -73,11 +73,22 @@ class CrossAttention(nn.Module):
     def forward(
         self, queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b q d"]:
-        batch = len(queries)
-        of_k, of_v = rearrange(self.kv.weight, "(two h d) c -> two h d c", two=2, h=self.heads)
-        q = rearrange(self.q(queries), "b q (h d) -> h (b q) d", h=self.heads)
-        asked = rearrange(q @ of_k, "h (b q) c -> b (h q) c", b=batch)
-        weights = (asked @ tokens.mT * q.shape[-1] ** -0.5).softmax(-1)
+        batch, (_, of_v) = len(queries), self._key_value()
+        weights = rearrange(self.weights(queries, tokens), "b h q n -> b (h q) n")
         seen = weights.to(tokens.dtype) @ tokens
         values = rearrange(seen, "b (h q) c -> h (b q) c", h=self.heads) @ of_v.mT
         return self.proj(rearrange(values, "h (b q) d -> b q (h d)", b=batch))
+
+    def weights(
+        self, queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"]
+    ) -> Float[Tensor, "b h q n"]:
+        """Return how much each head of each query attends to each token; they add up to 1."""
+        batch, (of_k, _) = len(queries), self._key_value()
+        q = rearrange(self.q(queries), "b q (h d) -> h (b q) d", h=self.heads)
+        asked = rearrange(q @ of_k, "h (b q) c -> b (h q) c", b=batch)
+        weights = (asked @ tokens.mT * q.shape[-1] ** -0.5).softmax(-1)
+        return rearrange(weights, "b (h q) n -> b h q n", h=self.heads)
+
+    def _key_value(self) -> tuple[Tensor, Tensor]:
+        of_k, of_v = rearrange(self.kv.weight, "(two h d) c -> two h d c", two=2, h=self.heads)
+        return of_k, of_v

@@ -205,11 +205,27 @@ def measure(
     return Results(rows, gains, zero)
 
 
+class Hits(NamedTuple):
+    """The `k` of a gallery most like each query, the most alike first."""
+
+    rows: Int[np.ndarray, "n k"]
+    similarity: Float[np.ndarray, "n k"]
+
+
 def nearest(
-    queries: Float[np.ndarray, "n e"], gallery: Float[np.ndarray, "m e"], count: int
-) -> Int[np.ndarray, "n count"]:
-    """Return the gallery's rows most like each query, by cosine of standardised features."""
-    scaler = StandardScaler().fit(gallery)
-    q, g = (torch.from_numpy(scaler.transform(x)) for x in (queries, gallery))
-    similarity = F.normalize(q, dim=-1) @ F.normalize(g, dim=-1).T
-    return similarity.topk(count, dim=1).indices.numpy()
+    queries: Float[np.ndarray, "n e"],
+    gallery: Float[np.ndarray, "m e"],
+    count: int,
+    *,
+    standardize: bool = True,
+) -> Hits:
+    """Find the rows of a gallery most like each query by cosine; `count` of them, or all.
+
+    `standardize` centres and scales each feature by the gallery's own spread before.
+    """
+    if standardize:
+        scaler = StandardScaler().fit(gallery)
+        queries, gallery = scaler.transform(queries), scaler.transform(gallery)
+    q, g = (F.normalize(torch.from_numpy(x), dim=-1) for x in (queries, gallery))
+    found = (q @ g.T).topk(min(count, len(g)), dim=1)
+    return Hits(found.indices.numpy(), found.values.numpy())

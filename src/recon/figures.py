@@ -1,0 +1,35 @@
+"""Pictures of a finished run: python -m recon.figures run=<folder> out=figures."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from recon.entry import conf_dir, one_line_errors
+
+
+def figures(cfg: DictConfig) -> list[Path]:
+    """Draw what a run left as PNG files; return them."""
+    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    from recon.callbacks.exhibits import read_exhibits
+    from recon.callbacks.prints import print_exhibits
+
+    if not isinstance(cfg.dpi, int) or not 20 <= cfg.dpi <= 1200:
+        raise ValueError(f"dpi must be a number from 20 to 1200, got {cfg.dpi!r}")
+    shown = read_exhibits(Path(cfg.run).expanduser())
+    written = print_exhibits(shown, Path(cfg.out).expanduser(), dpi=cfg.dpi)
+    if not written:
+        raise ValueError(f"{cfg.run}: this run left nothing to draw")
+    print(f"written to {cfg.out}: {', '.join(path.name for path in written)}")
+    return written
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="figures")
+def main(cfg: DictConfig) -> None:
+    """Draw as the command line says; wrong input ends in one line."""
+    with one_line_errors():
+        figures(cfg)
+
+
+if __name__ == "__main__":
+    main()
