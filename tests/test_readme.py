@@ -8,15 +8,14 @@ import lightning
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.entry import conf_dir
+from recon.entry import conf_dir, quoted
 from recon.models.checkpoint import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
-PROGRAMS = (
-    r"python (?:-m recon\.(?:train|prepare|evaluate|segment)|scripts/cache_teachers\.py) [^\n`]+"
-)
+MODULES = "train|prepare|evaluate|segment|embed|search|figures"
+PROGRAMS = rf"python (?:-m recon\.(?:{MODULES})|scripts/cache_teachers\.py) [^\n`]+"
 COMMANDS = sorted(
     set(re.findall(PROGRAMS, TEXT)) - {"python -m recon.prepare data=<name> data.root=<folder>"}
 )
@@ -34,10 +33,15 @@ def test_command_composes(command: str) -> None:
     options = [multirun.get(word.split("=")[0], word) for word in options]
     own = "/segment" if script == "segment" else ""
     with initialize_config_dir(conf_dir() + own, version_base="1.3"):
-        cfg = compose(script, options)
-    if script == "segment":
-        assert cfg.model
-        assert cfg.files
+        cfg = compose(script, [quoted(option, "query") for option in options])
+    required = {
+        "segment": ["model", "files"],
+        "embed": ["checkpoint", "out"],
+        "search": ["features", "query"],
+        "figures": ["run", "out"],
+    }
+    if script in required:
+        assert all(cfg[name] for name in required[script])
         return
     assert cfg.data["_target_"].startswith("recon.data.")
     assert script == "prepare" or cfg.task["_target_"].startswith("recon.tasks.")

@@ -63,6 +63,17 @@ def device_of(name: str) -> Any:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def quoted(word: str, name: str) -> str:
+    """Return an option `name=<text>` so that Hydra takes the text as it is, commas and all."""
+    key, equals, text = word.partition("=")
+    bare = bool(equals) and key == name and text[:1] not in ("'", '"', "")
+    if not bare or text in ("null", "???"):
+        return word
+    # Within quotes, backslashes escape a quote alone, and those before one.
+    text = re.sub(r"(\\*)(\"|$)", lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text)
+    return f'{key}="{text}"'
+
+
 def in_one_line(error: BaseException) -> str:
     """Return the message of the error that started it all, without its traceback."""
     from hydra.errors import InstantiationException

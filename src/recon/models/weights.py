@@ -1,5 +1,6 @@
 """Named weights in a file: official .pth files and this library's checkpoints, read safely."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -109,3 +110,13 @@ def weights_in(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
 def count_blocks(names: Iterable[str], pattern: str) -> int:
     """Count the consecutive indices that `pattern` finds in the names."""
     return len({found[1] for name in names if (found := re.match(pattern, name))})
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """Return 12 hexadecimal digits that change with any weight, whatever file holds them."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return found.hexdigest()[:12]

@@ -81,6 +81,11 @@ class CachedTeacher(Teacher):
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
 
+    @property
+    def names(self) -> list[str]:
+        """What is cached, in its order."""
+        return list(self._row)
+
     def require(self, names: Mapping[str, Collection[str]]) -> None:
         lacking = [name for name in names[self.name_key] if name not in self._row]
         if lacking:

@@ -1,0 +1,69 @@
+"""How well sentences find test shapes of the embedded data: see docs/search.md.
+
+python scripts/reproduce/search.py <run>/checkpoints/last.ckpt [<another run's> ...]
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recon.data.furniture import Furniture, asset
+from recon.encode import PointEncoder
+from recon.tasks.probe import nearest
+from recon.tasks.retrieval import Retrieval, retrieval
+from recon.teachers.cached import CachedTextTeacher
+from recon.teachers.wording import ask
+
+FIRST = 5
+
+
+def questions(shapes: Furniture) -> dict[str, list[tuple[str, str]]]:
+    """Return sentences and the classes that they ask for, by kind."""
+    classes = shapes.classes
+    return {
+        "class name, cached": [(name, name) for name in classes],
+        "plural, not cached": [(f"{name}s", name) for name in classes],
+        "sentence, not cached": [(f"I am looking for a {name}.", name) for name in classes],
+        "caption of a test shape": [
+            (caption, classes[label])
+            for caption, label in zip(shapes.captions, shapes.labels.tolist(), strict=True)
+        ],
+    }
+
+
+def measured(projected: Tensor, shapes: Furniture, teacher: CachedTextTeacher) -> list[Retrieval]:
+    """Search the test shapes by sentences of each kind."""
+    labels = [shapes.classes[label] for label in shapes.labels.tolist()]
+    found = []
+    for asked in questions(shapes).values():
+        features = torch.stack([ask(teacher, sentence).feature for sentence, _ in asked])
+        hits = nearest(features.numpy(), projected.numpy(), FIRST, standardize=False)
+        found.append(retrieval(hits.rows, [name for _, name in asked], labels))
+    return found
+
+
+def main() -> None:
+    """Print a row for each kind of sentence, and a column for each checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoints", nargs="+", type=Path)
+    told = parser.parse_args()
+    shapes = Furniture(["test"])
+    teacher = CachedTextTeacher(asset("text.safetensors"), 384, standardize=True)
+    clouds = [shapes.points(row) for row in range(len(shapes))]
+    columns = []
+    for path in told.checkpoints:
+        projected = PointEncoder(path).encode(clouds).text_projected
+        if projected is None:
+            raise SystemExit(f"{path}: projects no text query")
+        columns.append(measured(projected, shapes, teacher))
+    for row, (kind, asked) in enumerate(questions(shapes).items()):
+        recalls = " | ".join(column[row].recall.percent() for column in columns)
+        shares = " | ".join(f"{100 * column[row].precision.mean:.1f}" for column in columns)
+        chance = 100 * columns[0][row].chance
+        print(f"{kind} ({len(asked)}): recall@5 {recalls}; share {shares}; chance {chance:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Nearest shapes: python -m recon.search features=features.parquet query="a chair with wheels".
+
+Prints a table, and writes a page of the shapes that were found.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from recon.entry import conf_dir, device_of, one_line_errors, quiet, quoted
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recon.callbacks.page import View
+    from recon.data.feature_table import Features
+    from recon.tasks.probe import Hits
+    from recon.teachers.base import Teacher
+
+ASSET = "recon.data.furniture.asset"
+"""Finds files inside the package."""
+COLORS = {"query": (232, 116, 59), "found": (120, 140, 170)}
+"""Of clouds that have none of their own."""
+
+
+class Query(NamedTuple):
+    """What is looked for, as the table's column `column` has it."""
+
+    column: str
+    feature: "np.ndarray"
+    standardize: bool
+    about: str
+    """In a sentence, what it was compared by."""
+    views: "list[View]"
+    """The cloud, where it is one."""
+
+
+def search(cfg: DictConfig) -> "Hits":
+    """Find the shapes of a table nearest to a query, print and draw them."""
+    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    from recon.data.feature_table import read_about
+    from recon.tasks.probe import nearest
+
+    quiet()
+    if not isinstance(cfg.top, int) or cfg.top < 1:
+        raise ValueError(f"top must be a number from 1 on, got {cfg.top!r}")
+    path = Path(cfg.features).expanduser()
+    told = read_about(path)
+    query = _cloud_query(cfg, told) if _is_file(cfg.query) else _sentence_query(cfg, told, path)
+    table = _read(path, query)
+    gallery = table.columns[query.column]
+    hits = nearest(query.feature[None], gallery, cfg.top, standardize=query.standardize)
+    _show(cfg, table, query, hits)
+    return hits
+
+
+def _is_file(query: str) -> bool:
+    """Tell a file from a sentence; raise FileNotFoundError for one that is not there."""
+    from recon.data.shapes import READERS
+
+    path = Path(str(query)).expanduser()
+    if path.suffix.lower() in READERS and not path.is_file():
+        raise FileNotFoundError(f"query={query}: no such file, and no sentence ends so")
+    if path.is_dir():
+        raise ValueError(f"{query}: a folder: name one file, or write a sentence")
+    return path.is_file()
+
+
+def _read(path: Path, query: Query) -> "Features":
+    """Read the column to compare with; raise ValueError where it is of another width."""
+    from recon.data.feature_table import read_features
+
+    table = read_features(path, [query.column])
+    width = table.columns[query.column].shape[1]
+    if width != len(query.feature):
+        raise ValueError(
+            f"{path}: its {query.column} has {width} features, the query {len(query.feature)}: "
+            "choose the checkpoint, or the text teacher (teacher=...), that it was made with"
+        )
+    return table
+
+
+def _checkpoint(cfg: DictConfig, told: dict[str, Any]) -> Path:
+    """Return the checkpoint of the features; raise FileNotFoundError where it is not there."""
+    path = Path(cfg.checkpoint or told["source"]["checkpoint"]).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: the checkpoint of these features is not there: say where, checkpoint=<file>"
+        )
+    return path
+
+
+def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
+    """Encode a file as the table's shapes were; raise ValueError for other weights."""
+    from torch import from_numpy
+
+    from recon.callbacks.page import View
+    from recon.data.feature_table import FEATURES, preview_of
+    from recon.data.shapes import read_shape
+    from recon.data.transforms import UpAxis
+    from recon.encode import PointEncoder
+    from recon.models.weights import weights_hash
+
+    if cfg.by not in FEATURES:
+        raise ValueError(f"by={cfg.by}: choose among {', '.join(FEATURES)}")
+    about, source = told["about"], told["source"]
+    path = _checkpoint(cfg, told)
+    device = device_of(cfg.device)
+    encoder = PointEncoder(path, points=about["points"], device=device, **source["network"])
+    found = weights_hash(encoder.network.state_dict())
+    if found != about["weights"]:
+        raise ValueError(
+            f"{path}: holds other weights ({found}) than made {cfg.features} "
+            f"({about['weights']}): embed again, or name the right checkpoint="
+        )
+    cloud = read_shape(Path(cfg.query).expanduser(), about["count"])
+    upright = UpAxis(cfg.up, "y")(from_numpy(cloud.points)[None])[0]
+    feature = getattr(encoder.encode(upright, up="y"), cfg.by)
+    if feature is None:
+        raise ValueError(f"by={cfg.by}: {path} gives no such feature: by=pooled is always there")
+    points, colors = preview_of(upright, cloud.colors, str(cfg.query))
+    shown = View(
+        Path(cfg.query).name, _encoded(points.astype("f4") / 127, colors, "query"), "query"
+    )
+    how = f"cosine of {cfg.by} features, standardised over the table's shapes"
+    return Query(cfg.by, feature.cpu().numpy(), True, how, [shown])
+
+
+def _sentence_query(cfg: DictConfig, told: dict[str, Any], path: Path) -> Query:
+    """Ask the text teacher that the network learned from about a sentence."""
+    from recon.teachers.wording import ask
+
+    sentence = str(cfg.query).strip()
+    if not sentence:
+        raise ValueError("query= is empty: write a sentence, or name a file of a shape")
+    if "text_projected" not in told["columns"]:
+        raise ValueError(
+            f"{path}: its network projects no text query, so no sentence can be compared: embed "
+            "with a network that learned from a text teacher"
+        )
+    asked = ask(_text_teacher(cfg, told), sentence)
+    how = "cosine of the projected text query to the text teacher's feature of the sentence"
+    if asked.stand_ins:
+        told_of = ", ".join(f"{name!r}" for name in [*asked.stand_ins][:3])
+        how += (
+            ". The teacher is a cache that lacks this sentence; cached ones of like wording stood "
+            f"for it: {told_of}"
+        )
+    return Query("text_projected", asked.feature.float().numpy(), False, how, [])
+
+
+def _text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
+    """Build the text teacher that is chosen, or that the run of the checkpoint learned from.
+
+    Of the run's config.yaml only teachers of this library are built.
+    """
+    from hydra.utils import instantiate
+
+    if cfg.get("teacher") is not None:
+        return instantiate(cfg.teacher.text, _convert_="all")
+    run = _checkpoint(cfg, told).absolute().parents[1] / "config.yaml"
+    node: Any = OmegaConf.select(OmegaConf.load(run), "teacher.text") if run.is_file() else None
+    parts = [node, *node.values()] if OmegaConf.is_dict(node) else []
+    targets = [str(part["_target_"]) for part in parts if OmegaConf.is_dict(part)]
+    known = [name.startswith("recon.teachers.") or name == ASSET for name in targets]
+    if not known or not all(known):
+        raise ValueError(
+            f"{run}: tells no text teacher: choose the one that the network learned from, e.g. "
+            "teacher=clip"
+        )
+    return instantiate(node, _convert_="all")
+
+
+def _encoded(points: Any, colors: Any, kind: str) -> Any:
+    import numpy as np
+
+    from recon.callbacks.page import encode_cloud
+
+    if colors is None:
+        colors = np.tile(np.array(COLORS[kind], dtype=np.uint8), (len(points), 1))
+    return encode_cloud(points, colors)
+
+
+def _show(cfg: DictConfig, table: "Features", query: Query, hits: "Hits") -> None:
+    """Print what was found, and write the page."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from recon.callbacks.page import View, gallery, write_page
+
+    rows, cosines = hits.rows[0].tolist(), hits.similarity[0].tolist()
+    console = Console()
+    shown = Table("", "cosine", "class", "path", box=SIMPLE)
+    views = [*query.views]
+    for place, (row, cosine, (points, colors)) in enumerate(
+        zip(rows, cosines, table.previews(rows), strict=True), start=1
+    ):
+        label, name = table.labels[row] or "", table.paths[row]
+        shown.add_row(str(place), f"{cosine:.3f}", escape(label), escape(name))
+        caption = f"{place}. {name}{f' ({label})' if label else ''}, {cosine:.3f}"
+        views.append(View(caption, _encoded(points, colors, "found")))
+    console.print(f"Nearest to {cfg.query}:", soft_wrap=True, highlight=False, markup=False)
+    console.print(shown)
+    console.print(query.about, soft_wrap=True, highlight=False)
+    out = Path(cfg.out).expanduser()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lead = f"{len(rows)} of {len(table.paths):,} shapes of {cfg.features}, by {query.about}."
+    section = gallery("Found", "Drag to turn.", [views], columns=4, pixels=260)
+    write_page(out, f"Nearest to {cfg.query}", lead, [section])
+    console.print(f"written to {out}", soft_wrap=True, highlight=False)
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="search")
+def main(cfg: DictConfig) -> None:
+    """Search as the command line says; wrong input ends in one line."""
+    with one_line_errors():
+        search(cfg)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = [quoted(word, "query") for word in sys.argv[1:]]
+    main()

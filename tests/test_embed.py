@@ -1,0 +1,219 @@
+"""Folders of shapes to one table of features: nothing lost, nothing twice, wrong input named."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from pyarrow import parquet
+
+from recon import PointEncoder, __version__
+from recon.data.feature_table import FEATURES, read_about, read_features
+from recon.embed import embed
+from recon.entry import conf_dir
+from recon.layers.grouping import PatchGrouper
+from recon.models.checkpoint import describe
+from recon.models.decoder import Decoder
+from recon.models.encoder import Encoder
+from recon.models.recon import Projections, ReCon
+from recon.models.weights import FORMAT_KEY
+
+BATCH = 4
+
+
+def save_network(path: Path, *, seed: int = 0, text: int = 384) -> Path:
+    """Write a checkpoint of a toy network that knows images and text."""
+    torch.manual_seed(seed)
+    encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
+    decoder = Decoder(24, depth=1, heads=2, group_size=8)
+    model = ReCon(
+        PatchGrouper(8, 8), encoder, decoder, Projections(24, {"image": 10, "text": text})
+    )
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({FORMAT_KEY: describe(model), "state_dict": state}, path)
+    return path
+
+
+def write_shapes(root: Path, count: int = 10) -> list[str]:
+    """Write clouds of different sizes, of two classes; return their names in order."""
+    rng = np.random.default_rng(0)
+    names = []
+    for row in range(count):
+        path = root / ("chair" if row % 2 else "lamp") / f"{row}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, rng.normal(size=(40 + 7 * row, 3)).astype(np.float32))
+        names.append(path.relative_to(root).as_posix())
+    return sorted(names)
+
+
+def run(*told: str) -> int:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("embed", [*told, "workers=0", f"batch_size={BATCH}", "device=cpu"])
+    return embed(cfg)
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> list[str]:
+    """Options for a folder of shapes and a toy network."""
+    write_shapes(tmp_path / "shapes")
+    checkpoint = save_network(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    return [f"files={tmp_path / 'shapes'}", f"checkpoint={checkpoint}"]
+
+
+def test_the_table_holds_what_the_encoder_says(tmp_path: Path, shapes: list[str]) -> None:
+    out = tmp_path / "f.parquet"
+    assert run(*shapes, f"out={out}") == 10
+    names = sorted(p.relative_to(tmp_path / "shapes") for p in tmp_path.glob("shapes/*/*.npy"))
+    found = read_features(out, ["pooled", "text_projected"])
+    assert found.paths == [name.as_posix() for name in names]
+    assert found.labels == [name.parts[0] for name in names]
+    clouds = [np.load(tmp_path / "shapes" / name) for name in names]
+    assert parquet.read_table(out)["points"].to_pylist() == [len(cloud) for cloud in clouds]
+    expected = PointEncoder(tmp_path / "run/checkpoints/last.ckpt").encode(clouds)
+    for column, values in found.columns.items():
+        assert np.allclose(values, getattr(expected, column).numpy(), atol=1e-5), column
+    told = read_about(out)
+    assert told["columns"] == list(FEATURES)
+    assert told["about"]["version"] == __version__
+    page = (Path(__file__).parents[1] / "docs" / "search.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    named: dict[str, Any] = {}
+    exec(snippet.replace("features.parquet", str(out)), named)
+    assert np.array_equal(named["features"], found.columns["pooled"])
+    points, colors = found.previews([3])[0]
+    centered = clouds[3] - clouds[3].mean(0)
+    assert np.abs(points - centered / np.linalg.norm(centered, axis=1).max()).max() < 1 / 127
+    assert colors is None
+
+
+def test_a_stopped_run_goes_on_and_nothing_is_computed_twice(
+    tmp_path: Path, shapes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shapes" / "chair" / "1.npy").write_bytes(b"nonsense")
+    run(*shapes, f"out={tmp_path / 'whole.parquet'}")
+    encoded: list[int] = []
+    original = PointEncoder.encode
+
+    def counted(self: PointEncoder, points: Any, **told: Any) -> Any:
+        if len(encoded) == 1:
+            encoded.append(0)
+            raise KeyboardInterrupt
+        encoded.append(len(points))
+        return original(self, points, **told)
+
+    monkeypatch.setattr(PointEncoder, "encode", counted)
+    out = tmp_path / "f.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        run(*shapes, f"out={out}")
+    assert not out.exists()
+    run(*shapes, f"out={out}")
+    assert sum(encoded) == 9
+    stopped, whole = (parquet.read_table(tmp_path / f"{n}.parquet") for n in ("f", "whole"))
+    assert stopped.equals(whole, check_metadata=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "f.parquet", "run", "shapes", "whole.parquet",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_half_file(tmp_path: Path, shapes: list[str]) -> None:
+    write_shapes(tmp_path / "shapes", 400)
+    out = tmp_path / "f.parquet"
+    command = [sys.executable, "-m", "recon.embed", *shapes, f"out={out}", "workers=0"]
+    process = subprocess.Popen([*command, f"batch_size={BATCH}"], cwd=tmp_path, env=os.environ)
+    parts = tmp_path / "f.parquet.parts"
+    while len([*parts.glob("*.parquet")]) < 3 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 3 <= len([*parts.glob("*.parquet")]) < 100
+    assert not out.exists()
+    for path in parts.glob("*.parquet"):
+        assert len(parquet.read_table(path)) == BATCH
+    run(*shapes, f"out={out}")
+    run(*shapes, f"out={tmp_path / 'whole.parquet'}")
+    assert parquet.read_table(out).equals(parquet.read_table(tmp_path / "whole.parquet"))
+
+
+def test_new_and_changed_shapes_are_added(
+    tmp_path: Path, shapes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "f.parquet"
+    run(*shapes, f"out={out}")
+    (tmp_path / "shapes" / "lamp" / "0.npy").unlink()
+    np.save(tmp_path / "shapes" / "new.npy", np.random.default_rng(5).normal(size=(50, 3)))
+    changed = tmp_path / "shapes" / "lamp" / "2.npy"
+    np.save(changed, np.random.default_rng(6).normal(size=(60, 3)))
+    os.utime(changed, ns=(1, 1))
+    assert run(*shapes, f"out={out}") == 10
+    table = parquet.read_table(out).to_pydict()
+    points = dict(zip(table["path"], table["points"], strict=True))
+    assert points["new.npy"] == 50
+    assert points["lamp/2.npy"] == 60
+    assert "lamp/0.npy" not in points
+    monkeypatch.setattr(PointEncoder, "encode", lambda *_, **__: pytest.fail("computed again"))
+    assert run(*shapes, f"out={out}") == 10
+
+
+def test_unreadable_files_are_named_and_the_rest_goes_on(
+    tmp_path: Path, shapes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "shapes" / "lamp"
+    (folder / "a.ply").write_text("nonsense")
+    (folder / "b.obj").touch()
+    np.save(folder / "c.npy", np.full((50, 3), np.nan))
+    np.save(folder / "d.npy", np.zeros((5, 3)))
+    assert run(*shapes, f"out={tmp_path / 'f.parquet'}") == 10
+    told = capsys.readouterr().out
+    for name in ("a.ply", "b.obj", "c.npy", "d.npy"):
+        assert told.count(name) == 1, name
+    assert "has 5 points, the network cuts 8 patches of 8: give it at least 8" in told
+    assert "4 of 14 cannot be read and are left out" in told
+
+
+def test_other_weights_are_not_mixed(tmp_path: Path, shapes: list[str]) -> None:
+    out = f"out={tmp_path / 'f.parquet'}"
+    run(*shapes, out)
+    other = save_network(tmp_path / "other.ckpt", seed=1)
+    with pytest.raises(ValueError, match=r"f.parquet: was made with weights=\w+, asked for is"):
+        run(shapes[0], f"checkpoint={other}", out)
+    with pytest.raises(ValueError, match="made with points=1024, asked for is points=30: choose"):
+        run(*shapes, out, "points=30")
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (["files=nowhere"], "nowhere: no such file, nor a folder"),
+        (["files=nowhere.csv"], "nowhere.csv: not found"),
+        ([], "name what to embed: files=<folder>"),
+        (["files=a", "out=b.csv"], "no such file"),
+        (["files=a", "batch_size=0"], "must be a number from 1 on, got 0"),
+    ],
+)
+def test_wrong_input_is_named(tmp_path: Path, told: list[str], why: str) -> None:
+    checkpoint = save_network(tmp_path / "a.ckpt")
+    options = [*told, f"checkpoint={checkpoint}"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("embed", options)
+    with pytest.raises((ValueError, OSError), match=why):
+        embed(cfg)
+
+
+def test_patterns_and_data_sets_are_embedded(tmp_path: Path, shapes: list[str]) -> None:
+    pattern = f"files={tmp_path}/shapes/chair/*.npy"
+    assert run(pattern, shapes[1], f"out={tmp_path / 'a.parquet'}") == 5
+    found = read_features(tmp_path / "a.parquet", [])
+    assert found.paths[0] == f"{tmp_path}/shapes/chair/1.npy"
+    data = ["data=furniture", "data.split=test", "points=32"]
+    assert run(*data, shapes[1], f"out={tmp_path / 'b.parquet'}") == 141
+    assert len(set(read_features(tmp_path / "b.parquet", []).labels)) == 26

@@ -1,0 +1,157 @@
+"""Search by a cloud and by a sentence: the right shapes, honestly told, wrong input named."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from recon.data.feature_table import read_features
+from recon.data.furniture import asset
+from recon.data.transforms import UpAxis
+from recon.entry import conf_dir, quoted
+from recon.search import search
+from recon.tasks.probe import Hits
+from recon.tasks.retrieval import retrieval
+from recon.teachers.cached import CachedTextTeacher
+from recon.teachers.wording import ask
+from test_embed import run as embed_shapes
+from test_embed import save_network, write_shapes
+
+
+def run(*told: str) -> Hits:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("search", [*map(lambda word: quoted(word, "query"), told), "device=cpu"])
+    return search(cfg)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten shapes and their features, by a network whose run tells a cached text teacher."""
+    folder = tmp_path_factory.mktemp("search")
+    write_shapes(folder / "shapes")
+    checkpoint = save_network(folder / "run" / "checkpoints" / "last.ckpt")
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        told = compose("train", ["experiment=pretrain_furniture"])
+    OmegaConf.save({"teacher": {"text": OmegaConf.to_container(told.teacher.text, resolve=True)}},
+                   folder / "run" / "config.yaml")  # fmt: skip
+    out = f"out={folder / 'f.parquet'}"
+    embed_shapes(f"files={folder / 'shapes'}", f"checkpoint={checkpoint}", out)
+    return folder
+
+
+def options(folder: Path, *told: str) -> list[str]:
+    return [f"features={folder / 'f.parquet'}", f"out={folder / 'page.html'}", *told]
+
+
+def test_a_shape_finds_itself_first(folder: Path) -> None:
+    query = folder / "shapes" / "chair" / "3.npy"
+    hits = run(*options(folder, f"query={query}", "top=4"))
+    table = read_features(folder / "f.parquet", ["pooled"])
+    assert table.paths[hits.rows[0, 0]] == "chair/3.npy"
+    assert hits.similarity[0, 0] == pytest.approx(1, abs=1e-4)
+    assert (np.diff(hits.similarity[0]) <= 0).all()
+    page = (folder / "page.html").read_text()
+    assert len(re.findall("<canvas ", page)) == 1 + 4
+    assert "1. chair/3.npy (chair), 1.000" in page
+
+
+def test_a_turned_query_finds_the_same(folder: Path) -> None:
+    points = np.load(folder / "shapes" / "lamp" / "4.npy")
+    turned = UpAxis("y", "z")(torch.from_numpy(points)[None])[0]
+    np.save(folder / "z.npy", turned.numpy())
+    hits = run(*options(folder, f"query={folder / 'z.npy'}", "up=z", "top=1"))
+    assert hits.similarity[0, 0] == pytest.approx(1, abs=1e-4)
+    assert read_features(folder / "f.parquet", []).paths[hits.rows[0, 0]] == "lamp/4.npy"
+
+
+def test_a_sentence_finds_by_the_teachers_feature(folder: Path) -> None:
+    hits = run(*options(folder, "query=chair", "top=20"))
+    teacher = CachedTextTeacher(asset("text.safetensors"), 384, standardize=True)
+    feature = teacher({"text": ["chair"]})[0].numpy()
+    known = read_features(folder / "f.parquet", ["text_projected"]).columns["text_projected"]
+    cosine = known @ feature / np.linalg.norm(known, axis=1) / np.linalg.norm(feature)
+    assert hits.rows[0].tolist() == np.argsort(-cosine).tolist()
+    assert np.allclose(hits.similarity[0], np.sort(cosine)[::-1], atol=1e-5)
+
+
+def test_sentences_that_are_not_cached_are_told_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(*options(folder, 'query=two chairs, "old", with (round) legs: $5', "top=1"))
+    said = capsys.readouterr().out
+    assert "The teacher is a cache that lacks this sentence" in said
+    assert "chair" in said.split("stood for it:")[1]
+    assert "two chairs, &#34;old&#34;" in (folder / "page.html").read_text()
+
+
+def test_stand_ins_are_weighted_cached_sentences() -> None:
+    teacher = CachedTextTeacher(asset("text.safetensors"), 384, standardize=True)
+    exact = ask(teacher, "lamp")
+    assert exact.stand_ins == {}
+    assert torch.equal(exact.feature, teacher({"text": ["lamp"]})[0])
+    near = ask(teacher, "three lamps")
+    assert sum(near.stand_ins.values()) == pytest.approx(1)
+    assert all("lamp" in name for name in [*near.stand_ins][:3])
+    mean = sum(share * teacher({"text": [n]})[0] for n, share in near.stand_ins.items())
+    assert torch.allclose(near.feature, mean, atol=1e-5)
+    with pytest.raises(ValueError, match="none of them worded like that: use words of theirs"):
+        ask(teacher, "qqqq wxyz")
+
+
+def test_wrong_input_is_named(folder: Path, tmp_path: Path) -> None:
+    for told, why in {
+        ("query=none.ply",): "query=none.ply: no such file",
+        (f"query={folder}",): "a folder: name one file, or write a sentence",
+        ("query=chair", "top=0"): "top must be a number from 1 on, got 0",
+        (f"query={folder}/z.npy", "by=height"): "by=height: choose among pooled",
+        ("query=chair", "checkpoint=gone.ckpt"): "gone.ckpt: the checkpoint of these features is",
+        ("query=chair", "teacher=untrained"): "its text_projected has 384 features, the query 256",
+    }.items():
+        with pytest.raises((ValueError, OSError), match=why):
+            run(*options(folder, *told))
+    np.save(folder / "z.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    other = save_network(tmp_path / "other.ckpt", seed=3)
+    with pytest.raises(ValueError, match="other.ckpt: holds other weights"):
+        run(*options(folder, f"query={folder}/z.npy", f"checkpoint={other}"))
+    (tmp_path / "x.parquet").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="x.parquet: not a readable Parquet table"):
+        run(f"features={tmp_path / 'x.parquet'}", "query=chair")
+    with pytest.raises(ValueError, match=r"config.yaml: tells no text teacher: choose the one"):
+        run(*options(folder, "query=chair", f"checkpoint={other}"))
+
+
+def test_a_run_names_no_code_to_execute(folder: Path, tmp_path: Path) -> None:
+    checkpoint = save_network(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    bad = {"_target_": "os.system", "command": f"touch {tmp_path / 'ran'}"}
+    OmegaConf.save({"teacher": {"text": bad}}, tmp_path / "run" / "config.yaml")
+    with pytest.raises(ValueError, match="tells no text teacher"):
+        run(*options(folder, "query=chair", f"checkpoint={checkpoint}"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a chair, red", 'say "hi"', "it's (so) {odd}: [1]", "back\\slash\\", '\\"', "a=b", "'quoted'"],
+)
+def test_any_text_passes_hydra(text: str) -> None:
+    word = quoted(f"query={text}", "query")
+    parsed = OverridesParser.create().parse_override(word).value()
+    value = parsed.text if hasattr(parsed, "text") else parsed
+    assert value == text.strip("'")
+
+
+def test_recall_equals_its_definition() -> None:
+    labels = ["a", "a", "b", "c"]
+    rows = np.array([[0, 3], [2, 3], [3, 2]])
+    found = retrieval(rows, ["a", "a", "c"], labels)
+    assert found.recall.mean == pytest.approx(2 / 3)
+    assert found.precision.mean == pytest.approx((0.5 + 0 + 0.5) / 3)
+    # Two of four drawn: with two right ones 1 - 1/6, with one right one 1/2.
+    assert found.chance == pytest.approx((5 / 6 + 5 / 6 + 1 / 2) / 3)
+    with pytest.raises(ValueError, match="no shape of the gallery is of class 'z'"):
+        retrieval(rows, ["a", "z", "c"], labels)
