@@ -34,6 +34,7 @@ from recon.tasks.scores import Scores
 SHAPES = 400
 """Shapes that are looked at, evenly spaced among all."""
 SHOWN, ATTENDED = 6, 3
+FIGURES = "Accuracies in %, in brackets 95 % bootstrap intervals over the tested shapes."
 GREY = (150, 160, 175)
 
 
@@ -144,7 +145,7 @@ def write_tested(
         title,
         lead,
         [
-            bars("Figures", "In %.", measures) if measures else None,
+            bars("Figures", FIGURES, measures) if measures else None,
             by_class(shares, "Accuracy") if shares else None,
             *looks(shown, of="Tested shapes"),
             seen.nearest if seen else None,

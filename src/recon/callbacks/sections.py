@@ -75,7 +75,7 @@ def draw_curves(curves: Mapping[str, Mapping[int, float]], *, columns: int = 4) 
         axes.plot(steps, values, color="#9db8de", linewidth=0.6)
         axes.plot(steps[window - 1 :], smooth, color="#e8743b", linewidth=1.6, marker=marker)
         axes.set_title(name)
-        if 0 < 10 * values.min() < values.max():
+        if "/" not in name and 0 < 10 * values.min() < values.max():  # a loss
             axes.set_yscale("log")
         axes.set_xlabel("step")
         axes.spines["right"].set_visible(False)
