@@ -10,6 +10,7 @@ from recon.models.decoder import Decoder
 from recon.models.encoder import MODALITIES, Encoder
 from recon.models.heads import linear_head, mlp_head
 from recon.models.official import Kind
+from recon.models.point_mae import ACT, PointMAE
 from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
 from recon.models.segmenter import Segmenter, thirds
 from recon.models.two_tower import Tower, Towers, TwoTowers
@@ -20,7 +21,7 @@ Network = PretrainingNetwork | Classifier | Segmenter
 
 def trunk_of(names: Collection[str]) -> str:
     """Return where the encoder of patch tokens is among names of weights."""
-    for trunk in ("encoder.generative", "generative"):
+    for trunk in ("encoder.generative", "generative", "tower"):
         if any(name.startswith(f"{trunk}.") for name in names):
             return trunk
     return "encoder"
@@ -69,12 +70,15 @@ class Builder:
     def pretraining(self) -> PretrainingNetwork:
         trunk = trunk_of(self.state)
         dim = self.weights.width(f"{trunk}.norm")
+        taught = () if trunk == "tower" else ("image", "text")
         widths = {
             name: self.weights.width(f"projections.{name}{'.0' if name == 'cls' else ''}")
-            for name in self.weights.modalities("projections.", released=("image", "text"))
+            for name in self.weights.modalities("projections.", released=taught)
         }
         projections = Projections(dim, widths)
         if not self.weights.has("decoder."):
+            if trunk == "tower":
+                return ACT(self.grouper, self.tower(trunk, released=("cls",)))
             return Contrastive(self.grouper, self.encoder(), projections)
         decoder = Decoder(
             dim,
@@ -85,12 +89,16 @@ class Builder:
         if trunk == "generative":
             towers = self.tower("generative"), self.tower("contrastive", released=MODALITIES[1:])
             return TwoTowers(self.grouper, *towers, decoder, projections)
+        if trunk == "tower":
+            return PointMAE(self.grouper, self.tower(trunk), decoder)
         return ReCon(self.grouper, self.encoder(), decoder, projections)
 
     def classifier(self) -> Classifier:
-        encoder: Encoder | Towers
+        encoder: Encoder | Tower | Towers
         if self.weights.has("encoder.generative."):
             encoder = Towers(self.tower("encoder.generative"), self.tower("encoder.contrastive"))
+        elif self.weights.family != "ReCon" or self.weights.has("encoder.query_"):
+            encoder = self.tower("encoder", released=("cls",))
         else:
             encoder = self.encoder()
         layers = count_blocks(self.state, r"head\.(\d+)\.weight")
@@ -100,6 +108,11 @@ class Builder:
         return Classifier(self.grouper, encoder, count, head=head, names=self.settings["classes"])
 
     def segmenter(self) -> Segmenter:
+        if self.weights.family != "ReCon":
+            raise ValueError(
+                f"{self.weights.path}: a segmenter of {self.weights.family}, whose head reads "
+                "other features than this library's: load the pretrained encoder it began with"
+            )
         joint = self.state.get("propagate.joint_in.weight")
         encoder, objects = self.encoder(), self.state.get("object_embed.project.weight")
         levels = len(thirds(len(encoder.blocks))) * encoder.dim

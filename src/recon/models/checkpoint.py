@@ -12,6 +12,7 @@ from recon.models.encoder import Encoder
 from recon.models.official import Kind
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
+from recon.models.sources import locate
 from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
 
 TASKS: dict[str, Kind] = {
@@ -75,6 +76,25 @@ def check_resumable(path: Path, task: nn.Module) -> None:
         )
 
 
+def _told(path: Path, told: Any) -> dict[str, Any]:
+    """Return what a file tells of its network; raise ValueError for what it cannot mean."""
+    if not isinstance(told, Mapping):
+        raise ValueError(f"{path}: describes its network by a {type(told).__name__}, not by names")
+    for name, value in told.items():
+        count = name in ("num_heads", "num_groups", "group_size")
+        flag = name in ("skip_near_origin", "stop_gradient")
+        named = name in ("classes", "objects")
+        wrong = (
+            (count and (type(value) is not int or value < 1))
+            or (flag and type(value) is not bool)
+            or (named and not (isinstance(value, list) and {type(v) for v in value} <= {str}))
+            or (name == "parts" and not isinstance(value, dict))
+        )
+        if wrong:
+            raise ValueError(f"{path}: describes its network by {name}={value!r}")
+    return dict(told)
+
+
 def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Join what the file tells with what the caller gave; only the grouping may be changed."""
     path = weights.path
@@ -88,7 +108,9 @@ def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> 
             raise ValueError(f"{path}: {name}={given[name]} contradicts the file's {told[name]}")
     defaults: dict[str, Any] = {"skip_near_origin": False, "stop_gradient": True}
     defaults |= {"classes": (), "objects": (), "parts": {}, "up": "y"}
-    if weights.kind != "pretrain":  # released ones cannot tell, and all have this one
+    if (
+        weights.kind != "pretrain" or weights.family == "ACT"
+    ):  # released ones cannot tell, and all have this one
         defaults["group_size"] = 32
     settings = {**defaults, **told, **given}
     if lacking := [n for n in ("num_heads", "num_groups", "group_size") if n not in settings]:
@@ -102,11 +124,12 @@ def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> 
 
 def task_of(source: str | Path) -> str:
     """Return what the network in a file was trained for, as `load` has to be told."""
-    path = Path(source)
-    return _task(weights_in(path, read_checkpoint(path)))
+    path = locate(source)
+    return task_held(weights_in(path, read_checkpoint(path)))
 
 
-def _task(weights: Weights) -> str:
+def task_held(weights: Weights) -> str:
+    """Return what weights were trained for, by the names of `TASKS`."""
     if weights.kind != "segment":
         return weights.kind
     return "part_segment" if weights.has("object_embed.") else "scene_segment"
@@ -151,9 +174,11 @@ def load(
     group_size: int | None = None,
     skip_near_origin: bool | None = None,
 ) -> Network:
-    """Load a network, in evaluation mode, from a file of weights.
+    """Load a network, in evaluation mode, from wherever its weights are.
 
-    `source` is a checkpoint of this library or a released .pth, `task` what it was trained for:
+    `source` is a checkpoint of this library, a released .pth, of Point-MAE and ACT too, a folder
+    that `save_pretrained` wrote, or such a repository of the Hugging Face Hub, `owner/name` or
+    `owner/name@revision`. `task` is what it was trained for:
     pretrain, classify, part_segment or scene_segment. Width, depths and queries are read from the
     weights, `group_size` too where they hold a decoder; heads and groups are not in released files
     and must be given: base 6, small 4, tiny 3 heads; 64 groups for 1,024 points.
@@ -165,10 +190,10 @@ def load(
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}: choose {' or '.join(map(repr, TASKS))}")
-    path = Path(source)
+    path = locate(source)
     checkpoint = read_checkpoint(path)
     weights = weights_in(path, checkpoint)
-    if task != (held := _task(weights)):
+    if task != (held := task_held(weights)):
         raise ValueError(f"{path}: holds weights for task={held!r}, not for {task!r}")
     given = {
         "num_heads": num_heads,
@@ -176,7 +201,7 @@ def load(
         "group_size": group_size,
         "skip_near_origin": skip_near_origin,
     }
-    settings = _settings(weights, dict(checkpoint.get(FORMAT_KEY, {})), given)
+    settings = _settings(weights, _told(path, checkpoint.get(FORMAT_KEY, {})), given)
     builder = Builder(weights, settings)
     model = builder.build(weights.kind)
     if wrong := differences(model.state_dict(), weights):

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.encoder import Encoder, Encoding, init_linear
 from recon.models.heads import mlp_head
-from recon.models.two_tower import Towers
+from recon.models.two_tower import Tower, Towers
 
 Head = Callable[[int, int], nn.Sequential]
 
 
 def class_feature(encoding: Encoding) -> Float[Tensor, "b e"]:
-    """Return all queries and the maximum over the patch tokens, side by side, (B, 4 dim)."""
+    """Return all queries and the maximum over the patch tokens, side by side: (B, 4 dim) of 3."""
     return torch.cat([*encoding.queries.values(), encoding.tokens.amax(1)], -1)
 
 
@@ -32,7 +32,7 @@ class Classifier(nn.Module):
     def __init__(
         self,
         grouper: PatchGrouper,
-        encoder: Encoder | Towers,
+        encoder: Encoder | Tower | Towers,
         classes: int,
         *,
         head: Head = mlp_head,

@@ -61,6 +61,11 @@ _HOLES = {"<m>": r"(cls|img|image|text)", "<n>": r"(\d+)", "<part>": r"(\w+?)"}
 _HOLE = re.compile("|".join(_HOLES))
 # Frozen copies of the teachers, not of the student.
 _TEACHERS = re.compile(r"(module\.)?(img|text)_encoder\.")
+# What ACT imitates its teacher with, which has no part in its features.
+_IMITATION = re.compile(
+    r"(module\.)?(dvae_tokenizer|ACT_decoder|decoder_pos_embed|proj_head|mask_token|cls_pos$"
+    r"|ACT_encoder\.(lm_head|cls_head))"
+)
 _CONVOLUTION = re.compile(
     r".*\.embed\.(point|joint)_(in|out)\.weight$|(decoder|object_embed)\.project\.weight$"
     r"|(propagate|point_head)\.(joint_in|middle|out)\.weight$"
@@ -79,6 +84,8 @@ class _Dictionary:
 
 
 Kind = Literal["pretrain", "classify", "segment"]
+Family = Literal["ReCon", "Point-MAE", "ACT"]
+"""Whose released networks have such names; ACT's classifiers have those of Point-MAE's."""
 _FROM = _Dictionary(_PRETRAINING + _CLASSIFIER + _SEGMENTER)
 _TO: dict[Kind, _Dictionary] = {
     "pretrain": _Dictionary(_PRETRAINING),
@@ -101,18 +108,35 @@ def _translate(name: str, dictionary: _Dictionary, source: int, modality: tuple[
 
 def to_ours(official: str) -> str:
     """Return this library's name of a parameter of the released implementation."""
-    return _translate(official.removeprefix("module."), _FROM, 0, ("img", "image"))
+    name = re.sub("^ACT_encoder", "MAE_encoder", official.removeprefix("module."))
+    return _translate(name, _FROM, 0, ("img", "image"))
 
 
-def to_official(ours: str, kind: Kind = "pretrain") -> str:
+def to_official(ours: str, kind: Kind = "pretrain", family: Family = "ReCon") -> str:
     """Return the released implementation's name of a parameter of this library."""
-    name = re.sub(r"^generative\.", "encoder.", ours)
-    return _translate(name, _TO[kind], 1, ("image", "img"))
+    name = re.sub(r"^(generative|tower)\.", "encoder.", ours)
+    name = re.sub(r"^encoder\.query_(token|position)s\.", r"encoder.queries.\1s.", name)
+    name = _translate(name, _TO[kind], 1, ("image", "img"))
+    return re.sub("^MAE_encoder", "ACT_encoder", name) if family == "ACT" else name
 
 
 def is_official(names: Iterable[str]) -> bool:
     """Tell whether names are those of a released network."""
-    return any(re.match(r"(module\.)?((MAE|Dis)_|blocks\.blocks\.)", name) for name in names)
+    return any(re.match(r"(module\.)?((MAE|Dis|ACT)_|blocks\.blocks\.)", name) for name in names)
+
+
+def family_of(names: Iterable[str]) -> Family:
+    """Tell whose released network has such names: ReCon's alone have a second stream of blocks."""
+    known = [name.removeprefix("module.") for name in names]
+    if any(name.startswith("ACT_encoder.") for name in known):
+        return "ACT"
+    ordinary = is_official(known) and not any(re.search(r"_contrast\.|^Dis_", n) for n in known)
+    return "Point-MAE" if ordinary else "ReCon"
+
+
+def _ordinary(name: str) -> str:
+    """Rename a parameter of `Encoder` as `Tower`, the ordinary transformer, has it."""
+    return re.sub(r"^encoder\.queries\.(token|position)s\.", r"encoder.query_\1s.", name)
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -120,10 +144,24 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Names that the released implementation does not have pass through unchanged.
     """
-    named = {to_ours(name): tensor for name, tensor in state.items() if not _TEACHERS.match(name)}
+    family = family_of(state)
+    left = re.compile(f"{_TEACHERS.pattern}|{_IMITATION.pattern}") if family == "ACT" else _TEACHERS
+    named = {to_ours(name): tensor for name, tensor in state.items() if not left.match(name)}
     if any(name.startswith("contrastive.") for name in named):  # two towers
         named = {re.sub(r"^encoder\.", "generative.", name): t for name, t in named.items()}
+    if family != "ReCon":
+        pretrained = any(re.match(r"(module\.)?(MAE|ACT)_encoder\.", name) for name in state)
+        trunk = "tower." if pretrained else "encoder."
+        named = {re.sub(r"^encoder\.", trunk, _ordinary(n)): t for n, t in named.items()}
     return {
         name: tensor.squeeze(-1) if tensor.ndim == 3 and _CONVOLUTION.match(name) else tensor
         for name, tensor in named.items()
     }
+
+
+def as_official(
+    state: Mapping[str, Tensor], kind: Kind, family: Family = "ReCon"
+) -> dict[str, Tensor]:
+    """Convert this library's weights to released names and shapes, undoing `from_official`."""
+    shaped = {n: t.unsqueeze(-1) if _CONVOLUTION.match(n) else t for n, t in state.items()}
+    return {to_official(name, kind, family): tensor for name, tensor in shaped.items()}

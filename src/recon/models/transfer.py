@@ -12,12 +12,18 @@ from recon.models.classifier import Classifier, Head
 from recon.models.encoder import Encoder
 from recon.models.heads import mlp_head
 from recon.models.segmenter import Segmenter
+from recon.models.sources import locate
 from recon.models.two_tower import Towers
 from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
 
 
 def _encoder_weights(weights: Weights, encoder: Encoder | Towers) -> dict[str, Tensor]:
     """Pick the encoder's weights out of a network's, by the encoder's own names."""
+    if weights.has("tower.") or weights.has("encoder.query_"):
+        raise ValueError(
+            f"{weights.path}: an ordinary transformer, as Point-MAE's and ACT's are: the blocks "
+            "of this network would compute something else with its weights"
+        )
     prefixes = ("generative.", "contrastive.") if weights.has("generative.") else ("encoder.",)
     if isinstance(encoder, Towers) != (len(prefixes) == 2 or weights.has("encoder.generative.")):
         kind = "two towers" if len(prefixes) == 2 else "one encoder"
@@ -33,8 +39,9 @@ def start_from(path: str | Path, encoder: Encoder | Towers) -> list[str]:
     Those are the queries of a generative student, which had none: they start fresh. Raises
     ValueError where the file's encoder has another width, depth or number of heads.
     """
-    checkpoint = read_checkpoint(Path(path))
-    weights = weights_in(Path(path), checkpoint)
+    place = locate(path)
+    checkpoint = read_checkpoint(place)
+    weights = weights_in(place, checkpoint)
     found = Weights(Path(path), _encoder_weights(weights, encoder), official=False)
     heads = encoder.get_submodule(f"{_inner(encoder)}blocks.0.attn").heads
     told = checkpoint.get(FORMAT_KEY, {}).get("num_heads", heads)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,40 +12,76 @@ import torch
 from torch import Tensor
 
 from recon.models.encoder import MODALITIES
-from recon.models.official import Kind, from_official, is_official, to_official
+from recon.models.official import (
+    Family,
+    Kind,
+    family_of,
+    from_official,
+    is_official,
+    to_official,
+)
+from recon.models.sources import is_saved, read_saved
 
 FORMAT_KEY = "recon"
 """Where a checkpoint of this library keeps what its weights do not tell."""
+ORIGIN_KEY = "origin"
+"""Where a saved folder keeps what it was trained on, how, and what it is worth."""
+_PREFIX = "model."
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain values; nothing in it is executed.
+    """Read a file of tensors and plain values, or a saved folder; nothing in it is executed.
 
     Raises FileNotFoundError for a missing file and ValueError that names one that holds
-    something else.
+    something else, with the way to convert it.
     """
+    if path.exists() and is_saved(path):
+        config, state = read_saved(path)
+        named = {_PREFIX + name: tensor for name, tensor in state.items()}
+        origin = config.get(ORIGIN_KEY, {})
+        return {FORMAT_KEY: config["network"], "state_dict": named, ORIGIN_KEY: origin}
     if path.is_dir():
         raise ValueError(f"{path}: a folder: name a file in it, such as checkpoints/last.ckpt")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    # Official files keep numpy scalars beside the weights; nothing else is let in.
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file of anything else fails in any way
+        raise ValueError(f"{path}: {_refusal(path, str(error) or repr(error))}") from error
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not named weights")
+    return dict(checkpoint)
+
+
+def _numpy_scalars() -> list[Any]:
+    """Return what official files need beside tensors: numpy's numbers; nothing else is let in."""
     scalar = np.float64(0).__reduce__()[0]
-    numpy_types: list[Any] = [
+    return [
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
         np.dtype,
         *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")},
     ]
-    try:
-        with torch.serialization.safe_globals(numpy_types):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of anything else fails in any way
-        refused = re.search(r"WeightsUnpickler error: (.*)", str(error))
-        reason = refused[1] if refused else str(error).strip().split("\n")[0] or repr(error)
-        raise ValueError(f"{path}: not a checkpoint that can be read safely ({reason})") from error
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not named weights")
-    return dict(checkpoint)
+
+
+def _refusal(path: Path, message: str) -> str:
+    """Say why a file was not read, and where it wanted to execute something, how to convert it."""
+    refused = re.search(r"WeightsUnpickler error: (.*)", message)
+    reason = refused[1] if refused else message.strip().split("\n")[0]
+    said = f"not a checkpoint that can be read safely ({reason})"
+    if not re.search("Unsupported (global|class|operand)|Trying to (call|instantiate)", reason):
+        return said
+    target = path.with_name(f"{path.stem}_weights.pth")
+    convert = (
+        f"import torch; held = torch.load({str(path)!r}, weights_only=False); "
+        "keys = ('base_model', 'model_state_dict', 'model'); "
+        f"torch.save(next((held[k] for k in keys if k in held), held), {str(target)!r})"
+    )
+    return (
+        f"{said}; if you trust whoever made it, keep its weights alone, once, which executes "
+        f"what it holds: python -c {shlex.quote(convert)}"
+    )
 
 
 class Weights(NamedTuple):
@@ -53,6 +90,8 @@ class Weights(NamedTuple):
     path: Path
     state: dict[str, Tensor]
     official: bool
+    family: Family = "ReCon"
+    """Whose names an official file has."""
 
     @property
     def kind(self) -> Kind:
@@ -63,7 +102,7 @@ class Weights(NamedTuple):
 
     def listed(self, name: str) -> str:
         """Name a weight as the file does, and in brackets as this library does."""
-        theirs = to_official(name, self.kind) if self.official else name
+        theirs = to_official(name, self.kind, self.family) if self.official else name
         return name if theirs == name else f"{theirs} ({name})"
 
     def width(self, layer: str) -> int:
@@ -94,17 +133,23 @@ class Weights(NamedTuple):
 def weights_in(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
     """Return a checkpoint's weights by this library's names; raise ValueError for none."""
     if FORMAT_KEY in checkpoint:
-        prefix = "model."
-        state = checkpoint["state_dict"]
-        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        state = _named_tensors(path, checkpoint.get("state_dict"), checkpoint)
+        own = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
         return Weights(path, own, official=False)
     known = ("base_model", "model_state_dict", "model")
-    state = next((checkpoint[key] for key in known if key in checkpoint), checkpoint)
+    held = next((checkpoint[key] for key in known if key in checkpoint), checkpoint)
+    state = _named_tensors(path, held, checkpoint)
+    return Weights(path, from_official(state), is_official(state), family_of(state))
+
+
+def _named_tensors(path: Path, state: Any, held: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return named tensors as such; raise ValueError that names whatever else there is."""
     if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path}: holds no weights, only {sorted(map(str, checkpoint))}")
-    if others := [str(name) for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"{path}: holds no weights, only {sorted(map(str, held))}")
+    named = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if others := [str(name) for name in state if name not in named]:
         raise ValueError(f"{path}: beside weights it holds {', '.join(others)}")
-    return Weights(path, from_official(state), official=is_official(state))
+    return named
 
 
 def count_blocks(names: Iterable[str], pattern: str) -> int:

@@ -1,0 +1,68 @@
+"""Where weights come from: files, folders that were saved for others, and the Hugging Face Hub."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_FILES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
+
+
+def locate(source: str | Path) -> Path:
+    """Return the file or folder that a source means, fetched from the Hugging Face Hub if need be.
+
+    A string `owner/name` or `owner/name@revision` that is no path here is a repository of the Hub;
+    with HF_HUB_OFFLINE=1 its copy in the cache is used. Raises FileNotFoundError for one that
+    cannot be had. What is no such name is returned as a path, there or not.
+    """
+    path = Path(source)
+    found = None if isinstance(source, Path) else _HUB_ID.fullmatch(source)
+    if found is None or path.exists() or path.parent.is_dir() or path.suffix in _FILES:
+        return path
+    return _fetched(source, found["repo"], found["revision"])
+
+
+def _fetched(source: str | Path, repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        folder = snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise FileNotFoundError(
+            f"{source}: no such file, and not to be had from the Hugging Face Hub ({reason})"
+        ) from error
+    return Path(folder)
+
+
+def is_saved(path: Path) -> bool:
+    """Tell whether a path is a folder of configuration and weights, or the weights in it."""
+    return path.suffix == ".safetensors" or (path / CONFIG).is_file() or (path / WEIGHTS).is_file()
+
+
+def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a saved folder, or its weights by name: its configuration and its named tensors.
+
+    Raises FileNotFoundError for a missing part of it and ValueError that names a broken one.
+    """
+    folder = path if path.is_dir() else path.parent
+    weights = folder / WEIGHTS if path.is_dir() else path
+    for part in (folder / CONFIG, weights):
+        if not part.is_file():
+            raise FileNotFoundError(f"{part}: missing: {CONFIG} and {WEIGHTS} belong together")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: not JSON ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
+        raise ValueError(f"{folder / CONFIG}: not of this library: it describes no `network`")
+    try:
+        return config, load_file(weights)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{weights}: corrupt ({error}): fetch it again") from error

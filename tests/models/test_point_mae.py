@@ -1,0 +1,252 @@
+"""Encoders of Point-MAE and ACT, from files as they were released, against a plain definition."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+import recon
+from conftest import assert_near
+from recon.encode import PointEncoder
+from recon.layers.grouping import Patches, PatchGrouper
+from recon.models.checkpoint import load
+from recon.models.encoder import Encoder
+from recon.models.transfer import start_from
+from recon.models.two_tower import Tower
+
+DIM, DEPTH, HEADS, GROUPS, SIZE, CLASSES = 24, 2, 3, 8, 8, 5
+TOLD = {"num_heads": HEADS, "num_groups": GROUPS}
+
+
+def block(prefix: str, dim: int = DIM) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{prefix}.norm1.weight": (dim,),
+        f"{prefix}.norm1.bias": (dim,),
+        f"{prefix}.norm2.weight": (dim,),
+        f"{prefix}.norm2.bias": (dim,),
+        f"{prefix}.attn.qkv.weight": (3 * dim, dim),
+        f"{prefix}.attn.proj.weight": (dim, dim),
+        f"{prefix}.attn.proj.bias": (dim,),
+        f"{prefix}.mlp.fc1.weight": (4 * dim, dim),
+        f"{prefix}.mlp.fc1.bias": (4 * dim,),
+        f"{prefix}.mlp.fc2.weight": (dim, 4 * dim),
+        f"{prefix}.mlp.fc2.bias": (dim,),
+    }
+
+
+def linear(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def batch_norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    parts = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{part}": (width,) for part in parts} | {f"{name}.num_batches_tracked": ()}
+
+
+def trunk(prefix: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the encoder, as both repositories released it."""
+    shapes = {
+        **linear(f"{prefix}encoder.first_conv.0", 128, 3, 1),
+        **batch_norm(f"{prefix}encoder.first_conv.1", 128),
+        **linear(f"{prefix}encoder.first_conv.3", 256, 128, 1),
+        **linear(f"{prefix}encoder.second_conv.0", 512, 512, 1),
+        **batch_norm(f"{prefix}encoder.second_conv.1", 512),
+        **linear(f"{prefix}encoder.second_conv.3", DIM, 512, 1),
+        **linear(f"{prefix}pos_embed.0", 128, 3),
+        **linear(f"{prefix}pos_embed.2", DIM, 128),
+    }
+    for number in range(DEPTH):
+        shapes |= block(f"{prefix}blocks.blocks.{number}")
+    return shapes | {f"{prefix}norm.weight": (DIM,), f"{prefix}norm.bias": (DIM,)}
+
+
+def decoder(name: str) -> dict[str, tuple[int, ...]]:
+    return {
+        "mask_token": (1, 1, DIM),
+        **linear("decoder_pos_embed.0", 128, 3),
+        **linear("decoder_pos_embed.2", DIM, 128),
+        **block(f"{name}.blocks.0"),
+        f"{name}.norm.weight": (DIM,),
+        f"{name}.norm.bias": (DIM,),
+    }
+
+
+def class_token(prefix: str) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}cls_token": (1, 1, DIM), f"{prefix}cls_pos": (1, 1, DIM)}
+
+
+LAYOUTS = {
+    "point_mae": trunk("MAE_encoder.")
+    | decoder("MAE_decoder")
+    | linear("increase_dim.0", 3 * SIZE, DIM, 1),
+    "act": trunk("ACT_encoder.")
+    | class_token("ACT_encoder.")
+    | linear("ACT_encoder.lm_head", 9, DIM)
+    | linear("ACT_encoder.cls_head.0", 7, DIM)
+    | linear("ACT_encoder.cls_head.2", 7, 7)
+    | decoder("ACT_decoder")
+    | linear("proj_head", DIM, DIM)
+    | {"dvae_tokenizer.codebook": (9, DIM), "dvae_tokenizer.encoder.first_conv.0.weight": (2, 3)},
+    "classifier": trunk("")
+    | class_token("")
+    | linear("cls_head_finetune.0", 256, 2 * DIM)
+    | batch_norm("cls_head_finetune.1", 256)
+    | linear("cls_head_finetune.4", 256, 256)
+    | batch_norm("cls_head_finetune.5", 256)
+    | linear("cls_head_finetune.8", CLASSES, 256),
+}
+
+
+def released(name: str) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    state = {}
+    for key, shape in LAYOUTS[name].items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(4)
+        else:
+            value = 0.3 * torch.randn(shape, generator=generator)
+            state[key] = value.abs() + 0.5 if key.endswith("running_var") else value
+    return state
+
+
+def saved(folder: Path, name: str, prefix: str = "") -> Path:
+    state = {prefix + key: value for key, value in released(name).items()}
+    torch.save({"base_model": state, "epoch": 299, "metrics": {}}, folder / f"{name}.pth")
+    return folder / f"{name}.pth"
+
+
+def defined(state: dict[str, Tensor], patches: Patches, cls: bool) -> Tensor:
+    """The transformer as its papers define it: x + pos before each usual pre-norm block."""
+
+    def normal(x: Tensor, name: str) -> Tensor:
+        mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        return F.batch_norm(x, mean, var, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def affine(x: Tensor, name: str) -> Tensor:
+        weight = state[f"{name}.weight"].flatten(1)
+        return x @ weight.T + state.get(f"{name}.bias", torch.zeros(len(weight)))
+
+    def layer_norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, (DIM,), state[f"{name}.weight"], state[f"{name}.bias"])
+
+    tokens = torch.zeros(*patches.points.shape[:2], DIM)
+    for b, g in [(b, g) for b in range(tokens.shape[0]) for g in range(tokens.shape[1])]:
+        x = affine(patches.points[b, g], "encoder.first_conv.0")
+        x = affine(normal(x, "encoder.first_conv.1").relu(), "encoder.first_conv.3")
+        x = torch.cat([x.amax(0).expand_as(x), x], 1)
+        x = normal(affine(x, "encoder.second_conv.0"), "encoder.second_conv.1").relu()
+        tokens[b, g] = affine(x, "encoder.second_conv.3").amax(0)
+    position = affine(F.gelu(affine(patches.centers, "pos_embed.0")), "pos_embed.2")
+    if cls:
+        tokens = torch.cat([state["cls_token"].expand(len(tokens), -1, -1), tokens], 1)
+        position = torch.cat([state["cls_pos"].expand(len(tokens), -1, -1), position], 1)
+    for number in range(DEPTH):
+        name, tokens = f"blocks.blocks.{number}", tokens + position
+        q, k, v = affine(layer_norm(tokens, f"{name}.norm1"), f"{name}.attn.qkv").chunk(3, -1)
+        width, heads = DIM // HEADS, []
+        for h in range(HEADS):
+            part = slice(h * width, (h + 1) * width)
+            share = (q[..., part] @ k[..., part].mT / width**0.5).softmax(-1)
+            heads.append(share @ v[..., part])
+        tokens = tokens + affine(torch.cat(heads, -1), f"{name}.attn.proj")
+        hidden = F.gelu(affine(layer_norm(tokens, f"{name}.norm2"), f"{name}.mlp.fc1"))
+        tokens = tokens + affine(hidden, f"{name}.mlp.fc2")
+    return layer_norm(tokens, "norm")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", LAYOUTS)
+@torch.no_grad()
+def test_released_encoders_compute_what_their_papers_define(
+    name: str, prefix: str, tmp_path: Path
+) -> None:
+    path = saved(tmp_path, name, prefix)
+    told = TOLD | ({} if name == "point_mae" else {"group_size": SIZE})
+    task = "classify" if name == "classifier" else "pretrain"
+    network = load(path, task=task, **told)
+    points = torch.randn(2, 40, 3)
+    encoding = network.encode(points)
+    beginning = {"point_mae": "MAE_encoder.", "act": "ACT_encoder."}.get(name, "")
+    state = {key.removeprefix(beginning): value for key, value in released(name).items()}
+    patches = PatchGrouper(GROUPS, SIZE)(points)
+    expected = defined(state, patches, cls=name != "point_mae")
+    if name != "point_mae":
+        assert_near(encoding.queries["cls"], expected[:, 0])
+        expected = expected[:, 1:]
+    assert_near(encoding.tokens, expected)
+    assert list(encoding.queries) == ([] if name == "point_mae" else ["cls"])
+
+
+@torch.no_grad()
+def test_classifiers_score_the_class_token_and_the_maximum(tmp_path: Path) -> None:
+    network = load(saved(tmp_path, "classifier"), task="classify", group_size=SIZE, **TOLD)
+    points = torch.randn(3, 40, 3)
+    encoding = network.encode(points)
+    feature = torch.cat([encoding.queries["cls"], encoding.tokens.amax(1)], 1)
+    assert_near(network(points), network.head(feature))
+    assert network(points).shape == (3, CLASSES)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_features_come_out_of_every_released_file(name: str, tmp_path: Path) -> None:
+    told = TOLD | ({} if name == "point_mae" else {"group_size": SIZE})
+    encoder = recon.PointEncoder(saved(tmp_path, name), **told)
+    assert isinstance(encoder, PointEncoder)
+    features = encoder.encode(torch.rand(100, 3))
+    assert (features.cls is None) == (name == "point_mae")
+    assert features.image is None
+    assert features.tokens.shape == (GROUPS, DIM)
+
+
+def test_point_mae_rebuilds_what_is_hidden(tmp_path: Path) -> None:
+    network = load(saved(tmp_path, "point_mae"), **TOLD)
+    mask = torch.tensor([True, False] * (GROUPS // 2)).expand(2, -1)
+    out = network(torch.randn(2, 40, 3), mask)
+    assert out.predicted.shape == out.target.shape == (GROUPS, SIZE, 3)
+    with pytest.raises(ValueError, match="needs a mask"):
+        network(torch.randn(2, 40, 3), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [
+        ("point_mae", "MAE_encoder.blocks.blocks.1.mlp.fc1.bias"),
+        ("act", "ACT_encoder.cls_token"),
+        ("act", "ACT_encoder.norm.bias"),
+        ("classifier", "cls_pos"),
+    ],
+)
+def test_missing_keys_have_the_names_of_their_files(name: str, gone: str, tmp_path: Path) -> None:
+    state = released(name)
+    del state[gone]
+    torch.save(state, tmp_path / "x.pth")
+    task = "classify" if name == "classifier" else "pretrain"
+    told = {} if name == "point_mae" else {"group_size": SIZE}
+    with pytest.raises(ValueError, match=rf"x.pth: .*missing: {gone} "):
+        load(tmp_path / "x.pth", task=task, **TOLD, **told)
+
+
+def test_what_no_encoder_has_is_left_over(tmp_path: Path) -> None:
+    state = released("act") | linear_weights("ACT_encoder.reduce_dim")
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"left over: ACT_encoder.reduce_dim.weight"):
+        load(tmp_path / "x.pth", group_size=SIZE, **TOLD)
+    segmenter = released("classifier") | {"convs3.weight": torch.zeros(4, 256, 1)}
+    torch.save(segmenter, tmp_path / "seg.pth")
+    with pytest.raises(ValueError, match="seg.pth: a segmenter of Point-MAE, whose head"):
+        load(tmp_path / "seg.pth", task="scene_segment", **TOLD)
+
+
+def linear_weights(name: str) -> dict[str, Tensor]:
+    return {key: torch.zeros(shape) for key, shape in linear(name, DIM, DIM).items()}
+
+
+def test_recon_does_not_start_from_other_blocks(tmp_path: Path) -> None:
+    sizes = {"depth": DEPTH, "heads": HEADS}
+    encoder = Encoder(DIM, queries=(), **sizes)
+    with pytest.raises(ValueError, match=r"point_mae.pth: an ordinary transformer"):
+        start_from(saved(tmp_path, "point_mae"), encoder)
+    names = {f"encoder.{name}" for name in Tower(DIM, **sizes).state_dict()}
+    assert names == {f"encoder.{name}" for name in encoder.state_dict()}  # by names alone they fit
