@@ -64,7 +64,7 @@ def test_refuses_more_than_there_are(count: int) -> None:
 def test_compiled_and_plain_pick_the_same(n: int, count: int, skip: bool) -> None:
     torch.manual_seed(n)
     points = (torch.randn(5, n, 3) * 8).round() / 8  # many are equally far
-    order, skipped = _tie_order(n), 1e-3 if skip else -1.0
+    order, skipped = torch.from_numpy(_tie_order(n)), 1e-3 if skip else -1.0
     compiled = farthest_points(points, order, count, skipped)
     if compiled is None:
         pytest.skip("no compiler here")

@@ -73,7 +73,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b q d"]:
-        batch, (_, of_v) = len(queries), self._key_value()
+        batch, (_, of_v) = queries.shape[0], self._key_value()
         weights = rearrange(self.weights(queries, tokens), "b h q n -> b (h q) n")
         seen = weights.to(tokens.dtype) @ tokens
         values = rearrange(seen, "b (h q) c -> h (b q) c", h=self.heads) @ of_v.mT

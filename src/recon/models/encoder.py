@@ -57,7 +57,7 @@ def learned_vectors(names: Sequence[str], dim: int) -> nn.ParameterDict:
     )
 
 
-def stack_vectors(vectors: nn.ParameterDict, batch: int) -> Float[Tensor, "b q d"]:
+def stack_vectors(vectors: nn.ParameterDict, batch: int | torch.SymInt) -> Float[Tensor, "b q d"]:
     """Stack learned vectors in their order, once for each element of a batch."""
     return torch.cat([*vectors.values()], 1).expand(batch, -1, -1)
 
@@ -88,7 +88,7 @@ class QueryStream(nn.Module):
         self.blocks = nn.ModuleList(QueryBlock(dim, heads=heads, drop_path=p) for p in drop_path)
 
     def forward(self, contexts: Sequence[Float[Tensor, "b n d"]]) -> Float[Tensor, "b q d"]:
-        batch = len(contexts[0])
+        batch = contexts[0].shape[0]
         queries = stack_vectors(self.tokens, batch)
         position = stack_vectors(self.positions, batch)
         for block, context in zip(self.blocks, contexts, strict=True):

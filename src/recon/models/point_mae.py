@@ -27,9 +27,9 @@ class PointMAE(PretrainingNetwork):
         return self.tower(patches)
 
     def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
-        hidden = required(mask)
-        predicted = self.decoder(self.tower(patches, hidden), patches.centers, hidden)
-        return Reconstruction(predicted, patches.points[hidden], {})
+        visible, hidden = required(mask, patches)
+        predicted = self.decoder(self.tower(patches, visible), hidden.centers)
+        return Reconstruction(predicted, hidden.points.flatten(0, 1), {})
 
 
 class ACT(PretrainingNetwork):

@@ -147,6 +147,7 @@ class Segmenter(nn.Module):
     def _known(self, label: Int[Tensor, " b"] | None) -> Int[Tensor, " b"]:
         if label is None:
             raise ValueError("the network needs the class of the object that each cloud shows")
-        if int(label.min()) < 0 or int(label.max()) >= (self.objects or 0):
+        exporting = torch.compiler.is_compiling()  # what the labels are is not known then
+        if not exporting and (int(label.min()) < 0 or int(label.max()) >= (self.objects or 0)):
             raise ValueError(f"objects are numbered 0 to {(self.objects or 0) - 1}, got {label}")
         return label

@@ -68,8 +68,8 @@ class Tower(nn.Module):
         position = self.position(centers)
         names = self.modalities
         if names:
-            x = torch.cat([stack_vectors(self.query_tokens, len(x)), x], 1)
-            position = torch.cat([stack_vectors(self.query_positions, len(x)), position], 1)
+            x = torch.cat([stack_vectors(self.query_tokens, x.shape[0]), x], 1)
+            position = torch.cat([stack_vectors(self.query_positions, x.shape[0]), position], 1)
         for block in self.blocks:
             x = recomputed(block, x + position, on=again)
         x = self.norm(x)

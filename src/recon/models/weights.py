@@ -51,6 +51,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {_refusal(path, str(error) or repr(error))}") from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not named weights")
+    if strange := [name for name in checkpoint if not isinstance(name, str)]:
+        raise ValueError(f"{path}: holds {strange[0]!r}, which is no name of weights")
     return dict(checkpoint)
 
 
@@ -140,6 +142,13 @@ def weights_in(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
     held = next((checkpoint[key] for key in known if key in checkpoint), checkpoint)
     state = _named_tensors(path, held, checkpoint)
     return Weights(path, from_official(state), is_official(state), family_of(state))
+
+
+def family_of_file(path: Path, checkpoint: Mapping[str, Any]) -> str:
+    """Return whose released network a file holds; ACT's classifiers cannot be told apart."""
+    held = weights_in(path, checkpoint)
+    ambiguous = held.family == "Point-MAE" and held.kind == "classify"
+    return "Point-MAE or ACT" if ambiguous else held.family
 
 
 def _named_tensors(path: Path, state: Any, held: Mapping[str, Any]) -> dict[str, Tensor]:

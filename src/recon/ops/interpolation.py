@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recon.ops.neighbors import exact_distances
+from recon.ops.neighbors import exact_distances, gather
 
 NEAREST = 3
 EPSILON = 1e-8
@@ -37,8 +37,11 @@ def three_nearest(points: Float[Tensor, "b n 3"], centers: Float[Tensor, "b m 3"
 def interpolate(values: Float[Tensor, "b m c"], near: Nearest) -> Float[Tensor, "b n c"]:
     """Return each point's weighted mean of its nearest centres' values.
 
-    Shapes: values (B, M, C) -> (B, N, C). Nothing of size (B, N, 3, C) is made.
+    Shapes: values (B, M, C) -> (B, N, C). Nothing of size (B, N, 3, C) is made, but in exported
+    graphs: bags of embeddings are a loop in ONNX.
     """
+    if torch.compiler.is_exporting():
+        return (gather(values, near.rows) * near.weight.unsqueeze(-1).to(values.dtype)).sum(2)
     batch, centers, width = values.shape
     first = torch.arange(batch, device=values.device).view(-1, 1, 1) * centers
     mean = F.embedding_bag(

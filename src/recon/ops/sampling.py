@@ -3,6 +3,7 @@
 from functools import lru_cache
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,7 +15,7 @@ KERNEL_THREADS = 512
 
 
 @lru_cache(maxsize=16)
-def _tie_order(n: int) -> Tensor:
+def _tie_order(n: int) -> Int[np.ndarray, " n"]:
     """Return the order (N,) in which the released CUDA kernel prefers equally far points.
 
     Each of S threads keeps the first of the points k = t, t + S, ..., then a tree joins the
@@ -22,8 +23,8 @@ def _tie_order(n: int) -> Tensor:
     """
     bits = min(n.bit_length() - 1, KERNEL_THREADS.bit_length() - 1)
     threads = 1 << bits
-    k = torch.arange(n)
-    lane, reverse = k % threads, torch.zeros_like(k)
+    k = np.arange(n)  # numpy's: a tensor made while a graph is traced must not be kept
+    lane, reverse = k % threads, np.zeros_like(k)
     for bit in range(bits):
         reverse |= ((lane >> bit) & 1) << (bits - 1 - bit)
     return (reverse * n + k // threads).argsort()
@@ -47,7 +48,7 @@ def farthest_point_sample(
             "give the clouds more points or lower the number of groups"
         )
     points = points.detach()
-    order = _tie_order(points.shape[1]).to(points.device)
+    order = torch.from_numpy(_tie_order(points.shape[1])).to(points.device)
     skipped = NEAR_ORIGIN if skip_near_origin else -1.0
     picked = None
     if not torch.compiler.is_compiling():  # nor exporting: the torch loop is what can be traced
@@ -75,7 +76,7 @@ def _by_planes(
     nearest = torch.full_like(x, torch.inf)
     if skipped >= 0:
         nearest.masked_fill_(x * x + y * y + z * z <= skipped, -1.0)
-    picked = torch.zeros(len(x), count, dtype=torch.long, device=x.device)
+    picked = torch.zeros(x.shape[0], count, dtype=torch.long, device=x.device)
     distance, delta = torch.empty_like(x), torch.empty_like(x)
     for i in range(1, count):
         last = picked[:, i - 1 : i]

@@ -1,0 +1,118 @@
+"""Weights out: folders that others load, and files in the released implementation's format."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recon.layers.patch_embed import PatchEmbed
+from recon.models.building import Network
+from recon.models.checkpoint import describe, task_held
+from recon.models.classifier import Classifier
+from recon.models.encoder import MODALITIES, Encoder
+from recon.models.official import Family, Kind, as_official, from_official
+from recon.models.point_mae import PointMAE
+from recon.models.recon import ReCon
+from recon.models.segmenter import WIDTHS, Segmenter
+from recon.models.sources import CONFIG, WEIGHTS
+from recon.models.two_tower import Tower, TwoTowers
+from recon.models.weights import ORIGIN_KEY, Weights
+
+PATCH_WIDTHS = (128, 256, 512)
+"""Widths of the patch embedding that the released implementation fixes."""
+
+
+def task_for(network: Network) -> str:
+    """Return what a network is for, by the names that `load` takes."""
+    return task_held(Weights(Path(), network.state_dict(), official=False))
+
+
+def write_folder(network: Network, folder: Path, origin: dict[str, Any]) -> None:
+    """Write config.json and model.safetensors, which `load` reads back; `origin` goes along."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "library_name": "recon3d",
+        "library_version": version("recon3d"),
+        "task": task_for(network),
+        "network": describe(network),
+        ORIGIN_KEY: origin,
+    }
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def official_state(network: Network) -> dict[str, Tensor]:
+    """Return weights by the released implementation's names and shapes.
+
+    Raises ValueError that says why for a network that the released implementation does not have:
+    its code could not read such a file, or would compute something else with it.
+    """
+    if reason := _unreleased(network):
+        raise ValueError(f"cannot be written in the released format: {reason}")
+    state, family = network.state_dict(), _family(network)
+    released = as_official(state, _kind(network), family)
+    if {n: t.shape for n, t in from_official(released).items()} != {
+        n: t.shape for n, t in state.items()
+    }:
+        raise ValueError(
+            "cannot be written in the released format: some of its weights have no name"
+        )
+    return released
+
+
+def write_official(network: Network, path: Path, epoch: int = 0) -> None:
+    """Write a .pth as the released implementation saves and loads it, see `official_state`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu() for name, tensor in official_state(network).items()}
+    # The released segmentation reads its weights under another key than the rest.
+    key = "model_state_dict" if isinstance(network, Segmenter) else "base_model"
+    torch.save({key: state, "epoch": epoch, "metrics": {}, "best_metrics": {}}, path)
+
+
+def _kind(network: Network) -> Kind:
+    if isinstance(network, Segmenter):
+        return "segment"
+    return "classify" if isinstance(network, Classifier) else "pretrain"
+
+
+def _family(network: Network) -> Family:
+    ordinary = isinstance(getattr(network, "encoder", None), Tower) or isinstance(network, PointMAE)
+    return "Point-MAE" if ordinary else "ReCon"
+
+
+def _unreleased(network: Network) -> str | None:
+    """Say what the released implementation lacks of a network; None where it has all."""
+    if not isinstance(network, ReCon | TwoTowers | PointMAE | Classifier | Segmenter):
+        return f"it has no {type(network).__name__} without a decoder"
+    encoder = getattr(network, "encoder", None)
+    if isinstance(encoder, Encoder) and tuple(encoder.modalities) != MODALITIES:
+        return f"its encoder has the queries {', '.join(MODALITIES)}, this one {encoder.modalities}"
+    if isinstance(encoder, Tower) and encoder.modalities != ["cls"]:
+        return f"its ordinary classifier has a class token alone, this one {encoder.modalities}"
+    if isinstance(network, Classifier) and not isinstance(encoder, Encoder | Tower):
+        return "it has no classifier on two towers"
+    if isinstance(network, ReCon | TwoTowers) and not {"image", "text"} <= {*network.projections}:
+        return f"it projects image and text, this one {[*network.projections] or 'nothing'}"
+    embeds = [m for m in network.modules() if isinstance(m, PatchEmbed)]
+    widths = {(m.point_in.out_features, m.point_out.out_features, m.joint_in.out_features)
+              for m in embeds}  # fmt: skip
+    if widths != {PATCH_WIDTHS}:
+        return f"its patches are embedded by layers {PATCH_WIDTHS} wide, these by {max(widths)}"
+    return _unreleased_head(network) if isinstance(network, Segmenter) else None
+
+
+def _unreleased_head(network: Segmenter) -> str | None:
+    if network.up != "y":
+        return f"it does not turn clouds, this network turns {network.up} upwards"
+    propagate, head = network.propagate, network.point_head
+    widths = tuple(layer.out_features for layer in (propagate.out, head.joint_in, head.middle))
+    if widths != WIDTHS:
+        return f"its layers on points are {WIDTHS} wide, these {widths}"
+    return None
