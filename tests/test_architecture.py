@@ -5,8 +5,9 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "recon"
 FLOORS = (
-    "ops", "layers", "models losses teachers", "data", "tasks", "encode callbacks", "entry",
-    "sweep", "train prepare evaluate segment embed search figures",
+    "ops", "layers", "models losses teachers", "data", "tasks provenance",
+    "encode callbacks pretrained portable", "entry", "sweep",
+    "train prepare evaluate segment embed search figures export info",
 )  # fmt: skip
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names.split()}
 FILES = sorted(path for path in SRC.rglob("*.py") if path != SRC / "__init__.py")

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recon.encode import PointEncoder
     from recon.models.checkpoint import load
+    from recon.pretrained import push_to_hub, save_pretrained
 
 __version__ = version("recon3d")
-__all__ = ["PointEncoder", "__version__", "load"]
+__all__ = ["PointEncoder", "__version__", "load", "push_to_hub", "save_pretrained"]
 
-_HOMES = {"PointEncoder": "recon.encode", "load": "recon.models.checkpoint"}
+_HOMES = {
+    "PointEncoder": "recon.encode",
+    "load": "recon.models.checkpoint",
+    "push_to_hub": "recon.pretrained",
+    "save_pretrained": "recon.pretrained",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -130,14 +130,17 @@ def train_seeds(cfg: DictConfig) -> float | None:
 
 
 def _save(cfg: DictConfig) -> None:
-    """Print the resolved configuration and keep it in the run's folder."""
+    """Print the resolved configuration; keep it, hardware and versions in the run's folder."""
     from rich import print as show
     from rich.syntax import Syntax
+
+    from recon.provenance import write_environment
 
     text = OmegaConf.to_yaml(cfg)
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(text)
+    write_environment(folder)
     show(Syntax(text, "yaml", background_color="default"))
 
 

@@ -83,7 +83,7 @@ class CrossAttention(nn.Module):
         self, queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b h q n"]:
         """Return how much each head of each query attends to each token; they add up to 1."""
-        batch, (of_k, _) = len(queries), self._key_value()
+        batch, (of_k, _) = queries.shape[0], self._key_value()
         q = rearrange(self.q(queries), "b q (h d) -> h (b q) d", h=self.heads)
         asked = rearrange(q @ of_k, "h (b q) c -> b (h q) c", b=batch)
         weights = (asked @ tokens.mT * q.shape[-1] ** -0.5).softmax(-1)

@@ -1,0 +1,115 @@
+"""What weights are, whence, and what they are worth: python -m recon.info <file>."""
+
+import json
+import re
+import sys
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from recon.entry import conf_dir, one_line_errors
+
+_OPTION = re.compile(r"(source|json|points|network(\.\w+)?|hydra(\.\w+)*)=|-")
+
+
+def info(cfg: DictConfig) -> dict[str, Any]:
+    """Print what is known of a source of weights, as a table or as JSON; return it."""
+    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    from recon.models.checkpoint import load, task_of
+    from recon.pretrained import facts
+    from recon.provenance import origin_of
+
+    origin, task = origin_of(cfg.source), task_of(cfg.source)
+    asked: Any = task
+    network: Any = load(cfg.source, task=asked, **cfg.network)
+    found = {
+        "source": str(cfg.source),
+        "network": facts(network)
+        | {"parameters": sum(p.numel() for p in network.parameters())}
+        | {"flops": count_flops(network, cfg.points), "flops of points": cfg.points},
+        **{name: value for name, value in origin.items() if name != "config"},
+    }
+    if cfg.json:
+        print(json.dumps(found, indent=1))
+    else:
+        _show(found)
+    return found
+
+
+def count_flops(network: Any, points: int) -> int:
+    """Return the floating-point operations of one cloud, those of matrix products, forward.
+
+    A multiplication and an addition are two. Farthest points, neighbours and norms are not counted.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from recon.models.segmenter import Segmenter
+
+    device = next(network.parameters()).device
+    cloud = torch.rand(1, points, getattr(network, "channels", 3), device=device)
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the fused attention of CPUs: as plain products it does.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        if not isinstance(network, Segmenter):
+            network.encode(cloud)
+        elif network.objects is None:
+            network(cloud)
+        else:
+            network(cloud, torch.zeros(1, dtype=torch.long, device=device))
+    return int(counter.get_total_flops())
+
+
+def _show(found: dict[str, Any]) -> None:
+    """Print tables: what it is, where it comes from, what it is worth."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from recon.pretrained import one_line, shown
+
+    console, network = Console(), dict(found["network"])
+    flops, points = network.pop("flops"), network.pop("flops of points")
+    network["parameters"] = f"{network['parameters']:,}"
+    network["FLOPs"] = f"{flops / 1e9:.2f} G a cloud of {points:,} points, forward"
+    sections = {"": network, "format": found.get("format"), "run": found.get("name")}
+    sections |= {"data": found.get("data"), "recipe": found.get("recipe")}
+    sections |= {"hardware": found.get("hardware")}
+    sections |= {"reached": {n: found[n] for n in ("epoch", "step") if n in found}}
+    table = Table("", "", title=found["source"], box=SIMPLE, show_header=False)
+    for section, held in sections.items():
+        rows = held.items() if isinstance(held, dict) else [("", held)]
+        for name, value in rows:
+            if value not in (None, "", [], {}):
+                table.add_row(f"{section} {name}".strip(), one_line(value))
+    console.print(table)
+    metrics = found.get("metrics") or []
+    if not metrics:
+        console.print("no figures: its run left no results.json beside it")
+        return
+    worth = Table("measure", "value", "95 % interval", "protocol", box=SIMPLE)
+    for row in metrics:
+        worth.add_row(*shown(row).values())
+    console.print(worth)
+
+
+def quoted(words: list[str]) -> list[str]:
+    """Write a first word that is no option as Hydra reads it, whatever a file may be called."""
+    if not words or _OPTION.match(words[0]):
+        return words
+    name = words[0].replace("\\", "\\\\").replace("'", "\\'")
+    return [f"source='{name}'", *words[1:]]
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="info")
+def main(cfg: DictConfig) -> None:
+    """Tell what the command line asks; wrong input ends in one line."""
+    with one_line_errors():
+        info(cfg)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = quoted(sys.argv[1:])
+    main()
