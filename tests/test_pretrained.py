@@ -17,7 +17,7 @@ from conftest import released_path
 from recon.data.furniture import FurnitureDataModule
 from recon.entry import conf_dir
 from recon.export import export
-from recon.info import count_flops, info, quoted
+from recon.info import as_source, count_flops, info
 from recon.layers.grouping import PatchGrouper
 from recon.losses.reconstruction import ChamferL2
 from recon.models.checkpoint import load
@@ -284,10 +284,10 @@ def test_any_file_name_reaches_info(name: str) -> None:
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("info", quoted([name, "json=true"]))
+        cfg = compose("info", as_source([name, "json=true"]))
         assert cfg.source == name
         assert cfg.json is True
-        assert compose("info", quoted(["json=true", "source=x.ckpt"])).source == "x.ckpt"
+        assert compose("info", as_source(["json=true", "source=x.ckpt"])).source == "x.ckpt"
 
 
 def test_info_names_other_files(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.entry import conf_dir, quoted
+from recon.info import as_source
 from recon.models.checkpoint import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
-MODULES = "train|prepare|evaluate|segment|embed|search|figures"
+MODULES = "train|prepare|evaluate|segment|embed|search|figures|export|info"
 PROGRAMS = rf"python (?:-m recon\.(?:{MODULES})|scripts/cache_teachers\.py) [^\n`]+"
 COMMANDS = sorted(
     set(re.findall(PROGRAMS, TEXT)) - {"python -m recon.prepare data=<name> data.root=<folder>"}
@@ -25,6 +26,8 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_composes(command: str) -> None:
     _, *words = shlex.split(command.replace("<", "").replace(">", ""))
+    if words[1] == "recon.info":
+        words[2:] = as_source(words[2:])
     script = words[1].removeprefix("recon.") if words[0] == "-m" else Path(words[0]).stem
     options = [word for word in words if "=" in word]
     multirun = {
@@ -39,6 +42,8 @@ def test_command_composes(command: str) -> None:
         "embed": ["checkpoint", "out"],
         "search": ["features", "query"],
         "figures": ["run", "out"],
+        "export": ["source", "out"],
+        "info": ["source"],
     }
     if script in required:
         assert all(cfg[name] for name in required[script])

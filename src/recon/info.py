@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, one_line_errors
+from recon.entry import conf_dir, one_line_errors, quoted
 
 _OPTION = re.compile(r"(source|json|points|network(\.\w+)?|hydra(\.\w+)*)=|-")
 
@@ -95,12 +95,11 @@ def _show(found: dict[str, Any]) -> None:
     console.print(worth)
 
 
-def quoted(words: list[str]) -> list[str]:
+def as_source(words: list[str]) -> list[str]:
     """Write a first word that is no option as Hydra reads it, whatever a file may be called."""
     if not words or _OPTION.match(words[0]):
         return words
-    name = words[0].replace("\\", "\\\\").replace("'", "\\'")
-    return [f"source='{name}'", *words[1:]]
+    return [quoted(f"source={words[0]}", "source"), *words[1:]]
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="info")
@@ -111,5 +110,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted(sys.argv[1:])
+    sys.argv[1:] = as_source(sys.argv[1:])
     main()
