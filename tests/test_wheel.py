@@ -34,4 +34,6 @@ def test_a_built_wheel_trains_from_any_directory(tmp_path: Path) -> None:
     options = ["experiment=pretrain_furniture", "debug=tiny"]
     run("-m", "recon.train", *options, cwd=tmp_path, path=site)
     (folder,) = (tmp_path / "outputs" / "pretrain_furniture").iterdir()
-    assert {"report.html", "results.json", "config.yaml"} <= {p.name for p in folder.iterdir()}
+    assert {"report.html", "results.json", "config.yaml", "environment.json"} <= {
+        p.name for p in folder.iterdir()
+    }

@@ -72,7 +72,6 @@ def push_to_hub(
     name that is none and ConnectionError in one line where the Hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo_id):
         raise ValueError(f"repo_id={repo_id}: must be <owner>/<name>")
@@ -84,7 +83,7 @@ def push_to_hub(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo_id, folder_path=saved, commit_message="Upload weights")
-        except (HfHubHTTPError, OSError, ValueError) as error:
+        except Exception as error:  # of the Hub, of the network, or of the card's head
             reason = " ".join(str(error).split("\n")[0].split())
             raise ConnectionError(
                 f"{repo_id}: not uploaded ({reason}): log in by `hf auth login`, or save to a "

@@ -12,6 +12,7 @@ from recon.models.saving import write_folder
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "density.py"))
 
 
+@pytest.mark.slow
 def test_more_points_of_a_surface_lie_nearer_than_another_surface(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,11 +29,10 @@ def locate(source: str | Path) -> Path:
 
 def _fetched(source: str | Path, repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         folder = snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # of the Hub or of the network
         reason = " ".join(str(error).split("\n")[0].split())
         raise FileNotFoundError(
             f"{source}: no such file, and not to be had from the Hugging Face Hub ({reason})"
