@@ -140,12 +140,12 @@ def parts(rounds: int) -> Iterator[Row]:
 def inference(rounds: int) -> Iterator[Row]:
     """Compare encoding of whole clouds."""
     model = base().eval()
-    slow, fast = plain.make_plain(model), folded(model)
+    slow, fast = plain.make_plain(model), folded(model, torch.bfloat16)
     clouds = torch.randn(32, 1024, 3, device=DEVICE)
 
     def ours() -> Tensor:
         with half(on=True):
-            return fast.encode(clouds).tokens
+            return fast.encode_patches(model.grouper(clouds)).tokens
 
     what = "encoder inference, bfloat16 against float32, batch 32"
     yield alternate("inference_bf16", what, (lambda: slow.encode(clouds).tokens, ours), rounds)

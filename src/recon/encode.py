@@ -86,7 +86,7 @@ class PointEncoder:
         if isinstance(network, Segmenter):
             raise ValueError("a segmenter has no features of whole clouds: use `recon.segment`")
         self.network = network.eval().to(device)
-        self.folded = folded(self.network)
+        self.folded = folded(self.network, torch.bfloat16 if precision == "bf16" else None)
         self.up, self.points, self.device = up, points, torch.device(device)
         self.precision = precision
 

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from recon.layers.patch_embed import FoldedPatchEmbed, PatchEmbed
@@ -12,16 +13,20 @@ COMPILED = ("encoder", "generative", "contrastive", "decoder", "propagate", "poi
 """Parts of networks in which the time goes, and which compile as a whole."""
 
 
-def folded(network: Network) -> Network:
+def folded(network: Network, dtype: torch.dtype | None = None) -> Network:
     """Return a copy for inference whose patch embeddings have their batch norms folded.
 
-    The same numbers up to rounding; see `FoldedPatchEmbed`.
+    The same numbers up to rounding; see `FoldedPatchEmbed`. `dtype` is that of the linear layers'
+    weights, for autocast to the same: it need not cast them at every call then.
     """
     copy = deepcopy(network).eval()
     for parent in [*copy.modules()]:
         for name, child in parent.named_children():
             if isinstance(child, PatchEmbed):
                 setattr(parent, name, FoldedPatchEmbed(child))
+    for module in copy.modules():
+        if dtype is not None and isinstance(module, nn.Linear):
+            module.to(dtype)
     return copy
 
 
