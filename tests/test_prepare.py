@@ -361,10 +361,14 @@ def command(root: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "recon.prepare", *options]
 
 
+def finish(words: list[str]) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in found if p.name != ".lock"}
 
 
 @pytest.mark.slow
@@ -398,7 +402,7 @@ def _running(word: str) -> list[str]:
 @pytest.mark.slow
 def test_kills_at_random_moments_leave_nothing_half_written(tmp_path: Path) -> None:
     write_many(tmp_path / "own", 2560)
-    subprocess.run(command(tmp_path / "own", tmp_path / "whole"), check=True, capture_output=True)
+    finish(command(tmp_path / "own", tmp_path / "whole"))
     whole = contents(tmp_path / "whole")
     rng, killed, kept = np.random.default_rng(0), 0, []
     for _ in range(12):
@@ -427,7 +431,7 @@ def test_kills_at_random_moments_leave_nothing_half_written(tmp_path: Path) -> N
             break
         if rng.random() < 0.5 and len(kept) < 8:  # start over, to be killed early again
             shutil.rmtree(tmp_path / "out")
-    subprocess.run(command(tmp_path / "own", tmp_path / "out"), check=True, capture_output=True)
+    finish(command(tmp_path / "own", tmp_path / "out"))
     left = {
         name: text
         for name, text in contents(tmp_path / "out").items()

@@ -1,6 +1,8 @@
 """The command line, as its user meets it."""
 
-import csv
+import errno
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,28 +11,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recon.entry import conf_dir
-from recon.train import train
-
-TINY = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report"]
-
-
-def run(folder: Path, *options: str) -> dict[int, str]:
-    """Train for three epochs of five steps; return the total loss of each step."""
-    short = ["trainer.limit_train_batches=5", "trainer.max_epochs=3", f"output_dir={folder}"]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        train(compose("train", [*TINY, *short, *options]))
-    with (folder / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["train/total"]]
-    return {int(row["step"]): row["train/total"] for row in rows}
-
-
-EVERY_STEP = [
-    "callbacks=within_epochs",
-    "callbacks.within.every_n_train_steps=1",
-    "+callbacks.within.save_top_k=-1",
-    'callbacks.within.filename="{step}"',
-]
+from recon.callbacks.checkpoints import whole_checkpoint
+from recon.entry import conf_dir, one_line_errors
+from recon.prepare import prepare
+from runs import EVERY_STEP, TINY, run
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +63,7 @@ def test_the_last_checkpoint_is_of_the_last_step(tmp_path: Path) -> None:
     run(tmp_path, "callbacks=within_epochs", "callbacks.within.every_n_train_steps=4")
     folder = tmp_path / "checkpoints"
     steps = {p.stem: torch.load(p, weights_only=True)["global_step"] for p in folder.iterdir()}
-    assert steps == {"last": 15, "epoch-002": 15, "step-000012": 12}
+    assert steps == {"last": 15, "before-last": 10, "epoch-002": 15, "step-000012": 12}
 
 
 @pytest.mark.parametrize("step", [0, 6, 9])
@@ -187,3 +171,143 @@ def test_a_corrupt_file_is_named_from_any_worker(
     done = command(*options, f"data.root={shapenet_root}", f"data.workers={workers}", cwd=tmp_path)
     assert ".npy: not a readable array" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_want_of_memory_is_told_with_what_helps_and_nothing_is_lost(
+    whole: tuple[Path, dict[int, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault = ["+callbacks.fault._target_=wrong.Fault", "+callbacks.fault.what=memory"]
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        run(tmp_path / "cut", *fault, "+callbacks.fault.step=8")
+    message = str(ended.value).split("\n")[0]
+    for cure in ("data.batch_size", "trainer.accumulate_grad_batches", "trainer.precision=bf16",
+                 "model.checkpoint_activations=true"):  # fmt: skip
+        assert cure in message
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    assert f"stopped after 8 steps; go on with ckpt_path={last}" in capsys.readouterr().out
+    resumed = run(tmp_path / "on", f"ckpt_path={last}")
+    assert resumed == {k: v for k, v in whole[1].items() if k >= 8}
+    ends = [torch.load(p / "checkpoints" / "last.ckpt") for p in (whole[0], tmp_path / "on")]
+    for name, value in ends[0]["state_dict"].items():  # the step had touched batch statistics
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        del content[len(content) // 2 :]
+    elif how == "one bit":  # of a weight: torch alone would not notice
+        content[len(content) // 2] ^= 1
+    elif how == "emptied":
+        content.clear()
+    path.write_bytes(content)
+    if how == "gone":
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut", "one bit", "emptied", "gone"])
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken_and_said(
+    how: str,
+    whole: tuple[Path, dict[int, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("last", "before-last", "7"):
+        shutil.copy(whole[0] / "checkpoints" / f"{name}.ckpt", folder)
+    os.utime(folder / "before-last.ckpt", (0, 0))  # clocks may jump: steps decide
+    damage(folder / "last.ckpt", how)
+    found = whole_checkpoint(folder / "last.ckpt")
+    assert found == folder / "before-last.ckpt"
+    said = capsys.readouterr().out
+    assert f"{folder / 'last.ckpt'}: " in said
+    assert f"going on from {found} instead, of step 10" in said
+    damage(found, "cut")
+    assert whole_checkpoint(folder / "last.ckpt") == folder / "7.ckpt"
+    damage(folder / "7.ckpt", "one bit")
+    with pytest.raises((ValueError, FileNotFoundError), match=r"last\.ckpt: "):
+        whole_checkpoint(folder / "last.ckpt")
+
+
+def test_one_asked_for_by_name_is_not_replaced(whole: tuple[Path, dict[int, str]]) -> None:
+    copy = whole[0] / "checkpoints" / "asked.ckpt"
+    copy.write_bytes((whole[0] / "checkpoints" / "4.ckpt").read_bytes()[:-99])
+    with pytest.raises(ValueError, match=r"asked\.ckpt: not a checkpoint"):
+        whole_checkpoint(copy)
+    copy.unlink()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, last = os.fsync, tmp_path / "checkpoints" / "last.ckpt"
+
+    def full(number: int) -> None:
+        if last.is_file():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ValueError, match=r"ckpt: cannot be written \(No space left on device\)"):
+        run(tmp_path)
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+    assert "stopped after 10 steps; go on with ckpt_path=" in capsys.readouterr().out
+    assert not [*last.parent.glob("*.part")]
+
+
+def test_no_second_run_writes_into_a_folder(tmp_path: Path) -> None:
+    holder = "import time; from pathlib import Path; from recon.files import writing\n"
+    holder += f"with writing(Path({str(tmp_path)!r}), ''): print('in', flush=True); time.sleep(60)"
+    first = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    first.stdout.readline()
+    try:
+        with pytest.raises(ValueError, match=rf"{tmp_path}: is being written by process \d+ on"):
+            run(tmp_path)
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            options = ["data=furniture", f"out={tmp_path}", "workers=1", "splits=[test]"]
+            cfg = compose("prepare", options)
+        with pytest.raises(ValueError, match=rf"{tmp_path}: is being written by .*out=<folder>"):
+            prepare(cfg)
+    finally:
+        first.kill()
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+def test_errors_of_the_machine_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for error, message in (
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "CUDA out of mem"),
+        (MemoryError(), "out of memory (MemoryError): lower data.batch_size"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you "
+                      "tried to allocate 9 bytes."), "not enough memory"),
+        (RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "),
+         "a data-loading worker (process 12) died (is killed by signal: Killed), often"),
+        (RuntimeError("DataLoader worker (pid(s) 3, 4) exited unexpectedly"), "(process 3, 4)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: make room"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended, one_line_errors():
+            raise error
+        assert message in str(ended.value).split("\n")[0]
+    with pytest.raises(RuntimeError, match="a bug"), one_line_errors():
+        raise RuntimeError("a bug of ours keeps its traceback")
+
+
+def test_a_worker_that_dies_is_named(tmp_path: Path) -> None:
+    kill = ["+callbacks.kill._target_=wrong.KillWorker", "+callbacks.kill.step=2", "data.workers=1"]
+    said = "a data-loading worker .process .* died"
+    with pytest.raises(SystemExit, match=said), one_line_errors():
+        run(tmp_path, *kill)
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_stop_within_the_optimizer_saves_no_torn_step(
+    whole: tuple[Path, dict[int, str]], tmp_path: Path
+) -> None:
+    tear = ["+callbacks.tear._target_=wrong.Fault", "+callbacks.tear.what=optimizer"]
+    with pytest.raises(RuntimeError, match="in the middle of the optimizer"):
+        run(tmp_path / "cut", *tear, "+callbacks.tear.step=8")
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 5  # the end of the epoch
+    resumed = run(tmp_path / "on", f"ckpt_path={last}")
+    assert resumed == {k: v for k, v in whole[1].items() if k >= 5}

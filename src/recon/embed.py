@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from recon.entry import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
+from recon.files import writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,17 @@ SHOWN = 20
 
 
 def embed(cfg: DictConfig) -> int:
-    """Write the features of all shapes that a configuration names; return how many there are."""
+    """Write the features of all shapes that a configuration names; return how many there are.
+
+    Raises ValueError where another program writes the same file.
+    """
+    out = Path(cfg.out).expanduser()
+    lock = out.parent / f".{out.name}.lock"
+    with writing(out, "wait for it, or choose another file with out=<name>.parquet", lock):
+        return _embed(cfg)
+
+
+def _embed(cfg: DictConfig) -> int:
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from rich.console import Console
     from rich.markup import escape

@@ -1,6 +1,7 @@
 """What the programs of this library share: configurations, quiet, errors in one line."""
 
 import ctypes
+import errno
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def conf_dir() -> str:
@@ -35,6 +36,12 @@ def quiet() -> None:
         ".*multiple `ModelCheckpoint` callbacks.*",  # the first selects
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the only process of a run, or the first of its many."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def keep_large_blocks() -> None:
@@ -74,6 +81,36 @@ def quoted(word: str, name: str) -> str:
     return f'{key}="{text}"'
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Of a disk that is full, or a quota or limit that is reached."""
+MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|"
+    r"DefaultCPUAllocator|alloc_failed",
+    re.IGNORECASE,
+)
+WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)")
+
+
+def _cure(error: BaseException) -> str | None:
+    """Return what to do about want of memory or a worker that died, None for any other error."""
+    text = str(error).strip()
+    if dead := WORKER.search(text):
+        how = dead[2].rstrip(". ")
+        return (
+            f"a data-loading worker (process {dead[1]}) died ({how}), often for want of memory, "
+            "shared memory (/dev/shm) too: lower data.workers, or set data.workers=0 to see an "
+            "error of its own"
+        )
+    if isinstance(error, MemoryError) or MEMORY.search(text):
+        why = text.split("\n")[0][:200] or type(error).__name__
+        return (
+            f"out of memory ({why}): lower data.batch_size, and raise "
+            "trainer.accumulate_grad_batches as much where the sum should stay; or set "
+            "trainer.precision=bf16-mixed; or model.checkpoint_activations=true"
+        )
+    return None
+
+
 def in_one_line(error: BaseException) -> str:
     """Return the message of the error that started it all, without its traceback."""
     from hydra.errors import InstantiationException
@@ -83,6 +120,10 @@ def in_one_line(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: add {error.full_key}=<value>"
+    if isinstance(error, MemoryError | RuntimeError) and (cure := _cure(error)):
+        return cure
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error}: make room, or choose another folder"
     # A data-loading worker sends its error as text, after the traceback.
     found = re.search(r"Original Traceback.*\n\w+: (.*)\Z", str(error), re.DOTALL)
     return found[1].strip() if found else str(error)
@@ -99,4 +140,12 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, OSError, InstantiationException, OmegaConfBaseException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        sys.exit(f"error: {in_one_line(error)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+        _leave(error)
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or _cure(error) is None:
+            raise
+        _leave(error)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    sys.exit(f"error: {in_one_line(error)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")

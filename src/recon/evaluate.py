@@ -16,6 +16,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from recon.entry import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
+from recon.files import write_whole
 
 POINTS = 1024
 
@@ -198,7 +199,7 @@ def _report(
         console.print(f"{key}: {value}", soft_wrap=True, highlight=False)
     console.print(f"fingerprint: {mark}", highlight=False)
     console.print(f"written to {folder}", soft_wrap=True, highlight=False)
-    (folder / "results.json").write_text(json.dumps(result, indent=1))
+    write_whole(folder / "results.json", json.dumps(result, indent=1).encode())
 
 
 def _page(
@@ -209,7 +210,7 @@ def _page(
     from recon.callbacks.sections import Bar, bar
 
     folder = Path(cfg.output_dir)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
     rows = []
     if found is not None:
         rows = [bar("overall", found.overall, best=True), bar("mean class", found.mean_class)]

@@ -15,6 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from recon.entry import conf_dir, one_line_errors
+from recon.files import write_whole, writing
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -156,19 +157,32 @@ def prepare(cfg: DictConfig) -> "Findings":
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from hydra.utils import instantiate
 
-    from recon.data.prepared import INDEX, MARK, write_whole
-
     _check(cfg)
     data: PointCloudDataModule = instantiate(cfg.data, _convert_="all")
     settings = {"data": type(data).__name__, **data.settings()}
     out, parts = _output(cfg, data, settings), _open(data, cfg.splits)
-    if out is not None:  # until all is whole again, nothing here can be trained on
-        for path in (out / MARK, *(out / part / INDEX for part in parts)):
-            path.unlink(missing_ok=True)
-    findings = _do_parts(parts, cfg, out, settings, data.published)
     if out is None:
+        findings = _do_parts(parts, cfg, out, settings, data.published)
         _show(findings, None)
         return findings
+    with writing(out, "wait for it, or choose another folder with out=<folder>"):
+        return _write(cfg, data, settings, out, parts)
+
+
+def _write(
+    cfg: DictConfig,
+    data: "PointCloudDataModule",
+    settings: dict[str, Any],
+    out: Path,
+    parts: "dict[str, PointCloudDataset]",
+) -> "Findings":
+    """Check all parts and write them; the folder's mark comes last."""
+    from recon.data.prepared import INDEX, MARK
+
+    # Until all is whole again, nothing here can be trained on.
+    for path in (out / MARK, *(out / part / INDEX for part in parts)):
+        path.unlink(missing_ok=True)
+    findings = _do_parts(parts, cfg, out, settings, data.published)
     report = out / "report.json"
     write_whole(report, json.dumps(findings.as_dict(), indent=1).encode())
     _show(findings, report)

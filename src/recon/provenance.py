@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from recon.files import write_whole
 from recon.models.sources import locate
 from recon.models.weights import FORMAT_KEY, ORIGIN_KEY, family_of_file, read_checkpoint
 
@@ -47,7 +48,7 @@ def _processor() -> str:
 
 def write_environment(folder: Path) -> None:
     """Keep what a run depends on in its folder."""
-    (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1))
+    write_whole(folder / ENVIRONMENT, json.dumps(environment(), indent=1).encode())
 
 
 def origin_of(source: str | Path) -> dict[str, Any]:

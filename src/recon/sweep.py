@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from recon.entry import in_one_line
+from recon.files import write_whole
 
 FAILED = "failed.txt"
 REPEATS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
@@ -128,7 +129,7 @@ def show(found: Measured, folder: Path) -> None:
             mean = f"{statistics.mean(values):.1f}"
             table.add_row(told, name, mean, spread, str(len(values)))
     Console().print(table)
-    (folder / "sweep.json").write_text(json.dumps(found, indent=1))
+    write_whole(folder / "sweep.json", json.dumps(found, indent=1).encode())
     draw(found, folder / "sweep.png")
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
+from recon.entry import conf_dir, is_first_process, keep_large_blocks, one_line_errors, quiet
+from recon.files import write_whole, writing
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -29,18 +30,32 @@ def train(cfg: DictConfig) -> "Trainer":
 
 
 def fit(cfg: DictConfig) -> Trained:
-    """Build task, data and trainer from a composed configuration, and train."""
-    if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
-        raise FileNotFoundError(f"{cfg.ckpt_path}: no such checkpoint to resume from")
+    """Build task, data and trainer from a composed configuration, and train.
+
+    Raises ValueError where another program writes into the folder.
+    """
+    path = Path(cfg.ckpt_path or ".")
+    if cfg.ckpt_path and not path.is_file() and not any(path.parent.glob("*.ckpt")):
+        raise FileNotFoundError(f"{path}: no such checkpoint to resume from")
+    if not is_first_process():
+        return _train(cfg)
+    with writing(Path(cfg.output_dir), "wait for it, or choose another folder, output_dir=<new>"):
+        return _train(cfg)
+
+
+def _train(cfg: DictConfig) -> Trained:
     _ = cfg.started  # its clock runs from here
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from hydra.utils import instantiate
     from lightning import seed_everything
 
+    from recon.callbacks.checkpoints import whole_checkpoint
     from recon.callbacks.loggers import logged
     from recon.models.checkpoint import check_resumable
     from recon.models.inference import compile_parts
 
+    if cfg.ckpt_path:
+        cfg.ckpt_path = str(whole_checkpoint(Path(cfg.ckpt_path)))
     quiet()
     keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
@@ -71,7 +86,13 @@ def fit(cfg: DictConfig) -> Trained:
 
 def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str, Any]:
     """Train, and test where the configuration has a protocol of it; return what training logged."""
-    trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
+    from recon.callbacks.checkpoints import say_how_to_go_on
+
+    try:
+        trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
+    except BaseException:
+        say_how_to_go_on(trainer)
+        raise
     measured = dict(trainer.callback_metrics)
     if "eval" in cfg:
         # The test split is read here for the first time, by the checkpoint that the validation
@@ -138,8 +159,7 @@ def _save(cfg: DictConfig) -> None:
 
     text = OmegaConf.to_yaml(cfg)
     folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(text)
+    write_whole(folder / "config.yaml", text.encode())
     write_environment(folder)
     show(Syntax(text, "yaml", background_color="default"))
 

@@ -8,7 +8,7 @@ import torch
 
 from conftest import released_json, released_path
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import describe, load
+from recon.models.checkpoint import check_resumable, describe, load
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.official import from_official, to_official
@@ -203,3 +203,16 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
         pickle.dump(Trap(), file)
     pickle.loads((tmp_path / "plain.pth").read_bytes())  # the trap does work
     assert sprung.exists()
+
+
+@pytest.mark.parametrize("name", ["optimizer_states", "loops", "callbacks", "lr_schedulers"])
+def test_a_training_is_not_resumed_from_less_than_its_state(name: str, tmp_path: Path) -> None:
+    model = networks()["generative"]
+    whole = dict.fromkeys(("loops", "callbacks", "state_dict"), {}) | {FORMAT_KEY: {}}
+    whole |= {"optimizer_states": [], "lr_schedulers": [], "epoch": 1, "global_step": 2}
+    whole["state_dict"] = model.state_dict()
+    torch.save(whole, tmp_path / "last.ckpt")
+    check_resumable(tmp_path / "last.ckpt", model)
+    torch.save(whole | {name: 3}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=rf"last\.ckpt: its `{name}` is none of a training"):
+        check_resumable(tmp_path / "last.ckpt", model)

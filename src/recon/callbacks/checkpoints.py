@@ -1,9 +1,101 @@
-"""Which checkpoints are kept where a measure selects one."""
+"""How checkpoints are written and read, which are kept, and what a run goes on from."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from recon.files import write_whole
+from recon.models.weights import read_checkpoint
+
+LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
+BEFORE = f"before-{LAST}"
+"""The one that last.ckpt replaced, so that two of them are there."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and read without executing anything.
+
+    Lightning's own are written to the system's folder for temporary files and moved, which is a
+    copy where that is another disk: a kill leaves half a file under its final name.
+    """
+
+    def __init__(self) -> None:
+        self.saved: dict[str, int] = {}
+        """Steps that files of this run hold, by path."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        target, buffer = Path(path), io.BytesIO()
+        torch.save(checkpoint, buffer)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        earlier = target.with_name(BEFORE) if target.name == LAST else None
+        cure = f"and go on with ckpt_path={target.with_name(LAST)}, which is as it was"
+        write_whole(target, buffer.getbuffer(), cure, earlier)
+        self.saved[str(target)] = checkpoint["global_step"]
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+class WholeFiles(Callback):
+    """Have checkpoints written by `WholeCheckpoints`, and metrics on the disk before each."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.save()
+
+
+def whole_checkpoint(path: Path) -> Path:
+    """Return a checkpoint to resume from: where last.ckpt is damaged, the newest whole one beside.
+
+    The newest is the one of most steps, whatever the clock says. Raises FileNotFoundError or
+    ValueError that names a file that is missing or damaged, where no other will do.
+    """
+    try:
+        read_checkpoint(path)
+    except (FileNotFoundError, ValueError) as error:
+        steps = {other: _steps(other) for other in path.parent.glob("*.ckpt") if other != path}
+        if path.name != LAST or max(steps.values(), default=-1) < 0:
+            raise
+        found = max(steps, key=lambda other: (steps[other], other.name))
+        print(f"{error}\ngoing on from {found} instead, of step {steps[found]}")
+        return found
+    return path
+
+
+def _steps(path: Path) -> int:
+    """Return how many steps a checkpoint holds, -1 where it is damaged or none."""
+    try:
+        steps = read_checkpoint(path).get("global_step")
+    except ValueError:
+        return -1
+    return steps if isinstance(steps, int) else -1
+
+
+def say_how_to_go_on(trainer: Trainer) -> None:
+    """Print after how many steps a training stopped, and what it can be resumed from."""
+    saving, files = trainer.checkpoint_callback, trainer.strategy.checkpoint_io
+    if not isinstance(saving, ModelCheckpoint) or not isinstance(files, WholeCheckpoints):
+        return
+    last = f"{saving.dirpath}/{LAST}"
+    if trainer.is_global_zero and (held := files.saved.get(last)) is not None:
+        older = "" if held == trainer.global_step else f", of step {held}"
+        print(f"\nstopped after {trainer.global_step} steps; go on with ckpt_path={last}{older}")
 
 
 class SelectedCheckpoint(ModelCheckpoint):

@@ -14,6 +14,8 @@ from jaxtyping import Float, UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from recon.files import write_whole
+
 RADIUS = 1.25
 """Half the width of what a viewer shows, in units of the unit sphere."""
 
@@ -61,7 +63,7 @@ def write_page(
         config=config,
         environment=_environment(),
     )
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text.encode())
 
 
 def encode_cloud(points: Float[np.ndarray, "n 3"], colors: UInt8[np.ndarray, "n 3"]) -> Cloud:

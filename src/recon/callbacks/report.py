@@ -27,6 +27,7 @@ from recon.callbacks.page import Section, write_page
 from recon.callbacks.pages import ATTENDED, SHOWN, trained
 from recon.callbacks.sections import Bar, bar, bars, looks, told
 from recon.data.furniture import Furniture
+from recon.files import write_whole
 from recon.tasks.pretrain import Pretraining
 from recon.tasks.probe import (
     Features,
@@ -112,7 +113,7 @@ class Report(Callback):
         show_rebuilt(trainer, shown.rebuilt)
         show_accuracy(trainer, results, TITLES, shapes[1].labels, shapes[1].classes)
         seconds = self.seconds
-        (self.folder / "results.json").write_text(_json(results, seconds))
+        write_whole(self.folder / "results.json", _json(results, seconds).encode())
         classes = len(shapes[1].classes)
         _show(console, results, self.folder, classes=classes, seconds=seconds)
 

@@ -17,6 +17,7 @@ from recon.callbacks.pages import look, write_tested
 from recon.callbacks.sections import Bar, bar
 from recon.callbacks.tables import class_table, draw_confusion, plain, seen_in_training
 from recon.data.datamodule import PointCloudDataModule
+from recon.files import write_whole
 from recon.tasks.classify import Classification
 from recon.tasks.scores import Scores, score
 
@@ -60,7 +61,7 @@ class TestResults(Callback):
             "results": {name: plain(scores, classes) for name, scores in table.items()},
             "published": dict(self.published),
         }
-        (self.folder / "results.json").write_text(json.dumps(results, indent=1))
+        write_whole(self.folder / "results.json", json.dumps(results, indent=1).encode())
         one = table["one view"]
         predicted = torch.cat(pl_module.tested["one view"]).argmax(1)
         for run in dashboards(trainer):

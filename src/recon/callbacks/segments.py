@@ -24,6 +24,7 @@ from recon.callbacks.tables import seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud
 from recon.data.render import render
+from recon.files import write_whole
 from recon.tasks.iou import IGNORED
 from recon.tasks.segment import Segmentation, Segmented
 
@@ -55,7 +56,8 @@ class SegmentResults(Callback):
         data = getattr(trainer, "datamodule", None)
         seen = seen_in_training(data, [shape.name for shape in pl_module.tested])
         told["tested_on_training_shapes"] = seen
-        (self.folder / "results.json").write_text(json.dumps(told | results, indent=1))
+        text = json.dumps(told | results, indent=1)
+        write_whole(self.folder / "results.json", text.encode())
         up = data.test_dataset.up if isinstance(data, PointCloudDataModule) else "y"
         shown = extremes(pl_module.tested)
         draw(shown, self.folder / "segments.png", up=up)

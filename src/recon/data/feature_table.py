@@ -6,7 +6,6 @@ the file when all shapes are done. What made the features stands in its metadata
 
 import glob
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from recon.data.readers import check_file, naming
 from recon.data.transforms import UnitSphere
+from recon.files import whole
 
 KEY = b"recon"
 ROWS = 4096
@@ -203,18 +203,8 @@ class GrowingTable:
 
     @staticmethod
     def _write(path: Path, write: Any) -> None:
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole(path, "with out=, and run the same command") as part:
             write(part)
-            part.replace(path)
-        except OSError as error:
-            raise ValueError(
-                f"{path}: cannot be written ({error.strerror or error}): make room, or choose "
-                "another place with out=, and run the same command"
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def read_about(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset, View
 from recon.data.modelnet import with_normals
 from recon.data.pickles import read_pickle
-from recon.data.readers import AGAIN, check_cloud, check_file, check_labels, naming
+from recon.data.readers import AGAIN, check_cloud, check_file, check_labels, naming, plain_number
 from recon.data.tree import Tree
 
 TREE = Tree(
@@ -55,7 +55,7 @@ class FewShotFold(PointCloudDataset):
             )
         self._clouds = [entry[0] for entry in entries]
         with naming(self._source, "list of labels"):
-            numbers = np.array([np.asarray(entry[1]).item() for entry in entries])
+            numbers = np.array([plain_number(entry[1]) for entry in entries])
         self.labels = check_labels(numbers, len(entries), way, str(self._source))
         self.classes = [f"class {number}" for number in range(way)]
         self.ids = [f"{split}-{row}" for row in range(len(entries))]

@@ -20,6 +20,7 @@ from recon.teachers.prompts import prompts
 
 SPLITS = ("train", "val", "test")
 TABLES = (".csv", ".parquet")
+COLUMNS = ("path", "label", "caption", "image", "split")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -75,7 +76,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
                 f"{path}: reading it needs pyarrow: pip install 'recon3d[parquet]'"
             ) from error
         with naming(path, "Parquet table"):
-            rows = parquet.read_table(path).to_pylist()
+            if (count := parquet.read_metadata(path).num_rows) > path.stat().st_size:
+                raise ValueError(f"it announces {count} rows")
+            kept = [name for name in COLUMNS if name in parquet.read_schema(path).names]
+            rows = parquet.read_table(path, columns=kept or None).to_pylist()
     if not rows:
         raise ValueError(f"{path}: lists no shapes: {AGAIN}")
     if "path" not in rows[0]:

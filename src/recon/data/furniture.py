@@ -3,20 +3,18 @@
 How it was made, its splits, licences and attributions: docs/furniture.md.
 """
 
-import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.readers import check_cloud
+from recon.data.readers import check_cloud, naming, read_npz
 
 SPLITS = ("train", "test", "unlabelled", "unused")
 FILE = "furniture.npz"
@@ -34,9 +32,8 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found: {CURE}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        return read_npz(path)
+    except ValueError as error:
         raise ValueError(f"{path}: corrupt ({error}): {CURE}") from error
 
 
@@ -56,7 +53,12 @@ class Furniture(PointCloudDataset):
     ) -> None:
         if unknown := set(splits) - set(SPLITS[:3]):
             raise ValueError(f"no split {sorted(unknown)}: choose among {', '.join(SPLITS[:3])}")
-        archive = read_archive(Path(root) / FILE if root else asset(FILE))
+        self.path = Path(root) / FILE if root else asset(FILE)
+        archive = read_archive(self.path)
+        with naming(self.path, "table of models"):
+            self._take(archive, splits)
+
+    def _take(self, archive: dict[str, np.ndarray], splits: Sequence[str]) -> None:
         self.rows = np.flatnonzero(np.isin(archive["split"], [SPLITS.index(s) for s in splits]))
         self._archive = archive
         self.ids = archive["model_id"][self.rows].tolist()
@@ -67,10 +69,12 @@ class Furniture(PointCloudDataset):
         self.families = archive["group"][self.rows].astype(int)
         self.sizes = archive["dims_cm"][self.rows]
         """Width, height and depth of each model, in cm."""
+        if not all(isinstance(name, str) for name in (*self.ids, *self.classes, *self.captions)):
+            raise ValueError("its names are no text")
 
     def cloud(self, index: int) -> Cloud:
         row = self.rows[index]
-        points = check_cloud(self._archive["points"][row], self.ids[index])
+        points = check_cloud(self._archive["points"][row], f"{self.path} ({self.ids[index]})")
         return Cloud(points, colors=self._archive["colors"][row])
 
     def image(self, index: int) -> Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud
 from recon.data.furniture import FILE, Furniture, asset, read_archive
+from recon.data.readers import naming
 
 PARTS_FILE = "parts.npz"
 
@@ -23,7 +24,12 @@ class FurnitureParts(Furniture):
 
     def __init__(self, split: str = "train", *, root: str | Path | None = None) -> None:
         super().__init__([split], root=root)
-        known = read_archive(Path(root) / PARTS_FILE if root else asset(PARTS_FILE))
+        path = Path(root) / PARTS_FILE if root else asset(PARTS_FILE)
+        known = read_archive(path)
+        with naming(path, "table of parts"):
+            self._take_parts(known)
+
+    def _take_parts(self, known: dict[str, np.ndarray]) -> None:
         place = {int(row): number for number, row in enumerate(known["index"])}
         rows = np.array([row for row, of_all in enumerate(self.rows) if int(of_all) in place])
         self._part = known["part"][[place[int(self.rows[row])] for row in rows]].astype(np.int64)

@@ -13,6 +13,7 @@ from plyfile import PlyData, PlyListProperty, PlyParseError
 from trimesh import PointCloud, Trimesh, load_scene
 
 from recon.data.dataset import Cloud
+from recon.data.headers import check_glb, check_ply
 from recon.data.readers import AGAIN, check_file, naming
 from recon.data.surface import Surface, make_cloud, make_colors, sample
 
@@ -28,6 +29,8 @@ def read_mesh(path: Path, count: int) -> Cloud:
     if path.suffix.lower() == ".ply":
         return _read_ply(path, count)
     with naming(path, "shape"):
+        if path.suffix.lower() == ".glb":
+            check_glb(path)
         parts = _off(path) if path.suffix.lower() == ".off" else _scene(path, path.suffix[1:])
     surfaces = [Surface(p) for p in parts if isinstance(p, Trimesh) and len(p.faces)]
     if surfaces:
@@ -78,6 +81,7 @@ def _vertex_colors(part: Any) -> np.ndarray | None:
 
 def _read_ply(path: Path, count: int) -> Cloud:
     with naming(path, "shape"):
+        check_ply(path)
         ply = _open_ply(path)
         if "vertex" not in ply:
             raise ValueError(f"it has no vertices, but {[e.name for e in ply.elements]}")
@@ -107,7 +111,8 @@ def _open_ply(path: Path) -> PlyData:
     if names:  # triangles alone are read many times faster when they are announced
         with suppress(PlyParseError):
             return PlyData.read(path, known_list_len={"face": {names[0]: 3}})
-    return PlyData.read(path)
+    # From memory: of a file it would allocate what a list's length announces.
+    return PlyData.read(io.BytesIO(path.read_bytes()))
 
 
 def _columns(vertex: np.ndarray, *names: str) -> np.ndarray | None:

@@ -18,7 +18,9 @@ from recon.data.readers import (
     check_cloud,
     check_file,
     check_labels,
+    inside,
     naming,
+    plain_number,
     read_lines,
     read_table,
 )
@@ -72,6 +74,7 @@ class ModelNet(PointCloudDataset):
         listed = self.root / f"{name}_{split}.txt"
         names = read_lines(listed) if listed.is_file() or not cache.is_file() else None
         # The text files are the originals; the cache serves where they are not there.
+        self._list = listed
         first = names and self._path(names[0])
         if cache.is_file() and not (first and first.is_file()):
             self._open_cache(cache, split, names)
@@ -79,7 +82,7 @@ class ModelNet(PointCloudDataset):
             self._open_tree(listed, names or [])
 
     def _path(self, name: str) -> Path:
-        return self.root / name.rpartition("_")[0] / f"{name}.txt"
+        return inside(self.root, f"{name.rpartition('_')[0]}/{name}.txt", self._list)
 
     def _open_tree(self, listed: Path, names: list[str]) -> None:
         number = {name: row for row, name in enumerate(self.classes)}
@@ -99,7 +102,7 @@ class ModelNet(PointCloudDataset):
         clouds, labels = held
         self._clouds, self._source, self.in_memory = clouds, path, True
         with naming(path, "list of labels"):
-            numbers = np.array([np.asarray(label).item() for label in labels])
+            numbers = np.array([plain_number(label) for label in labels])
         self.labels = check_labels(numbers, len(clouds), len(self.classes), str(path))
         fits = names is not None and len(names) == len(clouds)
         self.ids = names if names and fits else [f"{split}-{i}" for i in range(len(clouds))]

@@ -141,9 +141,11 @@ class OpenShape(PointCloudDataset):
 
 def _colors(rgb: Any, count: int, source: str) -> np.ndarray | None:
     """Return RGB as fractions, as stored, or as bytes; raise ValueError that names bad ones."""
-    if rgb is None or not np.size(rgb):
+    if rgb is None or (isinstance(rgb, np.ndarray) and not rgb.size):
         return None
-    colors = np.asarray(rgb)
+    if not isinstance(rgb, np.ndarray):
+        raise ValueError(f"{source}: its colours are a {type(rgb).__name__}, no array: {AGAIN}")
+    colors = rgb
     if colors.shape != (count, 3) or colors.dtype.kind not in "iuf":
         raise ValueError(
             f"{source}: its colours have shape {colors.shape} for {count} points: {AGAIN}"

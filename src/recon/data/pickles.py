@@ -7,7 +7,7 @@ It is Python's own, written in Python: the C one allocates what a file asks for.
 
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BufferedIOBase
 from math import prod
 from pathlib import Path
@@ -18,8 +18,13 @@ import numpy as np
 KINDS = "biufUSO"
 REFUSED = (
     pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2,
-    pickle.EXT4, pickle.PERSID, pickle.BINPERSID, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
+    pickle.EXT4, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.PERSID,
+    pickle.BINPERSID, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
 )  # fmt: skip
+
+
+PLAIN = (str, bytes, int, float, bool, type(None), np.generic)
+"""What a dictionary may be indexed by: looking up other things may take without end."""
 
 
 class RefusedError(ValueError):
@@ -102,11 +107,21 @@ for _package in ("numpy.core", "numpy._core"):
     KNOWN[f"{_package}.numeric", "_frombuffer"] = _from_buffer
 
 
+def _holds_more(value: Any) -> bool:
+    """Tell whether a value is a container, of which several places could see one."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.hasobject
+    return isinstance(value, list | dict | tuple | set | frozenset)
+
+
 class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
     read: Callable[[int], bytes]
     append: Callable[[Any], None]
+    memo: dict[int, Any]
+    readline: Callable[[], bytes]
+    pop_mark: Callable[[], list[Any]]
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if (module, name) not in KNOWN:
@@ -133,6 +148,50 @@ class _Unpickler(pickle._Unpickler):
         else:
             raise RefusedError("a state for something that is no array")
 
+    def _shared(self, value: Any) -> Any:
+        """Refuse what may hold itself, or doubles with each step: a tree is as large as its file.
+
+        What comes again may be an array of numbers, a text, a number, or a tuple of those.
+        """
+        flat = value if isinstance(value, tuple) else (value,)
+        if any(_holds_more(part) for part in flat):
+            raise RefusedError("one container in several places")
+        return value
+
+    def load_get(self) -> None:
+        self.append(self._shared(self.memo[int(self.readline()[:-1])]))
+
+    def load_binget(self) -> None:
+        self.append(self._shared(self.memo[self.read(1)[0]]))
+
+    def load_long_binget(self) -> None:
+        self.append(self._shared(self.memo[struct.unpack("<I", self.read(4))[0]]))
+
+    def load_dup(self) -> None:
+        self.append(self._shared(self.stack[-1]))
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(((key, value),))
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self._set(zip(items[::2], items[1::2], strict=True))
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set(zip(items[::2], items[1::2], strict=True))
+
+    def _set(self, items: Iterable[tuple[Any, Any]]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise RefusedError("an entry of something that is no dictionary")
+        for key, value in items:
+            if not isinstance(key, PLAIN):
+                raise RefusedError(f"a dictionary's key of type {type(key).__name__}")
+            target[key] = value
+
     def load_refused(self) -> None:
         raise RefusedError("objects of a class of their own")
 
@@ -141,6 +200,13 @@ class _Unpickler(pickle._Unpickler):
         self.append(bytearray(self.read(size)))  # Python's own would fill `size` bytes first
 
     dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.GET[0]] = load_get
+    dispatch[pickle.BINGET[0]] = load_binget
+    dispatch[pickle.LONG_BINGET[0]] = load_long_binget
+    dispatch[pickle.DUP[0]] = load_dup
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
     dispatch[pickle.BUILD[0]] = load_build
     for _code in REFUSED:

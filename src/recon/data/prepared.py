@@ -9,7 +9,7 @@ Everything is written beside its place and moved there when it is whole; recon.j
 
 import hashlib
 import json
-import os
+import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -30,20 +30,6 @@ FORMAT = 1
 OPEN = 1024
 """Files that a process keeps mapped."""
 CARRIED = ("points", "normals", "colors", "point_labels")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file in one step: a killed run leaves the old one, or none."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ValueError(
-            f"{path}: cannot be written ({error.strerror}): make room, or choose "
-            "another folder, and run the same command"
-        ) from error
 
 
 def shard_name(number: int) -> str:
@@ -125,6 +111,11 @@ class Prepared(PointCloudDataset):
             raise ValueError(f"lists {len(self.ids)} clouds, its files hold {count}")
         if not all(-1 <= row < len(self._sentences) for row in self._sentence_rows):
             raise ValueError("lists sentences that it does not have")
+        names = [self.ids, self.classes, self.point_classes, self._names, *self._sentences]
+        if not all(isinstance(name, str) for part in names for name in part):
+            raise ValueError("has names that are no text")
+        if unknown := [name for name in self._names if not re.fullmatch(r"\d+\.safetensors", name)]:
+            raise ValueError(f"lists the file {unknown[0]!r}, which no preparation writes")
         self._sizes = {file["name"]: file["bytes"] for file in index["files"]}
         self._settings = dict(index["settings"])
 

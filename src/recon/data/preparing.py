@@ -15,8 +15,9 @@ from threading import Thread
 from typing import Any
 
 from recon.data.dataset import PointCloudDataset
-from recon.data.prepared import FORMAT, INDEX, shard_name, write_whole
+from recon.data.prepared import FORMAT, INDEX, shard_name
 from recon.data.shards import Recipe, Shard, do_shard
+from recon.files import write_whole
 
 SHARD_BYTES = 2**28
 """Of the source files that make up one file."""

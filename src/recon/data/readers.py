@@ -18,6 +18,8 @@ from recon.data.pickles import unpickle
 
 LIMIT = 4 * 2**30
 """Bytes of the largest file that is read as one cloud."""
+SMALL, PACKED = 2**28, 100
+"""Bytes that any archive may unpack to, and how many times its size a larger one may."""
 AGAIN = "copy it again or take it off the list"
 # Commas and semicolons separate; so does each byte that no text holds, as one known file has it.
 SEPARATORS = bytes(
@@ -107,6 +109,15 @@ def check_labels(labels: object, count: int, classes: int, source: str) -> Int[n
     return whole
 
 
+def plain_number(value: object) -> int | float:
+    """Return a number, or the one of an array; raise ValueError for anything else."""
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1 and value.dtype.kind in "iuf":
+        return value.item()
+    if isinstance(value, int | float):
+        return value
+    raise ValueError(f"a {type(value).__name__} is no number")
+
+
 def read_npy(path: Path) -> Any:
     """Read one .npy file; object arrays come from `unpickle`, as what they hold."""
     check_file(path)
@@ -135,14 +146,24 @@ def read_npz(path: Path) -> dict[str, Any]:
     check_file(path)
     with naming(path, "archive"), zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
-        if (total := sum(member.file_size for member in members)) > LIMIT:
-            raise ValueError(f"unpacks to {total / 2**30:.1f} GiB, {LIMIT >> 30} are allowed")
+        allowed = min(LIMIT, max(SMALL, PACKED * path.stat().st_size))
+        if (total := sum(member.file_size for member in members)) > allowed:
+            raise ValueError(f"unpacks to {total:,} bytes, {allowed:,} are allowed")
         return {
             member.filename.removesuffix(".npy"): _npy(
-                io.BytesIO(archive.read(member)), str(path), member.file_size
+                io.BytesIO(_unpacked(archive, member)), str(path), member.file_size
             )
             for member in members
         }
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Read a member, no more than it announces: its packed content may hold any amount."""
+    with archive.open(member) as file:
+        content = file.read(member.file_size + 1)
+    if len(content) != member.file_size:
+        raise ValueError(f"{member.filename} has another size than announced")
+    return content
 
 
 def read_table(path: Path, columns: Sequence[int] = ()) -> Float[np.ndarray, "n c"]:

@@ -56,6 +56,8 @@ class ScanObjectNN(PointCloudDataset):
                 link = file.get(key, getlink=True)
                 if not isinstance(link, h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
                     raise ValueError(f"it has no data set `{key}`, but {sorted(file)}")
+                if file[key].external or file[key].is_virtual:
+                    raise ValueError(f"`{key}` lies in other files")
                 if file[key].nbytes > 64 * path.stat().st_size:  # filled with what is not there
                     raise ValueError(f"`{key}` announces {file[key].nbytes:,} bytes")
             self._points, labels = file["data"][:], file["label"][:]

@@ -12,7 +12,15 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.readers import check_cloud, decode_image, naming, read_json, read_lines, read_npy
+from recon.data.readers import (
+    check_cloud,
+    decode_image,
+    inside,
+    naming,
+    read_json,
+    read_lines,
+    read_npy,
+)
 from recon.data.tree import Tree
 from recon.teachers.prompts import prompts
 
@@ -61,8 +69,11 @@ class ShapeNet(PointCloudDataset):
         self.categories = _categories(table)
         self.classes = [name for _, name in self.categories.values()]
         lists = [self.root / "ShapeNet-55" / f"{part}.txt" for part in SPLITS[split]]
-        lines = [line for path in lists for line in read_lines(TREE.need(path, self.root))]
-        self.ids = [line.removesuffix(".npy") for line in lines]
+        self.ids = []
+        for path in lists:
+            for line in read_lines(TREE.need(path, self.root)):
+                inside(self.root / "shapenet_pc", line, path)
+                self.ids.append(line.removesuffix(".npy"))
         if unknown := {i.split("-")[0] for i in self.ids} - self.categories.keys():
             raise ValueError(f"{table}: has no category for {sorted(unknown)}")
         self.labels = np.array([self.category(index) for index in range(len(self.ids))], np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from recon.data.dataset import Cloud
+from recon.data.headers import check_las
 from recon.data.meshes import MESHES, read_mesh
 from recon.data.readers import (
     check_file,
@@ -83,7 +84,9 @@ def _read_text(path: Path, count: int) -> Cloud:
 
 def _named(held: Mapping[str, Any], source: str) -> Cloud:
     """Find coordinates, normals and colours among named arrays."""
-    names = {str(name).lower(): value for name, value in held.items()}
+    # Of a pickle: only arrays are looked into, for others may hold without end.
+    plain = {k: v for k, v in held.items() if isinstance(v, np.ndarray) and v.dtype.kind in "iuf"}
+    names = {str(name).lower(): value for name, value in plain.items()}
     found = {
         field: next((names[name] for name in aliases if name in names), None)
         for field, aliases in FIELDS.items()
@@ -120,6 +123,7 @@ def _read_las(path: Path, count: int) -> Cloud:
     except ModuleNotFoundError as error:
         raise ValueError(f"{path}: reading it needs laspy: pip install 'recon3d[las]'") from error
     with naming(path, "LAS file"):
+        check_las(path)
         las = laspy.read(path)
         if len(las.points) < las.header.point_count:
             raise ValueError(f"ends after {len(las.points)} of {las.header.point_count} points")

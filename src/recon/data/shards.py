@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.prepared import CARRIED, FORMAT, checksum, shard_name, write_whole
+from recon.data.prepared import CARRIED, FORMAT, checksum, shard_name
 from recon.data.readers import decode_image
+from recon.files import write_whole
 
 
 class Shard(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor, nn
 
 from recon.models.building import Builder, Network, trunk_of
@@ -15,12 +16,26 @@ from recon.models.segmenter import Segmenter
 from recon.models.sources import locate
 from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
 
+LARGEST = 2**20
+"""Heads, groups or points of a group that a network may have."""
 TASKS: dict[str, Kind] = {
     "pretrain": "pretrain",
     "classify": "classify",
     "part_segment": "segment",
     "scene_segment": "segment",
 }
+
+
+STATE: dict[str, type] = {
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "epoch": int,
+    "global_step": int,
+}
+"""What a training goes on from."""
 
 
 def describe(model: Network) -> dict[str, Any]:
@@ -67,6 +82,9 @@ def check_resumable(path: Path, task: nn.Module) -> None:
         raise ValueError(
             f"{path}: holds no state of a training: resume from <run>/checkpoints/last.ckpt"
         )
+    for name, kind in STATE.items():
+        if not isinstance(checkpoint.get(name), kind):
+            raise ValueError(f"{path}: its `{name}` is none of a training: it was made otherwise")
     weights = Weights(path, checkpoint["state_dict"], official=False)
     if wrong := differences(task.state_dict(), weights):
         few = "; ".join(f"{len(keys)} {kind}, e.g. {keys[0]}" for kind, keys in wrong.items())
@@ -85,10 +103,11 @@ def _told(path: Path, told: Any) -> dict[str, Any]:
         flag = name in ("skip_near_origin", "stop_gradient")
         named = name in ("classes", "objects")
         wrong = (
-            (count and (type(value) is not int or value < 1))
+            (count and (type(value) is not int or not 1 <= value <= LARGEST))
             or (flag and type(value) is not bool)
             or (named and not (isinstance(value, list) and {type(v) for v in value} <= {str}))
             or (name == "parts" and not isinstance(value, dict))
+            or (name == "up" and not isinstance(value, str))
         )
         if wrong:
             raise ValueError(f"{path}: describes its network by {name}={value!r}")
@@ -202,10 +221,23 @@ def load(
         "skip_near_origin": skip_near_origin,
     }
     settings = _settings(weights, _told(path, checkpoint.get(FORMAT_KEY, {})), given)
-    builder = Builder(weights, settings)
-    model = builder.build(weights.kind)
-    if wrong := differences(model.state_dict(), weights):
+    # Without memory first: sizes that a file makes up would take any amount of it.
+    with torch.device("meta"):
+        outline = _build(weights, settings)
+    if wrong := differences(outline.state_dict(), weights):
         lists = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items())
         raise ValueError(f"{path}: the weights do not fit the network; {lists}")
+    model = _build(weights, settings)
     model.load_state_dict(weights.state)
     return model.eval()
+
+
+def _build(weights: Weights, settings: dict[str, Any]) -> Network:
+    """Build the network of some weights; raise ValueError that names their file."""
+    try:
+        return Builder(weights, settings).build(weights.kind)
+    except Exception as error:  # sizes that no network has fail in any way
+        why = str(error).strip().split("\n")[0] or type(error).__name__
+        if isinstance(error, ValueError) and why.startswith(str(weights.path)):
+            raise
+        raise ValueError(f"{weights.path}: not the weights of a network of ours ({why})") from error

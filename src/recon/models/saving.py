@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from recon.files import write_whole
 from recon.layers.patch_embed import PatchEmbed
 from recon.models.building import Network
 from recon.models.checkpoint import describe, task_held
@@ -44,8 +45,8 @@ def write_folder(network: Network, folder: Path, origin: dict[str, Any]) -> None
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    write_whole(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
+    write_whole(folder / CONFIG, json.dumps(config, indent=2).encode())
 
 
 def official_state(network: Network) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shlex
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
+        _check_archive(path)
         with torch.serialization.safe_globals(_numpy_scalars()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of anything else fails in any way
@@ -84,6 +86,22 @@ def _refusal(path: Path, message: str) -> str:
         f"{said}; if you trust whoever made it, keep its weights alone, once, which executes "
         f"what it holds: python -c {shlex.quote(convert)}"
     )
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError for a file that was damaged, or that unpacks to more than it holds.
+
+    torch compares no checksums: a changed weight would go unnoticed.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # of torch before 1.6: one stream, which ends early where it is cut
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("it unpacks to more than it holds")
+        if (name := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of its part {name} differs: copy it again")
 
 
 class Weights(NamedTuple):
@@ -158,7 +176,16 @@ def _named_tensors(path: Path, state: Any, held: Mapping[str, Any]) -> dict[str,
     named = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if others := [str(name) for name in state if name not in named]:
         raise ValueError(f"{path}: beside weights it holds {', '.join(others)}")
+    _check_tensors(path, named)
     return named
+
+
+def _check_tensors(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise ValueError for what is no plain tensor, or shows more than is stored."""
+    for name, value in state.items():
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name} is no tensor that is stored as a whole")
 
 
 def count_blocks(names: Iterable[str], pattern: str) -> int:

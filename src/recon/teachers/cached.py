@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from recon.files import write_whole
 from recon.teachers.base import Teacher
 
 
@@ -31,9 +32,8 @@ def write_cache(path: str | Path, cache: Cache) -> None:
     """Write a cache as one safetensors file, in one step: a killed run leaves nothing behind."""
     about = {"names": json.dumps(list(cache.names)), "teacher": cache.teacher}
     tensors = {"features": cache.features, "mean": cache.mean, "deviation": cache.deviation}
-    part = Path(f"{path}.part")
-    part.write_bytes(save({key: t.contiguous() for key, t in tensors.items()}, metadata=about))
-    part.replace(path)
+    content = save({key: t.contiguous() for key, t in tensors.items()}, metadata=about)
+    write_whole(Path(path), content)
 
 
 def read_cache(path: str | Path) -> Cache:
@@ -46,9 +46,23 @@ def read_cache(path: str | Path) -> Cache:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in ("features", "mean", "deviation")}
-        return Cache(json.loads(about["names"]), **tensors, teacher=about["teacher"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a teacher cache ({error}): make it anew") from error
+        cache = Cache(json.loads(about["names"]), **tensors, teacher=about["teacher"])
+        _check(cache)
+    except Exception as error:  # damaged files fail in any way
+        why = str(error).split("\n")[0][:200] or type(error).__name__
+        raise ValueError(f"{path}: not a teacher cache ({why}): make it anew") from error
+    return cache
+
+
+def _check(cache: Cache) -> None:
+    """Raise ValueError where names and features do not fit."""
+    names, (features, mean, deviation) = cache.names, cache[1:4]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its names are no list of texts")
+    fits = features.ndim == 3 and len(features) == len(names) and features.shape[1] > 0
+    fits = fits and mean.shape == features.shape[2:] and deviation.ndim == 0
+    if not fits or not all(t.is_floating_point() and t.isfinite().all() for t in cache[1:4]):
+        raise ValueError(f"it has {len(names)} names, and features {tuple(features.shape)}")
 
 
 class CachedTeacher(Teacher):

@@ -1,0 +1,58 @@
+"""Callbacks that do something wrong at one step of a training."""
+
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Fault(Callback):
+    """Do something wrong at a step, or to `until`.
+
+    `what` is memory, overflow, gradient, or optimizer, which changes a weight and goes no further.
+    """
+
+    def __init__(self, what: str, step: int, until: int | None = None) -> None:
+        self.what, self.steps = what, range(step, 1 + (step if until is None else until))
+
+    def _is_due(self, trainer: Trainer, what: str) -> bool:
+        return self.what == what and trainer.global_step in self.steps
+
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, _: int
+    ) -> None:
+        if self._is_due(trainer, "overflow"):
+            batch["points"][1] *= 1e25
+
+    def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
+        if self._is_due(trainer, "memory"):
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+    def on_after_backward(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._is_due(trainer, "gradient"):
+            gradients = (p.grad for p in module.parameters() if p.grad is not None)
+            next(gradients).fill_(torch.inf)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self._is_due(trainer, "optimizer"):
+            with torch.no_grad():
+                next(module.parameters()).add_(1)
+            raise RuntimeError("in the middle of the optimizer")
+
+
+class KillWorker(Callback):
+    """Kill the data-loading workers, as the system does for want of memory."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        for child in multiprocessing.active_children() if trainer.global_step == self.step else ():
+            os.kill(child.pid or 0, signal.SIGKILL)

@@ -1,0 +1,116 @@
+"""What files announce, held against what they hold, before anything is allocated or walked.
+
+The parsers of the formats believe a header: one that lies costs memory or time without end.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PACKED = 100
+"""How many times larger than its file what it holds may be, where a format compresses."""
+PLY_SIZES = {
+    "char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
+    "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "float32": 4, "double": 8,
+    "float64": 8,
+}  # fmt: skip
+
+
+class _Element(NamedTuple):
+    name: str
+    announced: int
+    least: int
+    """Bytes that one of them takes at least."""
+
+
+def check_ply(path: Path) -> None:
+    """Raise ValueError for a .ply file that announces more than fits into it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    end = re.search(rb"end_header\r?\n", head)
+    if not head.startswith(b"ply") or end is None:
+        raise ValueError("it has no header of a PLY file")
+    lines = [line.split() for line in head[: end.start()].decode("latin1").splitlines()]
+    text = any(words[:2] == ["format", "ascii"] for words in lines)
+    least = 0
+    for element in _elements(lines, text=text):
+        if not 0 <= element.announced <= size or (element.announced and not element.least):
+            raise ValueError(f"{element.announced} of {element.name!r} are announced")
+        least += element.announced * element.least
+    if least > size - end.end() + 1:  # the last line may lack its end
+        raise ValueError(f"{least} bytes are announced, it has {size - end.end()}")
+
+
+def _elements(lines: Sequence[Sequence[str]], *, text: bool) -> list[_Element]:
+    found: list[_Element] = []
+    for words in lines:
+        if words[:1] == ["element"] and len(words) == 3:
+            found.append(_Element(words[1], int(words[2]), 0))
+        elif words[:1] == ["property"] and len(words) > 2 and found:
+            kind = words[2] if words[1] == "list" else words[1]
+            # A number and a blank, or a line's end, in a text.
+            found[-1] = found[-1]._replace(
+                least=found[-1].least + (2 if text else PLY_SIZES.get(kind, 1))
+            )
+    return found
+
+
+def check_glb(path: Path) -> None:
+    """Raise ValueError for a .glb file that announces more than it holds, or nodes in a circle."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(20)
+        if len(head) < 20 or head[:4] != b"glTF":
+            raise ValueError("it has no header of a GLB file")
+        length = struct.unpack("<I", head[12:16])[0]
+        if length > size - 20:
+            raise ValueError(f"{length} bytes are announced, it has {size - 20}")
+        scene = json.loads(file.read(length))
+    if not isinstance(scene, dict):
+        raise ValueError("it describes no scene")
+    counts = [accessor.get("count", 0) for accessor in scene.get("accessors", [])]
+    if any(not isinstance(n, int) or n < 0 for n in counts) or sum(counts) > PACKED * size:
+        raise ValueError(f"{sum(map(int, counts))} values are announced in {size} bytes")
+    children = [child for node in scene.get("nodes", []) for child in node.get("children", [])]
+    if len(set(children)) < len(children):
+        raise ValueError("its nodes form no tree")
+    _check_instances(scene, size)
+
+
+def _check_instances(scene: dict[str, Any], size: int) -> None:
+    """Raise ValueError where one mesh stands in so many places that all is too much."""
+    accessors, meshes = scene.get("accessors", []), scene.get("meshes", [])
+    corners = [
+        sum(
+            int(accessors[n]["count"]) for p in mesh["primitives"] for n in p["attributes"].values()
+        )
+        for mesh in meshes
+    ]
+    shown = sum(corners[node["mesh"]] for node in scene.get("nodes", []) if "mesh" in node)
+    if shown > PACKED * size:
+        raise ValueError(f"its nodes show {shown} values, of a file of {size} bytes")
+
+
+def check_las(path: Path) -> None:
+    """Raise ValueError for a .las or .laz file that announces more than fits into it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(375)
+    if len(head) < 227 or head[:4] != b"LASF":
+        raise ValueError("it has no header of a LAS file")
+    start, records = struct.unpack_from("<II", head, 96)
+    length, count = struct.unpack_from("<HI", head, 105)
+    more = 0
+    if head[25] >= 4 and len(head) >= 255:
+        (more,) = struct.unpack_from("<I", head, 243)
+        count = max(count, struct.unpack_from("<Q", head, 247)[0])
+    packed = PACKED if head[104] & 0x80 or path.suffix.lower() == ".laz" else 1
+    if start > size or (records + more) * 54 > size or count * length > packed * size:
+        raise ValueError(
+            f"{records + more} records and {count} points of {length} bytes are announced, it has "
+            f"{size} bytes"
+        )

@@ -1,0 +1,607 @@
+"""Files made to break readers: each is refused by name, soon, and without taking memory."""
+
+import io
+import json
+import pickle
+import re
+import resource
+import shutil
+import signal
+import struct
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import h5py
+import laspy
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+import trimesh
+from hydra import compose, initialize_config_dir
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from recon.data.dataset import PointCloudDataset
+from recon.data.few_shot import FewShotFold
+from recon.data.folder import Folder
+from recon.data.furniture import FILE, Furniture, asset, read_archive
+from recon.data.furniture_parts import PARTS_FILE, FurnitureParts
+from recon.data.modelnet import ModelNet
+from recon.data.objaverse import OpenShape
+from recon.data.pickles import read_pickle
+from recon.data.prepared import INDEX, Prepared, prepared_splits
+from recon.data.readers import decode_image
+from recon.data.s3dis import S3DISRooms
+from recon.data.scanobjectnn import ScanObjectNN
+from recon.data.shapenet import ShapeNet
+from recon.data.shapenetpart import ShapeNetPart
+from recon.data.shapes import read_shape
+from recon.entry import conf_dir
+from recon.layers.grouping import PatchGrouper
+from recon.models.checkpoint import describe, load
+from recon.models.encoder import Encoder
+from recon.models.recon import Contrastive, Projections
+from recon.models.weights import FORMAT_KEY
+from recon.prepare import prepare
+from recon.teachers.cached import Cache, CachedTeacher, write_cache
+from trees import (
+    few_shot,
+    meshes,
+    modelnet,
+    modelnet_cache,
+    objaverse,
+    picture,
+    s3dis,
+    scanobjectnn,
+    shapenetpart,
+    table_of_shapes,
+)
+
+SECONDS = 20
+"""That reading any of these small files may take on a busy machine."""
+
+
+def read_all(dataset: PointCloudDataset) -> None:
+    """Read what a training would."""
+    for index in range(len(dataset)):
+        dataset.cloud(index)
+        if type(dataset).texts is not PointCloudDataset.texts:
+            dataset.texts(index)
+        if type(dataset).image is not PointCloudDataset.image and not isinstance(dataset, Folder):
+            dataset.image(index)
+
+
+def shape_files(root: Path) -> None:
+    """A box, or points, in each format."""
+    box, points = trimesh.creation.box(), np.random.default_rng(0).normal(size=(60, 3))
+    root.mkdir()
+    for ending in ("ply", "obj", "off", "stl", "glb"):
+        box.export(root / f"box.{ending}")
+    (root / "text.ply").write_bytes(box.export(file_type="ply", encoding="ascii"))
+    np.save(root / "a.npy", points)
+    np.save(root / "object.npy", {"points": points, "colors": points**2}, allow_pickle=True)
+    np.savez_compressed(root / "a.npz", points=points, normals=points)
+    np.savetxt(root / "a.xyz", points)
+    for ending in ("las", "laz"):
+        las = laspy.LasData(laspy.LasHeader(point_format=3, version="1.4"))
+        las.x, las.y, las.z = points.T
+        las.write(root / f"a.{ending}")
+
+
+def tables(root: Path) -> None:
+    root.mkdir()
+    np.save(root / "a.npy", np.random.default_rng(0).normal(size=(60, 3)))
+    picture(root / "a.png")
+    row = {"path": "a.npy", "label": "chair", "caption": "one", "image": "a.png"}
+    table_of_shapes(root / "list.csv", [row])
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), root / "list.parquet")
+
+
+def shapenet(root: Path) -> None:
+    for folder in ("ShapeNet-55", "shapenet_pc", "shapenet_img"):
+        (root / folder).mkdir(parents=True)
+    np.save(root / "shapenet_pc" / "02691156-a.npy", np.random.default_rng(0).normal(size=(64, 3)))
+    picture(root / "shapenet_img" / "02691156-a.png")
+    for split in ("train", "test"):
+        (root / "ShapeNet-55" / f"{split}.txt").write_text("02691156-a.npy\n")
+    table = {"catalogue": {"0": 2691156}, "describe": {"0": "airplane"}}
+    (root / "shapenet55.json").write_text(json.dumps(table))
+
+
+def models(root: Path) -> None:
+    """A few rows of the embedded data set."""
+    root.mkdir()
+    held = dict(np.load(asset(FILE)))
+    known = dict(np.load(asset(PARTS_FILE)))
+    rows = known["index"][held["split"][known["index"]] == 0][:4]
+    few = {k: v[rows] if len(v) == len(held["split"]) else v for k, v in held.items()}
+    np.savez_compressed(root / FILE, **few)
+    own = np.isin(known["index"], rows)
+    parts = {k: v[own] if len(v) == len(own) else v for k, v in known.items()}
+    np.savez_compressed(root / PARTS_FILE, **{**parts, "index": np.arange(4)})
+
+
+def read_models(root: Path) -> None:
+    read_archive.cache_clear()
+    read_all(Furniture(["train"], root=root))
+    read_all(FurnitureParts("train", root=root))
+
+
+def prepared(root: Path) -> None:
+    meshes(root / "own", 3)
+    options = ["data=folder", f"data.root={root / 'own'}", "data.count=50", f"out={root / 'out'}"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        prepare(compose("prepare", [*options, "workers=1"]))
+    shutil.rmtree(root / "own")
+
+
+def read_prepared(root: Path) -> None:
+    for split in prepared_splits(root / "out"):
+        dataset = Prepared(root / "out", split)
+        for index in range(len(dataset)):
+            dataset.cloud(index)
+            dataset.image(index)
+        dataset.damaged()
+
+
+def cache(root: Path) -> None:
+    root.mkdir()
+    features = torch.randn(3, 2, 4)
+    held = Cache(["a", "b", "c"], features, features.mean((0, 1)), features.std(), "someone")
+    write_cache(root / "image.safetensors", held)
+
+
+class Reads(CachedTeacher):
+    name_key = "id"
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        return self.look_up(batch["id"])
+
+
+def network() -> Contrastive:
+    sizes = {"depth": 1, "heads": 2, "patch_widths": (8, 8, 8)}
+    return Contrastive(PatchGrouper(8, 6), Encoder(8, **sizes), Projections(8, {"image": 5}))
+
+
+def checkpoint(root: Path) -> None:
+    root.mkdir()
+    model = network()
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    held = {"state_dict": state, FORMAT_KEY: describe(model)}
+    torch.save(held, root / "last.ckpt")
+    torch.save(held, root / "legacy.ckpt", _use_new_zipfile_serialization=False)
+
+
+def each(read: Callable[[Path], Any]) -> Callable[[Path], None]:
+    return lambda root: [read(path) for path in sorted(root.iterdir())] and None
+
+
+def splits(open_: Callable[..., PointCloudDataset], *names: str) -> Callable[[Path], None]:
+    return lambda root: [read_all(open_(root, name)) for name in names] and None
+
+
+SETS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], None]]] = {
+    "shapes": (shape_files, each(lambda path: read_shape(path, 20))),
+    "tables": (
+        tables,
+        lambda root: [read_all(Folder(root / f"list{e}")) for e in (".csv", ".parquet")] and None,
+    ),
+    "shapenet": (shapenet, splits(ShapeNet, "train", "test")),
+    "modelnet": (lambda root: modelnet(root, points=30), splits(ModelNet, "train", "test")),
+    "modelnet_cache": (modelnet_cache, splits(ModelNet, "train")),
+    "few_shot": (
+        few_shot,
+        lambda root: read_all(FewShotFold(root, "train", way=5, shot=2)),
+    ),
+    "scanobjectnn": (scanobjectnn, splits(ScanObjectNN, "train", "test")),
+    "shapenetpart": (shapenetpart, splits(ShapeNetPart, "train", "val", "test")),
+    "s3dis": (lambda root: s3dis(root, points=40), splits(S3DISRooms, "Area_1", "Area_5")),
+    "objaverse": (objaverse, splits(OpenShape, "lvis")),
+    "furniture": (models, read_models),
+    "prepared": (prepared, read_prepared),
+    "cache": (cache, each(lambda path: Reads(path, 4, standardize=True))),
+    "checkpoint": (checkpoint, each(load)),
+}
+
+
+@contextmanager
+def soon(seconds: int = SECONDS) -> Iterator[None]:
+    def late(number: int, frame: FrameType | None) -> None:
+        pytest.fail(f"still reading after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+NUMBERS = (0, 2**16 - 1, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1)
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.just("byte"), st.floats(0, 1), st.integers(0, 255)),
+        st.tuples(st.just("cut"), st.floats(0, 1), st.just(0)),
+        st.tuples(st.just("insert"), st.floats(0, 1), st.binary(min_size=1, max_size=20)),
+        st.tuples(st.just("number"), st.floats(0, 1), st.sampled_from(NUMBERS)),
+        st.tuples(st.just("digits"), st.floats(0, 1), st.sampled_from([*NUMBERS, -1, 7])),
+        st.tuples(st.just("twice"), st.floats(0, 1), st.integers(1, 4096)),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def changed(content: bytes, changes: list[tuple[str, float, Any]]) -> bytes:
+    """Damage some bytes: also numbers of binary headers, and those that are written as text."""
+    for kind, where, what in changes:
+        # Most of what is announced stands near the beginning, or at the end.
+        place = int((where**3 if where < 0.9 else 1 - (1 - where) ** 2) * len(content))
+        if kind == "byte":
+            content = content[:place] + bytes([what]) + content[place + 1 :]
+        elif kind == "cut":
+            content = content[:place]
+        elif kind == "insert":
+            content = content[:place] + what + content[place:]
+        elif kind == "number":
+            packed = struct.pack("<Q", what)
+            content = content[:place] + packed[: 8 if what >= 2**32 else 4] + content[place + 8 :]
+        elif kind == "twice":
+            content = content[:place] + content[place : place + what] * 2 + content[place + what :]
+        elif found := [*re.finditer(rb"\d+", content[:20_000])]:
+            digits = found[int(where * (len(found) - 1))]
+            content = content[: digits.start()] + b"%d" % what + content[digits.end() :]
+    return content
+
+
+@pytest.fixture(params=SETS)
+def original(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """A data set, or some files, that can be read."""
+    write, read = SETS[request.param]
+    write(tmp_path / "root")
+    read(tmp_path / "root")
+    return request.param, tmp_path / "root"
+
+
+def check(name: str, root: Path, choice: float, changes: list[tuple[str, float, Any]]) -> None:
+    """Damage one of a set's files; reading all of it succeeds, or names a file below `root`."""
+    read = SETS[name][1]
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    path = files[int(choice * (len(files) - 1))]
+    content = path.read_bytes()
+    path.write_bytes(changed(content, changes))
+    said = f"{root}"
+    try:
+        with soon(), np.errstate(all="ignore"):
+            read(root)
+    except (ValueError, OSError) as error:
+        said = str(error)
+    finally:
+        path.write_bytes(content)
+    assert str(root) in said, f"{path.name}: no file is named: {said}"
+    assert "Traceback" not in said
+
+
+def fuzz(examples: int) -> Any:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[*HealthCheck],
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_is_read_or_named(original: tuple[str, Path]) -> None:
+    @fuzz(10)
+    @given(st.floats(0, 1), CHANGES)
+    def run(choice: float, changes: list[tuple[str, float, Any]]) -> None:
+        check(*original, choice, changes)
+
+    run()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_many_damaged_files_are_read_or_named(original: tuple[str, Path]) -> None:
+    @fuzz(200)
+    @given(st.floats(0, 1), CHANGES)
+    def run(choice: float, changes: list[tuple[str, float, Any]]) -> None:
+        check(*original, choice, changes)
+
+    run()
+
+
+def ply(head: str, body: bytes = b"") -> bytes:
+    kind = "binary_little_endian" if body else "ascii"
+    return f"ply\nformat {kind} 1.0\n{head}end_header\n".encode() + (body or b"0 0 0\n")
+
+
+def glb(scene: dict[str, Any], binary: bytes = b"\0" * 64) -> bytes:
+    text = json.dumps({"asset": {"version": "2.0"}, **scene}).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text
+    chunks += struct.pack("<II", len(binary), 0x004E4942) + binary
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def mesh(count: int, **accessor: Any) -> dict[str, Any]:
+    return {
+        "accessors": [{"componentType": 5126, "type": "VEC3", "count": count, **accessor}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "mode": 0}]}],
+        "buffers": [{"byteLength": 64}],
+        "bufferViews": [{"buffer": 0, "byteLength": 60}],
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+    }
+
+
+def las(**changed: tuple[int, str, int]) -> bytes:
+    file = io.BytesIO()
+    data = laspy.LasData(laspy.LasHeader(point_format=3, version="1.4"))
+    data.x = data.y = data.z = np.arange(5.0)
+    data.write(file)
+    content = bytearray(file.getvalue())
+    for place, kind, value in changed.values():
+        struct.pack_into(kind, content, place, value)
+    return bytes(content)
+
+
+def doubled() -> bytes:
+    """A pickle whose lists each stand twice in the next: a few hundred bytes, 2^60 numbers."""
+    inner: Any = [1, 2]
+    for _ in range(60):
+        inner = [inner, inner]
+    return pickle.dumps({"points": inner, "rgb": inner})
+
+
+def bomb(announced: int | None) -> bytes:
+    """An archive of half a GiB of zeros; `announced` is the size that its header gives."""
+    file = io.BytesIO()
+    about = {"shape": (2**26,), "fortran_order": False, "descr": "<f8"}
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("points.npy", "w") as member,
+    ):
+        np.lib.format.write_array_header_2_0(member, about)
+        for _ in range(32):
+            member.write(bytes(2**24))
+    content = file.getvalue()
+    if announced is not None:  # in the directory at the end, which is what readers go by
+        place = content.rindex(b"PK\x01\x02")
+        content = content[: place + 24] + struct.pack("<I", announced) + content[place + 28 :]
+    return content
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (8, 8)).save(file, "PNG")
+    content = file.getvalue()
+    head = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
+
+
+LIARS: dict[str, Callable[[], bytes]] = {
+    "rows.ply": lambda: ply("element vertex 99999999999\nproperty float x\n"),
+    "nothing.ply": lambda: ply("element none 99999999999999\nelement vertex 1\nproperty float x\n"),
+    "lists.ply": lambda: ply(
+        "element vertex 1\nproperty float x\nelement face 4000000000\n"
+        "property list uint int vertex_indices\n", b"\xff" * 64,
+    ),
+    "list.ply": lambda: ply(
+        "element vertex 1\nproperty float x\nproperty float y\nproperty float z\nelement face 1\n"
+        "property list uint int vertex_indices\n", b"\0" * 12 + b"\xff" * 64,
+    ),
+    "negative.ply": lambda: ply("element vertex -5\nproperty float x\n"),
+    "zeros.glb": lambda: glb(mesh(2**33)),
+    "view.glb": lambda: glb(mesh(2**33, bufferView=0)),
+    "circle.glb": lambda: glb(
+        {**mesh(5, bufferView=0), "nodes": [{"children": [1]}, {"children": [0], "mesh": 0}]}
+    ),
+    "shared.glb": lambda: glb(
+        {**mesh(5, bufferView=0),
+         "nodes": [{"children": [n + 1, n + 1]} for n in range(60)] + [{"mesh": 0}]}
+    ),
+    "instances.glb": lambda: glb(
+        {**mesh(20_000, bufferView=0), "bufferViews": [{"buffer": 0, "byteLength": 240_000}],
+         "scenes": [{"nodes": [*range(20_000)]}], "nodes": [{"mesh": 0}] * 20_000},
+        bytes(240_000),
+    ),
+    "long.glb": lambda: struct.pack("<4sIIII", b"glTF", 2, 2**32 - 1, 2**32 - 1, 0x4E4F534A),
+    "points.las": lambda: las(count=(247, "<Q", 2**40)),
+    "records.las": lambda: las(count=(100, "<I", 2**32 - 1)),
+    "more.las": lambda: las(count=(243, "<I", 2**32 - 1)),
+    "start.las": lambda: las(count=(96, "<I", 2**32 - 1)),
+    "doubled.npy": lambda: object_npy(doubled()),
+    "bomb.npz": lambda: bomb(None),
+    "lying_bomb.npz": lambda: bomb(1000),
+    "faces.obj": lambda: b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99999999999\n",
+    "faces.off": lambda: b"OFF\n99999999999 1 0\n0 0 0\n",
+    "huge.stl": lambda: bytes(80) + struct.pack("<I", 2**32 - 1) + bytes(100),
+}  # fmt: skip
+
+
+def object_npy(pickled: bytes) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"shape": (), "fortran_order": False, "descr": "|O"})
+    return file.getvalue() + pickled
+
+
+@contextmanager
+def frugal(limit: int = 2**26) -> Iterator[None]:
+    """Fail where more memory was asked for than `limit` bytes, used or not."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit, f"{peak / 2**20:.0f} MiB were taken"
+
+
+@pytest.mark.parametrize("name", LIARS)
+def test_what_is_announced_is_not_believed(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(LIARS[name]())
+    with soon(5), frugal(), pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        read_shape(path, 20)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (2**31 - 1, 2**31 - 1)])
+def test_pictures_larger_than_life_are_refused(size: tuple[int, int]) -> None:
+    with soon(5), frugal(), pytest.raises(ValueError, match=r"a\.png: not a readable picture"):
+        decode_image(png(*size), "a.png")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", ["lists", "tuples", "keys", "sets"])
+def test_pickles_that_double_are_refused(kind: str, protocol: int, tmp_path: Path) -> None:
+    inner: Any = (1, 2)
+    for _ in range(60):
+        inner = [inner, inner] if kind == "lists" else (inner, inner)
+    held = {(1,): 1} if kind == "keys" else [{1, 2}] if kind == "sets" else [inner]
+    path = tmp_path / "bad.pkl"
+    path.write_bytes(pickle.dumps(held, protocol))
+    with soon(5), pytest.raises(ValueError, match=r"bad\.pkl: refused"):
+        read_pickle(path)
+
+
+def test_labels_are_numbers_and_nothing_is_looked_for_in_them(tmp_path: Path) -> None:
+    clouds = [np.zeros((4, 6), np.float32)]
+    modelnet_cache(tmp_path)
+    (path,) = tmp_path.rglob("*.dat")
+    path.write_bytes(pickle.dumps([clouds, [[[0]]]]))
+    with pytest.raises(ValueError, match=r"fps\.dat: .*a list is no number"):
+        ModelNet(tmp_path)
+
+
+def test_data_in_other_files_are_not_read(tmp_path: Path) -> None:
+    scanobjectnn(tmp_path)
+    path = tmp_path / "main_split" / "training_objectdataset.h5"
+    (tmp_path / "secret").write_bytes(bytes(2048 * 12))
+    with h5py.File(path, "w") as file:
+        file["label"] = np.zeros(1, np.int32)
+        file.create_dataset(
+            "data", (1, 2048, 3), np.float32, external=[(str(tmp_path / "secret"), 0, 2048 * 12)]
+        )
+    with pytest.raises(ValueError, match=r"objectdataset\.h5: .*`data` lies in other files"):
+        ScanObjectNN(tmp_path)
+    layout = h5py.VirtualLayout((1, 2048, 3), np.float32)
+    layout[:] = h5py.VirtualSource(str(tmp_path / "main_split" / "test_objectdataset.h5"), "data",
+                                   shape=(15, 2048, 3))[:1]  # fmt: skip
+    with h5py.File(path, "w") as file:
+        file["label"] = np.zeros(1, np.int32)
+        file.create_virtual_dataset("data", layout)
+    with pytest.raises(ValueError, match="lies in other files"):
+        ScanObjectNN(tmp_path)
+
+
+def test_lists_do_not_lead_out_of_their_folder(tmp_path: Path) -> None:
+    np.save(tmp_path / "secret.npy", np.zeros((64, 3)))
+    root = tmp_path / "shapenet"
+    shapenet(root)
+    (root / "ShapeNet-55" / "train.txt").write_text("02691156-/../../../secret.npy\n")
+    with pytest.raises(ValueError, match=r"train\.txt: lists .*no path inside"):
+        ShapeNet(root, "train")
+    root = tmp_path / "modelnet"
+    modelnet(root)
+    folder = root / "modelnet40_normal_resampled"
+    (folder / "modelnet40_shape_names.txt").write_text("../../secret\n")
+    (folder / "modelnet40_train.txt").write_text("../../secret_0001\n")
+    with pytest.raises(ValueError, match=r"modelnet40_train\.txt: lists .*no path inside"):
+        ModelNet(root)
+    root = tmp_path / "prepared"
+    prepared(root)
+    path = root / "out" / "all" / INDEX
+    index = json.loads(path.read_text())
+    index["files"][0]["name"] = "../../../secret.npy"
+    path.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"index\.json: .*which no preparation writes"):
+        Prepared(root / "out", "all")
+
+
+def test_meshes_take_nothing_from_outside_their_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), (250, 3, 7)).save(tmp_path / "secret.png")
+    (tmp_path / "secret.mtl").write_text("newmtl a\nKd 0.98 0.01 0.02\n")
+    inside = tmp_path / "shapes"
+    inside.mkdir()
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\n"
+    (inside / "a.mtl").write_text("newmtl a\nmap_Kd ../secret.png\n")
+    for library in ("a.mtl", "../secret.mtl", f"{tmp_path}/secret.mtl"):
+        (inside / "a.obj").write_text(f"mtllib {library}\n{corners}")
+        colors = read_shape(inside / "a.obj", 20).colors
+        assert colors is None or not (colors[:, 0] >= 249).any()
+    uri = {"buffers": [{"byteLength": 60, "uri": "../secret.png"}]}
+    (inside / "a.glb").write_bytes(glb({**mesh(5, bufferView=0), **uri}))
+    with pytest.raises(ValueError, match=r"a\.glb: not a readable shape"):
+        read_shape(inside / "a.glb", 20)
+
+
+def _torch_archive(path: Path, compression: int) -> None:
+    """Write a checkpoint anew, its parts packed."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def hostile_checkpoints() -> dict[str, Callable[[dict[str, Any]], None]]:
+    """What is done to a checkpoint's content before it is written."""
+    weight = "model.encoder.norm.weight"
+
+    def state(value: torch.Tensor) -> Callable[[dict[str, Any]], None]:
+        return lambda held: held["state_dict"].__setitem__(weight, value)
+
+    def told(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+        return lambda held: held[FORMAT_KEY].__setitem__(name, value)
+
+    return {
+        "wide": state(torch.zeros(1).expand(10**9)),
+        "widths": state(torch.zeros(50_000)),  # a network of that width: 10 GB a layer
+        "sparse": state(torch.sparse_coo_tensor(size=(10**9,))),
+        "number": lambda held: held["state_dict"].__setitem__(weight, 3),
+        "names": lambda held: held["state_dict"].__setitem__(3, torch.zeros(1)),
+        "no_state": lambda held: held.__setitem__("state_dict", 3),
+        "list": lambda held: held.__setitem__(FORMAT_KEY, [1]),
+        "heads": told("num_heads", 7),
+        "text": told("num_groups", "8"),
+        "groups": told("num_groups", 10**15),
+        "negative": told("group_size", -1),
+        "unknown": told("something", 1),
+    }
+
+
+@pytest.mark.parametrize("name", hostile_checkpoints())
+def test_checkpoints_that_lie_are_named(name: str, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "root")
+    path = tmp_path / "root" / "last.ckpt"
+    held = torch.load(path, weights_only=True)
+    hostile_checkpoints()[name](held)
+    torch.save(held, path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with soon(10), pytest.raises(ValueError, match=re.escape(str(path))):
+        load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB
+
+
+def test_packed_and_damaged_checkpoints_are_named(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "root")
+    path = tmp_path / "root" / "last.ckpt"
+    _torch_archive(path, zipfile.ZIP_STORED)
+    load(path)
+    _torch_archive(path, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"last\.ckpt: .*unpacks to more than it holds"):
+        load(path)
