@@ -1,6 +1,6 @@
 # `make` lists what there is. Every target makes its own .venv first; nothing else is touched.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint types bench clean
+.PHONY: help install demo test test-all lint types bench stress audit clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -44,6 +44,12 @@ types: .venv/dev ## Check types
 
 bench: .venv/run ## Time the hot paths against their plain definitions: outputs/bench.json, half an hour
 	@$(BIN)/python scripts/bench/run.py $(OPTIONS)
+
+stress: .venv/dev ## Kill, starve and damage trainings and preparations; print what it cost
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/stress/faults.py
+
+audit: .venv/dev ## Compare installed versions with known vulnerabilities, where the network allows
+	@$(BIN)/python scripts/audit.py
 
 clean: ## Remove .venv and everything that was built or cached; outputs/ stays
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

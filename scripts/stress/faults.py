@@ -1,0 +1,362 @@
+"""Do to trainings and preparations what machines do to them, and count what is lost.
+
+python scripts/stress/faults.py [--short] [--only killed] [--seed 0] [--out stress.json]
+
+A fault is survived where what comes after equals, step for step and byte for byte, what would have
+been without it: losses, samples and their seeds, randomness, rates, weights, moments. Lost items
+are steps that are missing or differ, and files that are half written. Needs Linux or macOS.
+"""
+
+import argparse
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs import (
+    STEPS,
+    contents,
+    embedding,
+    half_written,
+    kill,
+    preparing,
+    shapes,
+    training,
+    wait,
+    witnessed,
+)
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+Fault = Callable[[Path, random.Random], "list[str]"]
+
+
+class Bench(NamedTuple):
+    """What the faulty runs are compared with."""
+
+    folder: Path
+    steps: dict[int, dict[str, object]]
+    seconds: float
+    prepared: dict[str, bytes]
+    """Files of an undisturbed preparation of `folder / "shapes"`."""
+    checkpoint: Path
+    embedded: dict[str, bytes]
+    """The table of the shapes' features by that checkpoint."""
+
+
+def bench(folder: Path) -> Bench:
+    """Train and prepare once without a fault."""
+    if wait(training(folder / "whole")):
+        raise RuntimeError((folder / "whole" / "log.txt").read_text())
+    begun = time.monotonic()
+    again = wait(training(folder / "again"))
+    seconds = time.monotonic() - begun
+    steps = witnessed(folder / "whole")
+    if again or len(steps) != STEPS or witnessed(folder / "again") != steps:
+        raise RuntimeError("two undisturbed trainings differ")
+    shapes(folder / "shapes")
+    if wait(preparing(folder / "shapes", folder / "prepared")):
+        raise RuntimeError((folder / "prepared" / "log.txt").read_text())
+    checkpoint = folder / "whole" / "run" / "checkpoints" / "last.ckpt"
+    if wait(embedding(checkpoint, folder / "shapes", folder / "embedded")):
+        raise RuntimeError((folder / "embedded" / "log.txt").read_text())
+    made = [contents(folder / name / "out") for name in ("prepared", "embedded")]
+    return Bench(folder, steps, seconds, made[0], checkpoint, made[1])
+
+
+class Faults:
+    """The faults, each a method: it does one in a folder, and returns what was lost by it."""
+
+    def __init__(self, known: Bench) -> None:
+        self.known = known
+
+    def finish(self, folder: Path, *options: str) -> list[str]:
+        """Let a training go on to its end; return what differs from the undisturbed one."""
+        lost = half_written(folder)
+        if wait(training(folder, *options)):
+            return [*lost, (folder / "log.txt").read_text()[-2000:]]
+        try:
+            steps = witnessed(folder)
+        except ValueError as error:
+            return [*lost, str(error)]
+        wrong = [s for s, seen in self.known.steps.items() if steps.get(s) != seen]
+        return [*lost, *(f"step {step} is missing or differs" for step in wrong)]
+
+    def killed_in_training(self, folder: Path, rng: random.Random) -> list[str]:
+        latest = 0.5 * self.known.seconds
+        while True:
+            child, seconds = training(folder), rng.uniform(0, latest)
+            if kill(child, seconds, lambda: bool(witnessed(folder))):
+                break
+            shutil.rmtree(folder)  # it was done before
+            latest = seconds
+        if rng.random() < 0.3:  # and once more, at any time from its start
+            kill(training(folder), rng.uniform(0, latest), lambda: True)
+        return self.finish(folder)
+
+    def killed_in_a_checkpoint(self, folder: Path, rng: random.Random) -> list[str]:
+        """In the middle of its bytes, before they are on the disk, or between two names."""
+        where = rng.choice(["write", "fsync", "link", "replace"])
+        at, size = (
+            rng.randint(1, 2) if where == "link" else rng.randint(2, 20),
+            rng.randint(1, 9999),
+        )
+
+        def before() -> None:
+            if where == "write":
+                _die_while_writing(size, at)
+            elif where == "replace":
+                _die_at(Path, "replace", at)
+            else:
+                _die_at(os, where, at)
+
+        status = wait(training(folder, before=before))
+        told = [] if status < 0 else [f"was not killed, but ended with {status}"]
+        return told + self.finish(folder)
+
+    def killed_in_preparing(self, folder: Path, rng: random.Random) -> list[str]:
+        root = self.known.folder / "shapes"
+        return _killed(lambda: preparing(root, folder), folder, rng, self.known.prepared)
+
+    def killed_in_embedding(self, folder: Path, rng: random.Random) -> list[str]:
+        known = self.known
+        again = lambda: embedding(known.checkpoint, known.folder / "shapes", folder)  # noqa: E731
+        return _killed(again, folder, rng, known.embedded)
+
+    def asked_to_stop(self, folder: Path, rng: random.Random) -> list[str]:
+        """By SIGTERM or Ctrl-C: the step is finished, saved, and said where."""
+        child, asked = training(folder), rng.choice([signal.SIGTERM, signal.SIGINT])
+        while not witnessed(folder):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3 * self.known.seconds))
+        os.kill(child, asked)
+        wait(child)
+        seen = len(witnessed(folder))
+        said = f"stopped after {seen} steps; go on with ckpt_path="
+        log = (folder / "log.txt").read_text()
+        told = [] if seen == STEPS or said in log else [f"{asked.name}: not said: {log[-500:]}"]
+        return told + self.finish(folder)
+
+    def damaged_checkpoint(self, folder: Path, rng: random.Random) -> list[str]:
+        child = training(folder)
+        kill(child, 0.1, lambda: len(witnessed(folder)) > rng.randint(7, 9))
+        last = folder / "run" / "checkpoints" / "last.ckpt"
+        content = bytearray(last.read_bytes())
+        how = rng.choice(["cut", "bit", "emptied", "gone"])
+        if how == "bit":
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        last.write_bytes({"cut": content[: len(content) // 2], "emptied": b""}.get(how, content))
+        if how == "gone":
+            last.unlink()
+        lost = self.finish_from_before(folder)
+        return [f"{how}: {line}" for line in lost]
+
+    def finish_from_before(self, folder: Path) -> list[str]:
+        wait(training(folder))
+        steps = witnessed(folder)
+        wrong = [s for s, seen in self.known.steps.items() if steps.get(s) != seen]
+        return [f"step {step} is missing or differs" for step in wrong]
+
+    def full_disk(self, folder: Path, rng: random.Random) -> list[str]:
+        """From one write on: by an error of the system, or a limit in the middle of the bytes."""
+        at, limited = rng.randint(5, 20), rng.random() < 0.5
+        if limited:
+            wait(training(folder, before=lambda: _refuse_while_writing(50_000, at)))
+        else:
+            wait(training(folder, before=lambda: _refuse_at(os, "fsync", at)))
+        log = (folder / "log.txt").read_text()
+        told = [] if "cannot be written" in log and "Traceback" not in log else [log[-2000:]]
+        return told + self.finish(folder)
+
+    def out_of_memory(self, folder: Path, rng: random.Random) -> list[str]:
+        return self._stopped(folder, rng, "memory", "accumulate_grad_batches")
+
+    def not_finite(self, folder: Path, rng: random.Random) -> list[str]:
+        return self._stopped(folder, rng, rng.choice(["overflow", "gradient"]), "samples: ")
+
+    def _stopped(self, folder: Path, rng: random.Random, what: str, said: str) -> list[str]:
+        fault = [f"+callbacks.aa_fault.{k}" for k in ("_target_=wrong.Fault", f"what={what}")]
+        step = rng.randint(1, STEPS - 2)
+        wait(training(folder, *fault, f"+callbacks.aa_fault.step={step}"))
+        log = (folder / "log.txt").read_text()
+        told = [] if said in log and "Traceback" not in log else [log[-2000:]]
+        return told + self.finish(folder)
+
+    def dead_worker(self, folder: Path, rng: random.Random) -> list[str]:
+        fault = ["+callbacks.kill._target_=wrong.KillWorker", "data.workers=1"]
+        wait(training(folder, *fault, f"+callbacks.kill.step={rng.randint(1, STEPS - 3)}"))
+        log = (folder / "log.txt").read_text()
+        told = [] if "a data-loading worker (process " in log else [log[-2000:]]
+        return told + self.finish(folder)
+
+    def clock_jumps(self, folder: Path, rng: random.Random) -> list[str]:
+        """To and fro by years, in a training that is killed and resumed."""
+        child = training(folder, before=_shake_clock)
+        kill(child, 0.1, lambda: len(witnessed(folder)) > 7)
+        for path in (folder / "run" / "checkpoints").glob("*.ckpt"):
+            about = rng.uniform(0, 4e9)
+            os.utime(path, (about, about))
+        return self.finish(folder)
+
+    def second_writer(self, folder: Path, rng: random.Random) -> list[str]:
+        """Into the folder of a training, or of a preparation, that is at work."""
+        known = self.known
+        trained = rng.random() < 0.5
+
+        def start() -> int:
+            return training(folder) if trained else preparing(known.folder / "shapes", folder)
+
+        first = start()
+        while not (witnessed(folder) or any((folder / "out").glob("*/*"))):
+            time.sleep(0.005)
+        os.kill(first, signal.SIGSTOP)  # it stays at work for as long as that takes
+        refused = wait(start())
+        os.kill(first, signal.SIGCONT)
+        ended = wait(first)
+        log = (folder / "log.txt").read_text()
+        told = [] if refused and not ended and "is being written by process" in log else [log]
+        if trained:
+            return told + self.finish(folder)
+        return told + ([] if contents(folder / "out") == known.prepared else ["files differ"])
+
+
+def _killed(
+    start: Callable[[], int], folder: Path, rng: random.Random, known: dict[str, bytes]
+) -> list[str]:
+    """Kill a program once its first file is there, start it again; return what differs."""
+    latest = 0.4
+    while True:
+        child, seconds = start(), rng.uniform(0, latest)
+        if kill(child, seconds, lambda: any((folder / "out").glob("*/*"))):
+            break
+        shutil.rmtree(folder)  # it was done before
+        latest = seconds
+    left = contents(folder / "out")
+    lost = [f"{n} is half written" for n, x in left.items() if n in known and x != known[n]]
+    if wait(start()):
+        lost.append((folder / "log.txt").read_text()[-2000:])
+    return lost + (["the files differ"] if contents(folder / "out") != known else [])
+
+
+def _die_at(owner: object, name: str, at: int) -> None:
+    """Kill this process at the so-manieth call of a function."""
+    real, count = getattr(owner, name), iter(range(1, 10**9))
+
+    def call(*arguments: object, **named: object) -> object:
+        if next(count) == at:
+            os.killpg(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **named)
+
+    setattr(owner, name, call)
+
+
+def _at_open(at: int, act: Callable[[], None]) -> None:
+    """Act when the so-manieth file with the ending of a part is opened."""
+    real, count = Path.open, iter(range(1, 10**9))
+
+    def call(path: Path, *arguments: object, **named: object) -> object:
+        if path.suffix == ".part" and next(count) == at:
+            act()
+        return real(path, *arguments, **named)  # type: ignore[call-overload]
+
+    Path.open = call  # type: ignore[method-assign,assignment]
+
+
+def _die_while_writing(size: int, at: int) -> None:
+    def act() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    _at_open(at, act)
+
+
+def _refuse_while_writing(size: int, at: int) -> None:
+    _at_open(at, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+
+
+def _refuse_at(owner: object, name: str, at: int) -> None:
+    """Have a function fail for want of room from its so-manieth call on."""
+    real, count = getattr(owner, name), iter(range(1, 10**9))
+
+    def call(*arguments: object) -> object:
+        if next(count) >= at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    setattr(owner, name, call)
+
+
+def _shake_clock() -> None:
+    real, rng = time.time, random.Random(0)
+    time.time = lambda: real() + rng.uniform(-1e9, 1e9)
+
+
+COUNTS: dict[str, tuple[int, int]] = {
+    "killed_in_training": (12, 2),
+    "killed_in_a_checkpoint": (12, 3),
+    "killed_in_preparing": (8, 1),
+    "killed_in_embedding": (8, 1),
+    "asked_to_stop": (4, 1),
+    "damaged_checkpoint": (6, 1),
+    "full_disk": (4, 1),
+    "out_of_memory": (2, 1),
+    "not_finite": (2, 1),
+    "dead_worker": (2, 1),
+    "clock_jumps": (2, 1),
+    "second_writer": (4, 1),
+}
+"""How many of each are done, in all and in the short version."""
+
+
+def trials(known: Bench, *, short: bool) -> Iterator[tuple[str, Fault, int]]:
+    """Yield the faults, and how often each is done."""
+    faults = Faults(known)
+    for name, counts in COUNTS.items():
+        yield name.replace("_", " "), getattr(faults, name), counts[short]
+
+
+def main() -> None:
+    """Do all faults, print the table, and fail where anything was lost."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--short", action="store_true", help="a few of each, about a minute")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="faults whose names begin so")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON too")
+    asked = parser.parse_args()
+    rng, rows, lost = random.Random(asked.seed), [], []
+    with tempfile.TemporaryDirectory(prefix="recon-stress-") as place:
+        folder = Path(place)
+        known = bench(folder)
+        for name, act, count in trials(known, short=asked.short):
+            if not name.startswith(asked.only):
+                continue
+            found = [act(folder / f"{name}-{number}", rng) for number in range(count)]
+            survived = sum(not one for one in found)
+            rows.append((name, count, survived, sum(map(len, found))))
+            lost += [f"{name} {number}: {one}" for number, all_ in enumerate(found) for one in all_]
+            print(f"{name}: {survived} of {count} survived", flush=True)
+    total = ("all", *(sum(row[i] for row in rows) for i in (1, 2, 3)))
+    table = Table("fault", "injected", "survived", "items lost", box=SIMPLE)
+    for row in (*rows, total):
+        table.add_row(*map(str, row))
+    Console().print(table)
+    if asked.out:
+        names = ("fault", "injected", "survived", "lost")
+        asked.out.write_text(json.dumps([dict(zip(names, r, strict=True)) for r in (*rows, total)]))
+    if lost:
+        sys.exit("\n".join(lost))
+
+
+if __name__ == "__main__":
+    main()

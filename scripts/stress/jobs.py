@@ -1,0 +1,209 @@
+"""What faults are done to: trainings and preparations of seconds, each in a process of its own."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import DictConfig
+from torch import Tensor
+
+from recon.embed import embed
+from recon.entry import conf_dir, one_line_errors
+from recon.models.weights import read_checkpoint
+from recon.prepare import prepare
+from recon.train import train
+
+STEPS = 18
+SHORT = (
+    "experiment=pretrain_furniture", "debug=tiny", "~callbacks.report", "callbacks=within_epochs",
+    "callbacks.within.every_n_train_steps=1", "trainer.limit_train_batches=6",
+    "trainer.max_epochs=3",
+)  # fmt: skip
+PATIENCE = 120.0
+"""Seconds that any of these jobs may take."""
+
+
+def digest(value: Any) -> str:
+    """Return a checksum of tensors and plain values, however nested."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
+
+
+class Witness(Callback):
+    """Write down each step before it is saved: loss, samples, randomness, rates, all the state."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
+        self._loss, self._random = loss.item().hex(), digest(torch.get_rng_state())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        optimizer = trainer.optimizers[0]
+        line = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "loss": self._loss,
+            "samples": list(zip(batch["id"], batch["seed"].tolist(), strict=True)),
+            "random": self._random,
+            "rates": [group["lr"] for group in optimizer.param_groups],
+            "state": digest([*module.state_dict().values()]),
+            "moments": digest([*optimizer.state_dict()["state"].values()]),
+        }
+        with self.path.open("ab", buffering=0) as file:
+            file.write(json.dumps(line).encode() + b"\n")
+
+
+def witnessed(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return what was seen of each step; raise ValueError where one was seen to differ."""
+    found: dict[int, dict[str, Any]] = {}
+    path = folder / "witness.jsonl"
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        seen = json.loads(line)
+        if found.setdefault(seen["step"], seen) != seen:
+            other = found[seen["step"]]
+            odd = [key for key, value in seen.items() if other[key] != value]
+            raise ValueError(f"{path}: step {seen['step']} differs in {', '.join(odd)}")
+    return found
+
+
+def fork(work: Callable[[], object], log: Path) -> int:
+    """Start something in a child with a group of its own; return its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 0
+    try:
+        os.setsid()
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for number in (1, 2):
+            os.dup2(out, number)
+        with one_line_errors():
+            work()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 3
+        print(ended.code, flush=True)
+    except BaseException:
+        traceback.print_exc()
+        code = 4
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def training(folder: Path, *options: str, before: Callable[[], object] | None = None) -> int:
+    """Train in a child, from the last checkpoint of the folder where there is one."""
+    last = folder / "run" / "checkpoints" / "last.ckpt"
+    resumed = [f"ckpt_path={last}"] if any(last.parent.glob("*.ckpt")) else []
+    witness = {"_target_": "jobs.Witness", "path": str(folder / "witness.jsonl")}
+
+    def work(cfg: DictConfig) -> None:
+        cfg.callbacks = {"witness": witness, **cfg.callbacks}  # it sees a step before all others
+        train(cfg)
+
+    own = [f"output_dir={folder / 'run'}", *resumed, *options]
+    return job("train", work, [*SHORT, *own], folder, before)
+
+
+def shapes(root: Path, count: int = 1536) -> None:
+    """Write shapes to prepare, in six files of the layout."""
+    root.mkdir(parents=True)
+    for row in range(count):
+        rng = np.random.default_rng(row)
+        np.save(root / f"{row:04d}.npy", rng.normal(size=(1000, 3)).astype(np.float32))
+
+
+def job(
+    name: str,
+    work: Callable[[DictConfig], object],
+    options: Sequence[str],
+    folder: Path,
+    before: Callable[[], object] | None = None,
+) -> int:
+    """Do a program's work in a child, as its configuration with these options says."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def composed() -> None:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            cfg = compose(name, list(options))
+        if before is not None:
+            before()
+        work(cfg)
+
+    return fork(composed, folder / "log.txt")
+
+
+def preparing(root: Path, folder: Path) -> int:
+    """Prepare shapes in a child."""
+    options = ["data=folder", f"data.root={root}", f"out={folder / 'out'}", "images=false"]
+    return job("prepare", prepare, [*options, "workers=2"], folder)
+
+
+def embedding(checkpoint: Path, root: Path, folder: Path) -> int:
+    """Write the features of shapes in a child."""
+    options = [f"checkpoint={checkpoint}", f"files={root}", f"out={folder / 'out' / 'x.parquet'}"]
+    return job("embed", embed, [*options, "points=64", "workers=0", "device=cpu"], folder)
+
+
+def wait(child: int) -> int:
+    """Return how a child ended: its exit code, or the negative number of the signal."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        number, status = os.waitpid(child, os.WNOHANG)
+        if number:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise TimeoutError(f"not done after {PATIENCE:.0f} s")
+
+
+def kill(child: int, seconds: float, begun: Callable[[], bool]) -> bool:
+    """Kill a child so many seconds after it has begun; tell whether it was still at work."""
+    deadline = time.monotonic() + PATIENCE
+    while not begun() and time.monotonic() < deadline:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.005)
+    time.sleep(seconds)
+    if os.waitpid(child, os.WNOHANG)[0]:
+        return False
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def half_written(folder: Path) -> list[str]:
+    """Return the checkpoints in a folder that cannot be read."""
+    lost = []
+    for path in folder.rglob("*.ckpt"):
+        try:
+            read_checkpoint(path)
+        except ValueError as error:
+            lost.append(str(error))
+    return lost
+
+
+def contents(folder: Path, but: Sequence[str] = (".lock",)) -> dict[str, bytes]:
+    """Return the files below a folder by name, leftovers of killed writers left out."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in but and path.suffix != ".part"
+    }

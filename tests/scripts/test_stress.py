@@ -1,0 +1,124 @@
+"""The fault suite, and what it rests on."""
+
+import ast
+import json
+import os
+import runpy
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from jobs import witnessed
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+
+@pytest.mark.slow
+def test_short_faults_cost_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "scripts/stress/faults.py", "--short", "--out"]
+    done = subprocess.run(
+        [*command, tmp_path / "stress.json"], capture_output=True, text=True, check=False,
+        timeout=900,
+    )  # fmt: skip
+    assert not done.returncode, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "stress.json").read_text())
+    assert len(rows) >= 12
+    assert all(row["survived"] == row["injected"] > 0 for row in rows)
+    assert rows[-1]["fault"] == "all"
+    assert rows[-1]["lost"] == 0
+
+
+def test_the_witness_notices_what_differs(tmp_path: Path) -> None:
+    lines = [{"step": 1, "loss": "a"}, {"step": 2, "loss": "b"}, {"step": 1, "loss": "a"}]
+    path = tmp_path / "witness.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert [*witnessed(tmp_path)] == [1, 2]
+    path.write_text("\n".join(map(json.dumps, [*lines, {"step": 2, "loss": "c"}])))
+    with pytest.raises(ValueError, match="step 2 differs in loss"):
+        witnessed(tmp_path)
+
+
+FORBIDDEN = {
+    "time.time": "orders by a clock that may jump",
+    "os.system": "starts a shell",
+    "os.popen": "starts a shell",
+    "pickle.load": "runs what a file holds",
+    "pickle.loads": "runs what a file holds",
+    "eval": "runs text",
+    "exec": "runs text",
+    "torch.jit.load": "runs what a file holds",
+    "np.loadtxt.converters": "runs text",
+    "yaml.load": "runs what a file holds",
+    "shutil.unpack_archive": "writes where an archive says",
+    "zipfile.ZipFile.extractall": "writes where an archive says",
+    "tarfile.open": "writes where an archive says",
+}
+
+
+def problems(path: Path) -> list[str]:
+    """What a source does that no file a user downloads should be able to use."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        why = FORBIDDEN.get(name)
+        if name.endswith((".extractall", ".extract")):
+            why = "writes where an archive says"
+        if name == "torch.load" and given.get("weights_only") != "True":
+            why = "runs what a file holds"
+        if name == "np.load" and given.get("allow_pickle") != "False":
+            why = "may run what a file holds"
+        if given.get("shell") == "True":
+            why = "starts a shell"
+        if why:
+            found.append(f"{path.name}:{node.lineno}: {name} {why}")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src" / "recon")))
+def test_nothing_runs_what_a_file_holds_or_trusts_the_clock(path: Path) -> None:
+    assert not problems(path)
+
+
+def test_the_check_would_see_it(tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "torch.load(x)\nsubprocess.run(x, shell=True)\narchive.extractall(y)\ntime.time()\n"
+        "eval(x)\n"
+        "torch.load(x, weights_only=True)\nnp.load(x, allow_pickle=False)\nsubprocess.run([x])\n"
+    )
+    assert [line.split(":")[1] for line in problems(path)] == ["1", "2", "3", "4", "5"]
+
+
+def flawed(name: str, version: str, *flaws: str) -> dict[str, object]:
+    found = [{"id": flaw, "aliases": [f"CVE-{flaw}"], "fix_versions": ["9.9"]} for flaw in flaws]
+    return {"name": name, "version": version, "vulns": found}
+
+
+def test_an_audit_judges_flaws_and_pins() -> None:
+    audit = runpy.run_path(str(ROOT / "scripts" / "audit.py"))
+    other = {"name": "recon3d", "skip_reason": "not on PyPI"}
+    report = {"dependencies": [flawed("torch", "2.0"), flawed("timm", "1.0", "A", "B"), other]}
+    assert audit["vulnerable"](report, {"CVE-A": "a test"}) == ["timm 1.0: B, mended in 9.9"]
+    there = version("numpy")
+    assert audit["unpinned"](f"numpy==0.1\nno-such-package==3\npytest=={version('pytest')}\n") == [
+        f"numpy {there} is installed, 0.1 is pinned"
+    ]
+    assert audit["accepted"]("# why\nCVE-1  never reached\n") == {"CVE-1": "never reached"}
+    with pytest.raises(ValueError, match="CVE-1 is accepted without a reason"):
+        audit["accepted"]("CVE-1\n")
+
+
+def test_an_audit_without_a_network_says_so() -> None:
+    nowhere = {name: "http://127.0.0.1:9" for name in ("https_proxy", "HTTPS_PROXY")}
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "audit.py"], env=os.environ | nowhere,
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    assert done.stdout.startswith("SKIPPED: NOTHING WAS AUDITED")
