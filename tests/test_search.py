@@ -14,6 +14,7 @@ from recon.data.feature_table import read_features
 from recon.data.furniture import asset
 from recon.data.transforms import UpAxis
 from recon.entry import conf_dir, quoted
+from recon.pretrained import save_pretrained
 from recon.search import search
 from recon.tasks.probe import Hits
 from recon.tasks.retrieval import retrieval
@@ -58,6 +59,13 @@ def test_a_shape_finds_itself_first(folder: Path) -> None:
     page = (folder / "page.html").read_text()
     assert len(re.findall("<canvas ", page)) == 1 + 4
     assert "1. chair/3.npy (chair), 1.000" in page
+
+
+def test_a_saved_folder_finds_as_its_checkpoint_does(folder: Path) -> None:
+    save_pretrained(folder / "run" / "checkpoints" / "last.ckpt", folder / "saved")
+    query = f"query={folder / 'shapes' / 'lamp' / '2.npy'}"
+    hits = run(*options(folder, query, f"checkpoint={folder / 'saved'}", "top=1"))
+    assert hits.similarity[0, 0] == pytest.approx(1, abs=1e-4)
 
 
 def test_a_turned_query_finds_the_same(folder: Path) -> None:

@@ -54,7 +54,9 @@ def _embed(cfg: DictConfig) -> int:
     device = device_of(cfg.device)
     encoder = PointEncoder(cfg.checkpoint, points=cfg.points, device=device, **cfg.network)
     dataset = _shapes(cfg)
-    source = {"checkpoint": str(Path(cfg.checkpoint).absolute()), "network": dict(cfg.network)}
+    local = Path(cfg.checkpoint).expanduser()
+    checkpoint = str(local.absolute()) if local.exists() else cfg.checkpoint  # else of the Hub
+    source = {"checkpoint": checkpoint, "network": dict(cfg.network)}
     table = GrowingTable(Path(cfg.out).expanduser(), about_of(cfg, encoder), source)
     wanted = {dataset.ids[row]: _modified_ns(dataset, row) for row in range(len(dataset))}
     todo = [row for row, name in enumerate(dataset.ids) if not table.has(name, wanted[name])]

@@ -84,9 +84,13 @@ def _read(path: Path, query: Query) -> "Features":
 
 
 def _checkpoint(cfg: DictConfig, told: dict[str, Any]) -> Path:
-    """Return the checkpoint of the features; raise FileNotFoundError where it is not there."""
+    """Return the checkpoint of the features, a file, a folder or a repository of the Hub.
+
+    Raises FileNotFoundError for a path that is not there.
+    """
     path = Path(cfg.checkpoint or told["source"]["checkpoint"]).expanduser()
-    if not path.is_file():
+    named = path.is_absolute() or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors")
+    if named and not path.exists():
         raise FileNotFoundError(
             f"{path}: the checkpoint of these features is not there: say where, checkpoint=<file>"
         )
@@ -109,7 +113,7 @@ def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
     about, source = told["about"], told["source"]
     path = _checkpoint(cfg, told)
     device = device_of(cfg.device)
-    encoder = PointEncoder(path, points=about["points"], device=device, **source["network"])
+    encoder = PointEncoder(str(path), points=about["points"], device=device, **source["network"])
     found = weights_hash(encoder.network.state_dict())
     if found != about["weights"]:
         raise ValueError(
@@ -161,7 +165,9 @@ def _text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
 
     if cfg.get("teacher") is not None:
         return instantiate(cfg.teacher.text, _convert_="all")
-    run = _checkpoint(cfg, told).absolute().parents[1] / "config.yaml"
+    source = _checkpoint(cfg, told)
+    folder = source if source.is_dir() else source.absolute().parents[1]
+    run = folder / "config.yaml"
     node: Any = OmegaConf.select(OmegaConf.load(run), "teacher.text") if run.is_file() else None
     parts = [node, *node.values()] if OmegaConf.is_dict(node) else []
     targets = [str(part["_target_"]) for part in parts if OmegaConf.is_dict(part)]
