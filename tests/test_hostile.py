@@ -580,7 +580,6 @@ def hostile_checkpoints() -> dict[str, Callable[[dict[str, Any]], None]]:
         "text": told("num_groups", "8"),
         "groups": told("num_groups", 10**15),
         "negative": told("group_size", -1),
-        "unknown": told("something", 1),
     }
 
 
