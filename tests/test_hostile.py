@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recon.data.dataset import PointCloudDataset
+from recon.data.feature_table import Embedded, GrowingTable, read_features
 from recon.data.few_shot import FewShotFold
 from recon.data.folder import Folder
 from recon.data.furniture import FILE, Furniture, asset, read_archive
@@ -50,6 +51,7 @@ from recon.layers.grouping import PatchGrouper
 from recon.models.checkpoint import describe, load
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections
+from recon.models.saving import write_folder
 from recon.models.weights import FORMAT_KEY
 from recon.prepare import prepare
 from recon.teachers.cached import Cache, CachedTeacher, write_cache
@@ -181,6 +183,19 @@ def checkpoint(root: Path) -> None:
     torch.save(held, root / "legacy.ckpt", _use_new_zipfile_serialization=False)
 
 
+def saved(root: Path) -> None:
+    write_folder(network(), root, {"name": "x"})
+
+
+def features(root: Path) -> None:
+    root.mkdir()
+    table = GrowingTable(root / "x.parquet", {"points": 3}, {})
+    preview, vector = np.zeros((4, 3), np.int8), {"pooled": np.ones(5, np.float32)}
+    rows = [Embedded(name, "chair", 9, 1, preview, None, vector) for name in "abc"]
+    table.add(rows, {})
+    table.finish(dict.fromkeys("abc", 1))
+
+
 def each(read: Callable[[Path], Any]) -> Callable[[Path], None]:
     return lambda root: [read(path) for path in sorted(root.iterdir())] and None
 
@@ -210,6 +225,8 @@ SETS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], None]]] = {
     "prepared": (prepared, read_prepared),
     "cache": (cache, each(lambda path: Reads(path, 4, standardize=True))),
     "checkpoint": (checkpoint, each(load)),
+    "saved": (saved, lambda root: load(root) and None),
+    "features": (features, each(lambda path: read_features(path, ["pooled"]))),
 }
 
 
@@ -604,3 +621,39 @@ def test_packed_and_damaged_checkpoints_are_named(tmp_path: Path) -> None:
     _torch_archive(path, zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match=r"last\.ckpt: .*unpacks to more than it holds"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("told", "column"),
+    [
+        ([1], None),
+        ({"about": 3}, None),
+        ("[" * 100_000, None),
+        (None, ["a", "b", "c"]),
+        (None, [[1.0], [1.0, 2.0], [3.0]]),
+        (None, [[1.0], None, [3.0]]),
+        (None, [[1.0], [float("nan")], [3.0]]),
+    ],
+)
+def test_tables_of_features_that_lie_are_named(told: Any, column: Any, tmp_path: Path) -> None:
+    features(tmp_path / "root")
+    path = tmp_path / "root" / "x.parquet"
+    table = pyarrow.parquet.read_table(path)
+    assert read_features(path, ["pooled"]).columns["pooled"].shape == (3, 5)
+    if told is not None:
+        text = told if isinstance(told, str) else json.dumps(told)
+        table = table.replace_schema_metadata({key: text for key in table.schema.metadata})
+    else:
+        metadata = table.schema.metadata
+        place = table.schema.get_field_index("pooled")
+        table = table.set_column(place, "pooled", [column]).replace_schema_metadata(metadata)
+    pyarrow.parquet.write_table(table, path)
+    with soon(5), pytest.raises(ValueError, match=re.escape(str(path))):
+        read_features(path, ["pooled"])
+
+
+def test_a_configuration_without_end_is_named(tmp_path: Path) -> None:
+    saved(tmp_path / "root")
+    (tmp_path / "root" / "config.json").write_text("[" * 100_000)
+    with soon(5), pytest.raises(ValueError, match=r"config\.json: not JSON"):
+        load(tmp_path / "root")

@@ -20,6 +20,7 @@ from recon.data.readers import check_file, naming
 from recon.data.transforms import UnitSphere
 from recon.files import whole
 
+TOLD = ("about", "source", "skipped")
 KEY = b"recon"
 ROWS = 4096
 """Rows that are written to the finished file at a time."""
@@ -215,7 +216,14 @@ def read_about(path: Path) -> dict[str, Any]:
         held = schema.metadata or {}
     if KEY not in held:
         raise ValueError(f"{path}: holds no features: make such a file with python -m recon.embed")
-    return json.loads(held[KEY]) | {"columns": [n for n in schema.names if n in FEATURES]}
+    with naming(path, "table of features"):
+        rows = parquet.read_metadata(path).num_rows
+        if rows > path.stat().st_size:  # each has a name of its own
+            raise ValueError(f"it announces {rows} rows")
+        told = json.loads(held[KEY])
+        if not isinstance(told, dict) or not all(isinstance(told.get(key), dict) for key in TOLD):
+            raise ValueError(f"it does not tell {', '.join(TOLD)}")
+        return told | {"columns": [name for name in schema.names if name in FEATURES]}
 
 
 class Features(NamedTuple):
@@ -231,12 +239,13 @@ class Features(NamedTuple):
     ) -> list[tuple[Float[np.ndarray, "p 3"], UInt8[np.ndarray, "p 3"] | None]]:
         """Read the points, in the unit sphere, and the colours to draw some shapes by."""
         names = ["preview", "preview_colors"]
-        held = pyarrow().read_table(self.path, columns=names).take(list(rows)).to_pydict()
         found = []
-        for points, colors in zip(*(held[name] for name in names), strict=True):
-            cloud = np.frombuffer(points, np.int8).reshape(-1, 3).astype(np.float32) / 127
-            painted = None if colors is None else np.frombuffer(colors, np.uint8).reshape(-1, 3)
-            found.append((cloud, painted))
+        with naming(self.path, "table of features"):
+            held = pyarrow().read_table(self.path, columns=names).take(list(rows)).to_pydict()
+            for points, colors in zip(*(held[name] for name in names), strict=True):
+                cloud = np.frombuffer(points, np.int8).reshape(-1, 3).astype(np.float32) / 127
+                painted = None if colors is None else np.frombuffer(colors, np.uint8).reshape(-1, 3)
+                found.append((cloud, painted))
         return found
 
 
@@ -245,10 +254,15 @@ def read_features(path: Path, columns: Sequence[str]) -> Features:
     parquet, there = pyarrow(), read_about(path)["columns"]
     if lacking := [name for name in columns if name not in there]:
         raise ValueError(f"{path}: has no {lacking[0]}, but {', '.join(there)}")
-    with naming(path, "Parquet table"):
-        table = parquet.read_table(path, columns=["path", "label", *columns])
     found = {}
-    for name in columns:
-        flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        found[name] = flat.reshape(len(table), -1).copy()  # torch wants to be able to write
-    return Features(table["path"].to_pylist(), table["label"].to_pylist(), found, path)
+    with naming(path, "table of features"):
+        table = parquet.read_table(path, columns=["path", "label", *columns])
+        for name in columns:
+            flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            if flat.dtype.kind != "f" or not np.isfinite(flat).all():
+                raise ValueError(f"its {name} are no finite numbers")
+            found[name] = flat.reshape(len(table), -1).copy()  # torch wants to be able to write
+        names, labels = table["path"].to_pylist(), table["label"].to_pylist()
+        if not all(isinstance(name, str) for name in (*names, *filter(None, labels))):
+            raise ValueError("its paths and labels are no text")
+    return Features(names, labels, found, path)

@@ -57,7 +57,7 @@ def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise FileNotFoundError(f"{part}: missing: {CONFIG} and {WEIGHTS} belong together")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG}: not JSON ({error})") from error
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
         raise ValueError(f"{folder / CONFIG}: not of this library: it describes no `network`")
