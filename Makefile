@@ -1,6 +1,6 @@
 # `make` lists what there is. Every target makes its own .venv first; nothing else is touched.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint types bench stress audit clean
+.PHONY: help install demo test test-all lint types docs bench stress audit clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -42,6 +42,9 @@ lint: .venv/dev ## Check style and formatting
 types: .venv/dev ## Check types
 	@$(BIN)/mypy
 
+docs: .venv/dev ## Build the documentation as a site, strictly: site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: .venv/run ## Time the hot paths against their plain definitions: outputs/bench.json, half an hour
 	@$(BIN)/python scripts/bench/run.py $(OPTIONS)
 
@@ -52,5 +55,5 @@ audit: .venv/dev ## Compare installed versions with known vulnerabilities, where
 	@$(BIN)/python scripts/audit.py
 
 clean: ## Remove .venv and everything that was built or cached; outputs/ stays
-	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,100 @@
+"""Hooks of mkdocs: README, tutorials and API as pages, and links out of docs/ that hold."""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
+FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+# The packages of the API's pages; what is directly in `recon` is named in its own.
+PACKAGES = ("ops", "layers", "models", "losses", "teachers", "data", "tasks", "callbacks")
+OUTERMOST = ("encode", "pretrained", "portable", "provenance", "sweep")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that are made of files of other kinds."""
+    for uri, text in pages().items():
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Return the text of each page that is made: its place in the site, and what it says."""
+    readme = (ROOT / "README.md").read_text()
+    made = {"index.md": LINK.sub(lambda link: f"{link[1]}({_from_docs(link[2])})", readme)}
+    for script in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
+        made[f"tutorials/{script.stem}.md"] = as_markdown(script.read_text(), script.name)
+    made["api/recon.md"] = _api("recon", ["recon.load", *(f"recon.{name}" for name in OUTERMOST)])
+    for package in PACKAGES:
+        modules = sorted((ROOT / "src" / "recon" / package).glob("[a-z]*.py"))
+        names = [f"recon.{package}.{module.stem}" for module in modules]
+        made[f"api/{package}.md"] = _api(f"recon.{package}", names)
+    return made
+
+
+def _from_docs(link: str) -> str:
+    """Return a link of README as a page in docs/ writes it."""
+    if link.startswith(("http", "#")):
+        return link
+    return posixpath.relpath(link, "docs") if not link.startswith("docs/") else link[5:]
+
+
+def _api(title: str, names: list[str]) -> str:
+    return f"# {title}\n\n" + "\n\n".join(f"::: {name}" for name in names) + "\n"
+
+
+def as_markdown(script: str, name: str) -> str:
+    """Turn a script into a page: comments that begin a line are its text, the rest is code."""
+    title, *blocks = re.split(r"\n{2,}(?=# |\S)", script.strip())
+    name_of_page = title.strip('"').rstrip(".")
+    page = [f"# {name_of_page}", f"A script, run by the tests: [{name}]({name})."]
+    code: list[str] = []
+    for block in blocks:
+        text, rest = _split(block)
+        if text:
+            page += [*_fenced(code), text]
+            code = []
+        code += [rest] if rest else []
+    return "\n\n".join([*page, *_fenced(code)]) + "\n"
+
+
+def _split(block: str) -> tuple[str, str]:
+    lines = block.split("\n")
+    count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    text = "\n".join(line.removeprefix("#").strip() for line in lines[:count])
+    return text, "\n".join(lines[count:])
+
+
+def _fenced(code: list[str]) -> list[str]:
+    return ["```python\n" + "\n\n".join(code) + "\n```"] if code else []
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Lead links to tutorials and README to their pages, those out of docs/ to the repository."""
+    here = posixpath.dirname(page.file.src_uri)
+
+    def lead(link: re.Match[str]) -> str:
+        label, (path, hash_, anchor) = link[1], link[2].partition("#")
+        if path.startswith("http") or not path:
+            return link[0]
+        place = posixpath.normpath(posixpath.join("docs", here, path))
+        own = f"docs/{page.file.src_uri.removesuffix('.md')}.py"  # a tutorial names its script
+        if place.startswith("docs/tutorials/") and place != own:
+            return f"{label}({path.removesuffix('.py')}.md)"
+        if place == "README.md":
+            return f"{label}({posixpath.relpath('index.md', here or '.')}{hash_}{anchor})"
+        if place.startswith("docs/") and (ROOT / place).is_dir():
+            index = f"{path.rstrip('/')}/README.md"
+            return f"{label}({index})" if (ROOT / place / "README.md").is_file() else label[1:-1]
+        if place.startswith("docs/"):
+            return link[0]
+        if url := config["repo_url"]:
+            return f"{label}({url.rstrip('/')}/blob/main/{place}{hash_}{anchor})"
+        return label[1:-1]
+
+    parts = FENCE.split(markdown)
+    return "".join(p if p.startswith("```") else LINK.sub(lead, p) for p in parts)
