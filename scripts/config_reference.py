@@ -16,6 +16,7 @@ function, which may be one of your own.
 """
 ABOUT = {
     "callbacks": "what happens beside training",
+    "callbacks/guard": "what happens to a step that is not finite ([faults](faults.md))",
     "data": "data sets; each has [a card](data/README.md)",
     "debug": "settings to try things with",
     "hparams_search": "many runs: searches and the grids of ablations ([sweeps](sweeps.md))",
