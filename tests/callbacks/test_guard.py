@@ -24,7 +24,10 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("what", "step", "said"),
-    [("overflow", 7, "the loss is (nan|inf)"), ("gradient", 9, "gradient")],  # 9 ends an epoch
+    [
+        ("overflow", 7, "the loss is (nan|inf)"),
+        pytest.param("gradient", 9, "gradient", marks=pytest.mark.slow),
+    ],  # 9 ends an epoch
 )
 def test_a_stop_names_the_samples_and_can_be_gone_on_from(
     what: str, step: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -69,6 +69,9 @@ class Furniture(PointCloudDataset):
         self.families = archive["group"][self.rows].astype(int)
         self.sizes = archive["dims_cm"][self.rows]
         """Width, height and depth of each model, in cm."""
+        for name in ("points", "colors", "icons"):
+            if len(archive[name]) != len(archive["split"]):
+                raise ValueError(f"it has {len(archive[name])} `{name}` of {len(archive['split'])}")
         if not all(isinstance(name, str) for name in (*self.ids, *self.classes, *self.captions)):
             raise ValueError("its names are no text")
 

@@ -8,7 +8,6 @@ Everything is written beside its place and moved there when it is whole; recon.j
 """
 
 import hashlib
-import json
 import re
 from bisect import bisect_right
 from collections import OrderedDict
@@ -117,6 +116,7 @@ class Prepared(PointCloudDataset):
         if unknown := [name for name in self._names if not re.fullmatch(r"\d+\.safetensors", name)]:
             raise ValueError(f"lists the file {unknown[0]!r}, which no preparation writes")
         self._sizes = {file["name"]: file["bytes"] for file in index["files"]}
+        self._checksums = {file["name"]: str(file["sha256"]) for file in index["files"]}
         self._settings = dict(index["settings"])
 
     def _check_files(self) -> None:
@@ -191,9 +191,8 @@ class Prepared(PointCloudDataset):
 
     def damaged(self) -> list[str]:
         """Return a line for each file whose content is not what was written."""
-        files = json.loads((self.folder / INDEX).read_bytes())["files"]
         return [
-            f"{self.folder / file['name']}: its checksum differs: prepare anew"
-            for file in files
-            if checksum((self.folder / file["name"]).read_bytes()) != file["sha256"]
+            f"{self.folder / name}: its checksum differs: prepare anew"
+            for name, expected in self._checksums.items()
+            if checksum((self.folder / name).read_bytes()) != expected
         ]
