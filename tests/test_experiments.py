@@ -89,7 +89,19 @@ def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", EVALUATED)
+# A CLIP network without weights is built for each of these.
+HEAVY = {
+    "zeroshot_modelnet10",
+    "zeroshot_modelnet40",
+    "zeroshot_scanobjectnn",
+    "zeroshot_objaverse_lvis",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in EVALUATED],
+)
 def test_evaluation_runs_and_declares_itself(name: str, toy_weights: Path, tmp_path: Path) -> None:
     dry = tree(name, tmp_path / "data")
     if name == "zeroshot_furniture":

@@ -50,6 +50,7 @@ def test_rooms_of_different_areas_are_scored_together(tmp_path: Path) -> None:
     assert rows["mIoU, w, honest"] == [50, 50]
 
 
+@pytest.mark.slow
 def test_seeds_are_run_one_after_the_other_and_joined(tmp_path: Path) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "seeds=[3,4]"]

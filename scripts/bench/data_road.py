@@ -22,10 +22,11 @@ from rich.progress import track
 from rich.table import Table
 
 from recon.data.dataset import PointCloudDataset
-from recon.data.prepared import MARK, write_whole
+from recon.data.prepared import MARK
 from recon.data.preparing import do_split, write_index
 from recon.data.shapenet import ShapeNetDataModule
 from recon.data.shards import Recipe
+from recon.files import write_whole
 
 ROUNDS = 5
 PART = "train"

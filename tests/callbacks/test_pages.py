@@ -270,6 +270,7 @@ def test_any_pretraining_leaves_a_page(pretrained: Path) -> None:
     assert len(shown.plane.names) == 24  # those of six batches of four
 
 
+@pytest.mark.slow
 def test_evaluations_and_classifiers_leave_a_page(pretrained: Path, tmp_path: Path) -> None:
     weights = f"weights={pretrained / 'checkpoints' / 'last.ckpt'}"
     told = [f"output_dir={tmp_path / 'svm'}", "task.cost=0.01", "points=64", weights]

@@ -5,6 +5,7 @@ from recon.entry import conf_dir
 from recon.train import train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches_a_step", [1, 4])
 def test_a_log_file_gets_a_few_lines_with_epoch_loss_and_time_left(
     batches_a_step: int, tmp_path: object, capsys: pytest.CaptureFixture[str]

@@ -35,6 +35,7 @@ def steps(path: Path) -> dict[int, str]:
         }
 
 
+@pytest.mark.slow
 def test_a_requeued_job_goes_on_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

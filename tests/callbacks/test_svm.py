@@ -16,6 +16,7 @@ TOLD = ["experiment=pretrain_furniture", "debug=tiny", "teacher=untrained", "~ca
         "trainer.max_epochs=2", "data.batch_size=32"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_training_does_not_notice_the_probe(tmp_path: Path) -> None:
     ended = {}
     for name, told in {

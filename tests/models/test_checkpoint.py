@@ -125,6 +125,7 @@ def test_released_names_come_back(name: str) -> None:
     assert not {key for key in ours if "_encoder" in key or "MAE" in key}
 
 
+@pytest.mark.slow
 def test_each_missing_key_of_a_released_file_is_named(tmp_path: Path) -> None:
     state = official_state()
     for key in state:

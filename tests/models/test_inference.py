@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -13,6 +14,7 @@ from recon.models.recon import Projections
 from recon.models.two_tower import Tower, TwoTowers
 
 
+@pytest.mark.slow
 def test_networks_compile_without_graph_breaks() -> None:
     program = Path(__file__).with_name("fullgraph.py")
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)

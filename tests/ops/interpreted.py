@@ -13,9 +13,10 @@ for points, count in ((1024, 64), (100, 100), (33, 7), (1, 1)):
     clouds = torch.randn(3, points, 3)
     clouds[1] = clouds[1].round()  # many equally far points
     clouds[2] *= 0.02  # many near the origin
-    order = _tie_order(points)
+    order = torch.from_numpy(_tie_order(points))
     for skipped in (-1.0, 1e-3):
         ours = farthest_points(clouds, order, count, skipped)
         assert torch.equal(ours, _by_planes(clouds, order, count, skipped)), (points, skipped)
-assert farthest_points(torch.zeros(1, LARGEST + 1, 3), _tie_order(LARGEST + 1), 2, -1.0) is None
+large = torch.zeros(1, LARGEST + 1, 3)
+assert farthest_points(large, torch.arange(LARGEST + 1), 2, -1.0) is None
 print("exact")

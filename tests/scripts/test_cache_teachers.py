@@ -41,6 +41,7 @@ def final_loss(cfg: DictConfig) -> dict[str, float]:
     return {k: v.item() for k, v in train(cfg).callback_metrics.items() if k.startswith("train/")}
 
 
+@pytest.mark.slow
 def test_cached_teachers_give_the_losses_of_live_ones(
     live: list[str], shapenet_root: Path, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_an_answer_a_run_is_logged_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

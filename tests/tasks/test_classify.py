@@ -249,7 +249,7 @@ def test_last_is_the_last_epoch_and_selected_the_best(tmp_path: Path) -> None:
             for name in ("last", "selected")}  # fmt: skip
     assert kept["last"]["epoch"] == 2
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
-        "last.ckpt", "selected.ckpt",
+        "before-last.ckpt", "last.ckpt", "selected.ckpt",
     ]  # fmt: skip
     best = float(trainer.checkpoint_callback.best_model_score)
     assert kept["selected"]["epoch"] <= 2
@@ -278,6 +278,7 @@ def test_shapes_without_a_class_are_named_before_holding_out() -> None:
         hold_out(data, 0.2, seed=0)
 
 
+@pytest.mark.slow
 def test_figures_of_training_shapes_say_so(tmp_path: Path) -> None:
     told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "data.test_split=train"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):

@@ -93,4 +93,4 @@ def test_zero_shot_takes_the_most_similar_direction() -> None:
 
 def test_nearest_finds_a_shape_itself() -> None:
     gallery = np.random.default_rng(0).normal(size=(30, 8)) * np.logspace(0, 3, 8)
-    assert nearest(gallery[[4, 9]], gallery, 3)[:, 0].tolist() == [4, 9]
+    assert nearest(gallery[[4, 9]], gallery, 3).rows[:, 0].tolist() == [4, 9]
