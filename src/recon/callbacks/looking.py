@@ -123,7 +123,7 @@ def attend(network: Any, names: Sequence[str], clouds: Float[Tensor, "n p 3"]) -
     finally:
         hook.remove()
         network.train(training)
-    near = three_nearest(clouds.to(encoding.centers.device), encoding.centers)
+    near = three_nearest(clouds.to(encoding.centers), encoding.centers)
     carried = interpolate(asked[0].mT.float(), near).cpu().numpy()
     return [
         Attended(
