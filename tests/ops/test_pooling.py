@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recon.ops import native
+from recon.ops.native import library
 from recon.ops.pooling import by_definition, linear_max
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.skipif(native.library() is None, reason="no C compiler: there is only the definition")
+@pytest.mark.skipif(library() is None, reason="no C compiler: there is only the definition")
 def test_gradients_equal_those_of_the_definition(threads: int) -> None:
     x, weight, bias = torch.randn(7, 24, 9), torch.randn(13, 24), torch.randn(13)
     weight[3] = weight[2]
@@ -25,7 +25,7 @@ def test_gradients_equal_those_of_the_definition(threads: int) -> None:
         assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(native.library() is None, reason="no C compiler: there is only the definition")
+@pytest.mark.skipif(library() is None, reason="no C compiler: there is only the definition")
 def test_the_sparse_gradient_is_used_on_a_cpu_in_float32_alone() -> None:
     x, weight, bias = torch.randn(2, 8, 3, requires_grad=True), torch.randn(4, 8), torch.randn(4)
     assert "Sparse" in type(linear_max(x, weight, bias).grad_fn).__name__
