@@ -38,17 +38,47 @@ def gradients(module: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
 
 
 def test_tokens_of_visible_patches_equal_those_chosen_afterwards() -> None:
-    patches, visible = torch.randn(2, 6, 9, 3), torch.tensor([[0, 2, 5], [1, 3, 4]])
-    embed, reference = PatchEmbed(24), PatchEmbed(24)
+    patches, visible = torch.randn(2, 6, 9, 3).double(), torch.tensor([[0, 2, 5], [1, 3, 4]])
+    embed, reference = PatchEmbed(24).double(), PatchEmbed(24).double()
     reference.load_state_dict(embed.state_dict())
     some, chosen = embed(patches, visible), gather(reference(patches), visible)
     assert_close(some, chosen)
     for ours, theirs in zip(gradients(embed, some), gradients(reference, chosen), strict=True):
-        assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert_close(ours, theirs)
     for ours, theirs in zip(embed.buffers(), reference.buffers(), strict=True):
         assert_close(ours, theirs)
     embed.eval(), reference.eval()
     assert_close(embed(patches, visible), gather(reference(patches), visible))
+
+
+def test_statistics_by_moments_are_exact_with_every_gradient() -> None:
+    patches = torch.randn(3, 6, 9, 3, dtype=torch.float64) + 1
+    visible = torch.tensor([[4, 0], [1, 3], [5, 2]])
+    embed = PatchEmbed(24).double()
+    reference = deepcopy(embed)
+    ours, theirs = embed(patches, visible), reference.by_definition(patches, visible)
+    assert_close(ours.flatten(0, 1), theirs)
+    for a, b in zip(
+        gradients(embed, ours.flatten(0, 1)), gradients(reference, theirs), strict=True
+    ):
+        assert_close(a, b, rtol=1e-9, atol=1e-9)
+    for a, b in zip(embed.buffers(), reference.buffers(), strict=True):
+        assert_close(a, b)
+
+
+def test_other_batch_norms_are_called_as_they_are() -> None:
+    class Counting(nn.BatchNorm1d):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            Counting.calls += 1
+            return super().forward(x)
+
+    embed, patches = PatchEmbed(24), torch.randn(2, 6, 9, 3)
+    expected = deepcopy(embed)(patches)
+    embed.joint_norm = Counting(512)
+    assert_close(embed(patches), expected)
+    assert Counting.calls == 1
 
 
 def test_embedding_visible_patches_only_takes_their_statistics() -> None:

@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from recon.layers.batch_norm import by_statistics
+from recon.ops.moments import gram, linear_variance
 from recon.ops.neighbors import gather
 from recon.ops.pooling import linear_max
 
@@ -49,31 +51,111 @@ class PatchEmbed(nn.Module):
     ) -> Float[Tensor, "b v d"]:
         if visible is not None and (self.embed_visible_only or not self.training):
             patches, visible = _chosen(patches, visible), None
-        b, g, k, _ = patches.shape
-        # Channels before points: there float32 convolutions are 1.0-1.4 times as fast as linear
-        # layers over one long matrix, and batch statistics keep two more digits.
-        x = _pointwise(patches.reshape(b * g, k, 3).transpose(1, 2), self.point_in)
-        x = _pointwise(F.relu(self.point_norm(x), inplace=True), self.point_out)
+        fast = self.training and all(map(_usual, (self.point_norm, self.joint_norm)))
+        tokens = (self._by_moments if fast else self.by_definition)(patches, visible)
+        return tokens.view(len(patches), -1, self.joint_out.out_features)
+
+    def by_definition(
+        self, patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"] | None
+    ) -> Float[Tensor, "p d"]:
+        """Embed with batch norms as they are: evaluation, and statistics of several processes."""
+        x = F.relu(_normalised(self.point_norm, self.point_in(patches.flatten(0, 1))), inplace=True)
+        x = self.point_out(x)
         # The patch's half of the joint layer is the same for its K points: multiply it once.
         of_patch, of_point = self.joint_in.weight.chunk(2, dim=1)
-        shared = F.linear(x.max(2).values, of_patch, self.joint_in.bias).unsqueeze(2)
-        x = self.joint_norm(F.conv1d(x, of_point.unsqueeze(2)) + shared)
+        shared = F.linear(x.amax(1), of_patch, self.joint_in.bias).unsqueeze(1)
+        x = _normalised(self.joint_norm, F.linear(x, of_point) + shared)
         if visible is not None:  # the others have entered the statistics: their work is done
-            first = torch.arange(0, b * g, g, device=visible.device).unsqueeze(1)
-            x = x.index_select(0, (visible + first).flatten())
-        tokens = linear_max(F.relu(x, inplace=True), self.joint_out.weight, self.joint_out.bias)
-        return tokens.view(b, -1, self.joint_out.out_features)
+            x = x[_rows(visible, patches.shape[1])]
+        return linear_max(x, self.joint_out.weight, self.joint_out.bias, rectify=True)
+
+    def _by_moments(
+        self, patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"] | None
+    ) -> Float[Tensor, "p d"]:
+        """Embed in training, with batch statistics taken from what goes into the layers.
+
+        The norms then are part of the layers before them, and hidden patches, which only enter
+        statistics, need neither the joint layer nor more than their maxima.
+        """
+        points, count = patches.flatten(0, 1), patches.shape[:2].numel()
+        if visible is not None:
+            points, count = points[_visible_first(visible, patches.shape[1])], visible.numel()
+        x = F.relu(F.linear(points, *self._normalised_point_in(points)), inplace=True)
+        shown, hidden = x.split([count, len(x) - count])
+        of_point = self.point_out(shown)
+        largest = [of_point.max(1).values]
+        if len(hidden):
+            largest.append(linear_max(hidden, self.point_out.weight, self.point_out.bias))
+        weight, of_patch = self._normalised_joint_in(x, torch.cat(largest))
+        joint = F.linear(of_point, weight)
+        joint = joint.add_(of_patch[:count].unsqueeze(1).to(joint.dtype))
+        return linear_max(joint, self.joint_out.weight, self.joint_out.bias, rectify=True)
+
+    def _normalised_point_in(self, points: Float[Tensor, "p k 3"]) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the first layer, its batch norm within."""
+        with torch.autocast(points.device.type, enabled=False):
+            weight, bias, points = self.point_in.weight, self.point_in.bias, points.flatten(0, 1)
+            mean = points.mean(0)
+            covariance = gram(points - mean) / len(points)
+            scale, shift = by_statistics(
+                self.point_norm,
+                F.linear(mean, weight, bias),
+                linear_variance(weight, covariance),
+                len(points),
+            )
+            return scale.unsqueeze(1) * weight, scale * bias + shift
+
+    def _normalised_joint_in(
+        self, x: Float[Tensor, "p k c"], largest: Float[Tensor, "p e"]
+    ) -> tuple[Float[Tensor, "j e"], Float[Tensor, "p j"]]:
+        """Return the points' weight of the joint layer, its norm within, and the patches' share.
+
+        Variance within patches comes from x, since no activation lies between; variance between
+        patches from what the layer makes of their means.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            of_patch, of_point = self.joint_in.weight.chunk(2, dim=1)
+            through = of_point @ self.point_out.weight
+            count, mean = x.shape[:2].numel(), x.mean(1, dtype=through.dtype)
+            within = gram(x.flatten(0, 1)) / count - gram(mean) / len(mean)
+            share = F.linear(largest.to(through.dtype), of_patch, self.joint_in.bias)
+            center = share + F.linear(mean, through, of_point @ self.point_out.bias)
+            scale, shift = by_statistics(
+                self.joint_norm,
+                center.mean(0),
+                center.var(0, correction=0) + linear_variance(through, within),
+                count,
+            )
+            return scale.unsqueeze(1) * of_point, scale * share + shift
+
+
+def _usual(norm: nn.Module) -> bool:
+    """Whether a batch norm's statistics are of this process alone, and in full precision."""
+    full = (torch.float32, torch.float64)
+    return type(norm) is nn.BatchNorm1d and norm.weight.dtype in full
+
+
+def _normalised(norm: nn.Module, x: Float[Tensor, "p k c"]) -> Float[Tensor, "p k c"]:
+    return norm(x.flatten(0, 1)).view_as(x)
+
+
+def _rows(numbers: Int[Tensor, "b v"], patches: int) -> Int[Tensor, " p"]:
+    """Return where patches of a cloud lie among those of the batch."""
+    first = torch.arange(0, len(numbers) * patches, patches, device=numbers.device)
+    return (numbers + first.unsqueeze(1)).flatten()
+
+
+def _visible_first(visible: Int[Tensor, "b v"], patches: int) -> Int[Tensor, " p"]:
+    """Return all patches of a batch, the visible ones of all clouds before the hidden ones."""
+    seen = visible.new_zeros(len(visible), patches).scatter_(1, visible, 1)
+    hidden = seen.argsort(dim=1, stable=True)[:, : patches - visible.shape[1]]
+    return torch.cat([_rows(visible, patches), _rows(hidden, patches)])
 
 
 def _chosen(
     patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"]
 ) -> Float[Tensor, "b v k 3"]:
     return gather(patches.flatten(2), visible).unflatten(2, (-1, 3))
-
-
-def _pointwise(x: Float[Tensor, "p c k"], layer: nn.Linear) -> Float[Tensor, "p d k"]:
-    """Apply a linear layer to each point."""
-    return F.conv1d(x, layer.weight.unsqueeze(2), layer.bias)
 
 
 class FoldedPatchEmbed(nn.Module):

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -67,24 +68,44 @@ def library() -> ctypes.CDLL | None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loaded.recon_fps.argtypes = [pointer, pointer, ctypes.c_float, *[number] * 3, pointer]
-    loaded.recon_linear_max_backward.argtypes = [*[pointer] * 4, *[number] * 4, pointer, pointer]
+    loaded.recon_max_over_points.argtypes = [pointer, *[number] * 4, pointer, pointer]
+    loaded.recon_max_over_points.restype = None
+    sizes = [number] * 4
+    loaded.recon_linear_max_backward.argtypes = [
+        pointer,
+        number,
+        number,
+        *[pointer] * 3,
+        *sizes,
+        pointer,
+        pointer,
+    ]
+    loaded.recon_linear_max_backward.restype = None
     return loaded
 
 
-def usable(tensor: Tensor) -> bool:
-    """Return whether a tensor is of the kind that the library computes with."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+def _built() -> ctypes.CDLL:
+    """Return the library where `usable` said that there is one."""
+    found = library()
+    assert found is not None
+    return found
 
 
-def _shared_out(count: int, work: Callable[[range], int]) -> bool:
-    """Share rows out among as many threads as torch has; return whether all of them succeeded."""
-    threads = min(torch.get_num_threads(), count)
-    if threads <= 1:
-        return not work(range(count))
+def usable(tensor: Tensor, *dtypes: torch.dtype) -> bool:
+    """Return whether the library computes with a tensor: of float32, or of `dtypes`, on a CPU."""
+    known = tensor.device.type == "cpu" and tensor.dtype in (dtypes or (torch.float32,))
+    return known and library() is not None
+
+
+def _shared_out(count: int, work: Callable[[range], Any]) -> list[Any]:
+    """Share rows out among as many threads as torch has; return what each part gives."""
+    threads = max(1, min(torch.get_num_threads(), count))
     edges = torch.linspace(0, count, threads + 1).long().tolist()
-    parts = [range(a, b) for a, b in pairwise(edges) if b > a]
+    parts = [range(a, b) for a, b in pairwise(edges)]
+    if threads == 1:
+        return [work(parts[0])]
     with ThreadPoolExecutor(threads) as pool:
-        return not any(pool.map(work, parts))
+        return [*pool.map(work, parts)]
 
 
 def farthest_points(
@@ -95,9 +116,9 @@ def farthest_points(
     Of equally far points the first in `order` wins. Points of squared norm up to `skipped` are
     never picked.
     """
-    if not usable(points) or (native := library()) is None:
+    if not usable(points):
         return None
-    points, order = points.contiguous(), order.contiguous()
+    native, points, order = _built(), points.contiguous(), order.contiguous()
     picked = torch.empty(len(points), count, dtype=torch.long)
 
     def some(rows: range) -> int:
@@ -107,38 +128,55 @@ def farthest_points(
             native.recon_fps(given.data_ptr(), order.data_ptr(), skipped, *sizes, found.data_ptr())
         )
 
-    return picked if _shared_out(len(points), some) else None
+    return None if any(_shared_out(len(points), some)) else picked
+
+
+POINTS = 64
+"""Most points of a patch that the maxima below take: MOST in pooling.c."""
+
+
+def max_over_points(
+    x: Float[Tensor, "p k c"],
+) -> tuple[Float[Tensor, "p c"], Int[Tensor, "p c"]]:
+    """Return the maximum over K points of float32 or bfloat16, and which point it is (int32)."""
+    native, x = _built(), x.contiguous()
+    largest = x.new_empty(x.shape[0], x.shape[2])
+    at = torch.empty(largest.shape, dtype=torch.int32)
+    half = x.dtype == torch.bfloat16
+
+    def some(rows: range) -> None:
+        given, found, where = (tensor[rows.start :].data_ptr() for tensor in (x, largest, at))
+        native.recon_max_over_points(given, half, len(rows), *x.shape[1:], found, where)
+
+    _shared_out(len(x), some)
+    return largest, at
 
 
 def linear_max_gradients(
-    x: Float[Tensor, "p d k"],
+    x: Float[Tensor, "p k d"],
     weight: Float[Tensor, "c d"],
     grad: Float[Tensor, "p c"],
     at: Int[Tensor, "p c"],
-) -> tuple[Float[Tensor, "p d k"], Float[Tensor, "c d"]] | None:
-    """Return the gradients of `linear_max` by x and by weight; None where it cannot be done here.
+    *,
+    rectified: bool,
+) -> tuple[Float[Tensor, "p k d"], Float[Tensor, "c d"]]:
+    """Return the gradients of `linear_max` by x and by weight.
 
-    `at` says which of the K points was the largest.
+    `at` (int32) says which of the K points was the largest; with `rectified` x went through a ReLU
+    before, whose gradient is taken too. x may be bfloat16, all else is float32.
     """
-    if not usable(x) or (native := library()) is None:
-        return None
+    native = _built()
     x, weight, grad, at = (tensor.contiguous() for tensor in (x, weight, grad, at))
-    of_x = torch.empty_like(x)
-    shares: list[Tensor] = []  # each thread adds up its own
+    of_x, half = torch.empty_like(x), x.dtype == torch.bfloat16
 
-    def some(rows: range) -> int:
-        share = torch.zeros_like(weight)
-        shares.append(share)
-        given = (tensor[rows.start :].data_ptr() for tensor in (x, grad, at))
-        of_rows = of_x[rows.start :].data_ptr()
-        x_at, grad_at, at_at = given
-        sizes = (len(rows), *x.shape[1:], len(weight))
-        return int(
-            native.recon_linear_max_backward(
-                x_at, weight.data_ptr(), grad_at, at_at, *sizes, of_rows, share.data_ptr()
-            )
-        )
+    def some(rows: range) -> Tensor:
+        share = torch.zeros_like(weight)  # each thread adds up its own
+        x_at, grad_at, at_at, of_x_at = (t[rows.start :].data_ptr() for t in (x, grad, at, of_x))
+        native.recon_linear_max_backward(
+            x_at, half, rectified, weight.data_ptr(), grad_at, at_at,
+            len(rows), *x.shape[1:], len(weight), of_x_at, share.data_ptr(),
+        )  # fmt: skip
+        return share
 
-    if not _shared_out(len(x), some):
-        return None
-    return of_x, torch.stack(shares).sum(0) if len(shares) > 1 else shares[0]
+    first, *others = _shared_out(len(x), some)
+    return of_x, sum(others, first)

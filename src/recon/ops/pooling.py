@@ -9,42 +9,55 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from recon.ops.native import library, linear_max_gradients, usable
+from recon.ops.native import POINTS, linear_max_gradients, max_over_points, usable
 
 
 def linear_max(
-    x: Float[Tensor, "p d k"], weight: Float[Tensor, "c d"], bias: Float[Tensor, " c"]
+    x: Float[Tensor, "p k d"],
+    weight: Float[Tensor, "c d"],
+    bias: Float[Tensor, " c"],
+    *,
+    rectify: bool = False,
 ) -> Float[Tensor, "p c"]:
-    """Return the maximum over K points of a linear layer; (P, D, K) -> (P, C).
+    """Return the maximum over K points of a linear layer; (P, K, D) -> (P, C).
 
-    Its gradient comes from one point a channel only: where the machine has a compiler, float32 on
-    a CPU does not multiply the others' zeros.
+    With `rectify` of ReLU(x), for which x may be overwritten. Its gradient comes from one point a
+    channel only: where the machine has a compiler, a CPU does not multiply the others' zeros.
     """
-    sparse = usable(x) and not torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
-    if sparse and not torch.compiler.is_compiling() and library() is not None:
-        return _SparseLinearMax.apply(x, weight, bias)
-    return by_definition(x, weight, bias)
+    if not torch.compiler.is_compiling() and torch.is_grad_enabled() and _sparse(x, weight):
+        return _SparseLinearMax.apply(x, weight, bias, rectify)
+    return by_definition(x, weight, bias, rectify=rectify)
+
+
+def _sparse(x: Tensor, weight: Tensor) -> bool:
+    few = x.shape[1] <= POINTS
+    return few and usable(x, torch.float32, torch.bfloat16) and usable(weight)
 
 
 def by_definition(
-    x: Float[Tensor, "p d k"], weight: Float[Tensor, "c d"], bias: Float[Tensor, " c"]
+    x: Float[Tensor, "p k d"],
+    weight: Float[Tensor, "c d"],
+    bias: Float[Tensor, " c"],
+    *,
+    rectify: bool = False,
 ) -> Float[Tensor, "p c"]:
     """Compute `linear_max` as it is written, its gradient too."""
-    return F.conv1d(x, weight.unsqueeze(2), bias).max(2).values
+    return F.linear(F.relu(x, inplace=True) if rectify else x, weight, bias).max(1).values
 
 
 class _SparseLinearMax(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        largest, at = F.conv1d(x, weight.unsqueeze(2), bias).max(2)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, rectify: bool) -> Tensor:
+        x = x.relu_() if rectify else x
+        largest, at = max_over_points(F.linear(x, weight, bias))
         ctx.save_for_backward(x, weight, at)
+        ctx.rectified = rectify
         return largest
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, at = ctx.saved_tensors
-        found = linear_max_gradients(x, weight, grad, at)
-        if found is None:
-            raise MemoryError(f"no memory for the gradients of {tuple(x.shape)} points")
-        return *found, grad.sum(0)
+        grad = grad.float()
+        of_x, of_weight = linear_max_gradients(x, weight, grad, at, rectified=ctx.rectified)
+        return of_x, of_weight, grad.sum(0), None

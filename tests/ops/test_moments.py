@@ -1,0 +1,29 @@
+import torch
+from torch.testing import assert_close
+
+from recon.ops.moments import gram, linear_variance
+
+
+def test_a_gram_matrix_and_its_gradient_are_those_of_the_product() -> None:
+    x = torch.randn(130, 7, dtype=torch.float64, requires_grad=True)
+    scale = torch.randn(7, 7, dtype=torch.float64)
+    assert_close(gram(x), x.mT @ x)
+    ours, theirs = (torch.autograd.grad((g * scale).sum(), x)[0] for g in (gram(x), x.mT @ x))
+    assert_close(ours, theirs)
+
+
+def test_in_bfloat16_it_keeps_more_digits_than_one_product() -> None:
+    x = torch.rand(4000, 16).bfloat16()
+    exact = x.double().mT @ x.double()
+    ours = gram(x)
+    assert ours.dtype == torch.float32
+    assert ((ours - exact) / exact).abs().max() < 1e-3
+    few = torch.rand(70, 16).bfloat16()
+    assert_close(gram(few).double(), few.double().mT @ few.double(), rtol=1e-2, atol=0)
+
+
+def test_the_variance_of_a_linear_layer_follows_from_its_inputs() -> None:
+    x, weight = torch.randn(50, 6).double() @ torch.randn(6, 6).double(), torch.randn(4, 6).double()
+    assert_close(
+        linear_variance(weight, x.mT.cov(correction=0)), (x @ weight.mT).var(0, correction=0)
+    )
