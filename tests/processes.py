@@ -3,38 +3,13 @@
 import sys
 from pathlib import Path
 
-import torch
 from hydra import compose, initialize_config_dir
-from lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
 
 from recon.entry import conf_dir
-from recon.ops.processes import everyone, processes
 from recon.train import train
 
-
-class SyncedNorm(nn.BatchNorm1d):
-    """Synchronised batch statistics by their definition, on any device, for comparison."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        rank, ranks = processes()
-        if not self.training or ranks == 1:
-            return super().forward(input)
-        whose = everyone(torch.full((len(input),), rank))
-        return super().forward(everyone(input))[whose == rank]
-
-
-class SyncNorms(Callback):
-    """Let all batch statistics be those of all processes, as `sync_batchnorm` does on GPUs."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for module in pl_module.modules():
-            if isinstance(module, nn.BatchNorm1d):
-                module.__class__ = SyncedNorm
-
-
 TOY = ["debug=tiny", "trainer.limit_train_batches=null", "trainer.max_steps=20",
-       "trainer.max_epochs=20", "+callbacks.norms._target_=processes.SyncNorms"]  # fmt: skip
+       "trainer.max_epochs=20", "+trainer.sync_batchnorm=true"]  # fmt: skip
 UNEVEN = ["data.drop_last=false", "trainer.precision=64-true"]
 CASES: dict[str, tuple[int, list[str]]] = {
     # The paper's student on cached teachers, in single precision.

@@ -103,19 +103,16 @@ def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str,
 
 
 def _trainer(cfg: DictConfig) -> "Trainer":
-    """Build the trainer; raise ValueError for what its device does not have."""
+    """Build the trainer, its batch statistics shared on CPUs too if they shall be."""
     from hydra.utils import instantiate
 
-    callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
-    trainer: Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=instantiate(cfg.logger), _convert_="all"
-    )
-    if cfg.trainer.get("sync_batchnorm") and trainer.strategy.root_device.type == "cpu":
-        raise ValueError(
-            "trainer.sync_batchnorm=true: torch has it on GPUs only; set it to false: each process "
-            "then has batch statistics of its own"
-        )
-    return trainer
+    from recon.callbacks.batch_norms import SyncBatchNorms
+
+    told: dict[str, Any] = {"logger": instantiate(cfg.logger)}
+    told["callbacks"] = [instantiate(found, _convert_="all") for found in cfg.callbacks.values()]
+    if cfg.trainer.get("sync_batchnorm"):
+        told["plugins"] = [SyncBatchNorms()]
+    return instantiate(cfg.trainer, **told, _convert_="all")
 
 
 def objective(cfg: DictConfig, found: Mapping[str, Any]) -> float | None:

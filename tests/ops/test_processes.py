@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from recon.layers.batch_norm import SharedBatchNorm
 from recon.losses.contrastive import CategoryContrast, ViewContrast
 from recon.losses.distillation import Cosine, InfoNCE, SigLIP, SmoothL1
 from recon.ops.processes import drawing_as_one, everyone, processes, shared_mean
@@ -127,3 +128,25 @@ def test_draws_are_those_of_one_process(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1, 2).flatten().tolist()
     assert [part[1] for part in parts] == [expected, expected]
+
+
+def test_shared_batch_norms_are_those_of_one_process(tmp_path: Path) -> None:
+    def job() -> list[list[float]]:
+        norm = SharedBatchNorm(5, dtype=torch.float64)
+        nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(3))
+        x = mine(ROWS).clone().requires_grad_()
+        (norm(x) * mine(OTHER)).sum().backward()
+        _, ranks = processes()
+        if ranks > 1:
+            for parameter in norm.parameters():
+                assert parameter.grad is not None
+                dist.all_reduce(parameter.grad)
+        found = [x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
+        return [tensor.flatten().tolist() for tensor in found if tensor is not None]
+
+    alone, (first, second) = job(), by_two(job, tmp_path)
+    whole = torch.tensor(alone[0]).view(-1, 5)
+    for rank, given in enumerate((first, second)):
+        assert_close(torch.tensor(given[0]).view(-1, 5), whole[rank::2], rtol=0, atol=1e-9)
+        for a, b in zip(given[1:], alone[1:], strict=True):
+            assert b == pytest.approx(a, abs=1e-9)

@@ -1,10 +1,12 @@
-"""Batch norms whose statistics are known before the values that they normalise."""
+"""Batch norms by statistics that come from elsewhere: from a layer's inputs, from all processes."""
 
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from recon.ops.processes import processes, shared_sum
 
 
 class Affine(NamedTuple):
@@ -34,3 +36,21 @@ def by_statistics(
         norm.get_buffer("running_var").lerp_(unbiased, norm.momentum)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return Affine(scale, norm.bias - mean * scale)
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """Batch norm whose statistics in training are those of all processes, on any device.
+
+    Shapes: (B, C) -> (B, C), B each process's own; gradients are those of one process with all
+    rows. `torch.nn.SyncBatchNorm` is the same for GPUs alone. Every process must call it.
+    """
+
+    def forward(self, input: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+        if not self.training or processes()[1] == 1:
+            return super().forward(input)
+        x = input.to(self.weight.dtype)
+        count = int(shared_sum(x.new_tensor(len(x), dtype=torch.double)))
+        mean = shared_sum(x.sum(0)) / count
+        variance = shared_sum((x - mean).square().sum(0)) / count
+        scale, shift = by_statistics(self, mean, variance, count)
+        return (x * scale + shift).to(input.dtype)

@@ -60,6 +60,11 @@ def everyone(rows: Tensor) -> Tensor:
     return turns[there.flatten().to(rows.device)]
 
 
+def shared_sum(own: Tensor) -> Tensor:
+    """Add up what all processes have, with gradients. Every process must call it."""
+    return own if processes()[1] == 1 else _Gather.apply(own).sum(0)
+
+
 def shared_mean(mean: Float[Tensor, ""], count: Tensor | int) -> Float[Tensor, ""]:
     """Weigh the mean over `count` rows of this process: averaged over processes, it is that of all.
 

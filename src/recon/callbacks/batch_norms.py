@@ -1,0 +1,31 @@
+"""Batch statistics of all processes, on whatever device they run."""
+
+from lightning import LightningModule
+from lightning.pytorch.plugins import TorchSyncBatchNorm
+from torch import nn
+
+from recon.layers.batch_norm import SharedBatchNorm
+
+
+class SyncBatchNorms(TorchSyncBatchNorm):
+    """What `sync_batchnorm` does on GPUs by torch, done on CPUs by `SharedBatchNorm`."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Share the statistics of all batch norms of a model, in place on a CPU."""
+        assert isinstance(model, LightningModule)
+        if model.trainer.strategy.root_device.type != "cpu":
+            return super().apply(model)
+        _renamed(model, nn.BatchNorm1d, SharedBatchNorm)
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Undo `apply`."""
+        _renamed(model, SharedBatchNorm, nn.BatchNorm1d)
+        return super().revert(model)
+
+
+def _renamed(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    """Change the class of modules: parameters, buffers and their names stay."""
+    for module in model.modules():
+        if type(module) is old:
+            module.__class__ = new
