@@ -17,7 +17,8 @@ def lost_jobs_fail(failed: Callable[[str, str, str], object]) -> Iterator[None]:
     from submitit.core.core import Job
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
-    results = Job.results
+    jobs: Any = Job
+    results = jobs.results
 
     def results_or_failure(job: Any) -> list[Any]:
         try:
@@ -27,8 +28,8 @@ def lost_jobs_fail(failed: Callable[[str, str, str], object]) -> Iterator[None]:
             failed(str(job.submission().args[2]), why, str(error))
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
 
-    Job.results = results_or_failure
+    jobs.results = results_or_failure
     try:
         yield
     finally:
-        Job.results = results
+        jobs.results = results
