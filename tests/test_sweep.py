@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,23 @@ def test_a_multirun_ends_in_a_table(tmp_path: Path) -> None:
     (rows,) = json.loads(table.read_text()).values()
     assert [len(values) for values in rows.values()] == [2]
     assert len([*table.parent.glob("*/results.json")]) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_job_of_submitit_fails_and_the_others_are_waited_for(tmp_path: Path) -> None:
+    options = ["experiment=fewshot_furniture", "debug=tiny", "eval.votes=0", "output_dir=sweep",
+               "hydra/launcher=submitit_local", "+callbacks.kill._target_=conftest.InterruptStep",
+               "+callbacks.kill.number=9", "+callbacks.kill.step=0,99"]  # fmt: skip
+    path = f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-m", "recon.train", "-m", *options],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "job 0 failed: ended without a result, as a killed job does" in done.stdout
+    assert [*json.loads((tmp_path / "sweep" / "sweep.json").read_text())] == [
+        "+callbacks.kill.step=99"
+    ]
 
 
 def test_options_that_all_jobs_share_are_left_out_and_the_plot_is_written(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import statistics
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,15 @@ def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
     try:
         return job()
     except Exception as error:
-        why = in_one_line(error)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FAILED).write_text(f"{why}\n\n{traceback.format_exc()}")
-        print(
-            f"error: {why}\n(this job failed, see {folder / FAILED}; the others go on)", flush=True
-        )
+        _fail(folder, in_one_line(error), traceback.format_exc())
         return None
+
+
+def _fail(folder: Path, why: str, told: str) -> None:
+    """Keep why a job failed, and say so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILED).write_text(f"{why}\n\n{told}")
+    print(f"error: {why}\n(this job failed, see {folder / FAILED}; the others go on)", flush=True)
 
 
 def failures(folder: Path) -> dict[str, str]:
@@ -188,7 +191,21 @@ class MultirunTable(Callback):
     A multirun with failed jobs ends with exit code 1.
     """
 
+    def __init__(self) -> None:
+        self._during = ExitStack()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:  # it is sent to each job, where nothing is open
+        return type(self), ()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if "submitit" in config.hydra.launcher._target_:
+            from recon.submitted import lost_jobs_fail
+
+            folder = Path(config.hydra.sweep.dir)
+            self._during.enter_context(lost_jobs_fail(lambda job, *why: _fail(folder / job, *why)))
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self._during.close()
         if finish(Path(config.hydra.sweep.dir)):
             sys.exit(1)
 

@@ -49,13 +49,11 @@ def _train(cfg: DictConfig) -> Trained:
     from hydra.utils import instantiate
     from lightning import seed_everything
 
-    from recon.callbacks.checkpoints import whole_checkpoint
     from recon.callbacks.loggers import logged
     from recon.models.checkpoint import check_resumable
     from recon.models.inference import compile_parts
 
-    if cfg.ckpt_path:
-        cfg.ckpt_path = str(whole_checkpoint(Path(cfg.ckpt_path)))
+    cfg.ckpt_path = _resumed_from(cfg)
     quiet()
     keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
@@ -82,6 +80,18 @@ def _train(cfg: DictConfig) -> Trained:
         _save(cfg)
     with logged(trainer, task, OmegaConf.to_container(cfg)):
         return Trained(trainer, _run(cfg, trainer, task, data))
+
+
+def _resumed_from(cfg: DictConfig) -> str | None:
+    """Return the checkpoint to resume from: of a job started again its own, else the one told."""
+    from recon.callbacks.checkpoints import whole_checkpoint
+    from recon.callbacks.requeue import left_behind
+
+    if found := left_behind(Path(cfg.output_dir)):
+        if is_first_process():
+            print(f"started again by the cluster: going on from {found}", flush=True)
+        return str(found)
+    return str(whole_checkpoint(Path(cfg.ckpt_path))) if cfg.ckpt_path else None
 
 
 def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from recon.callbacks.requeue import left_behind
 from recon.entry import conf_dir
 from recon.train import train
 
@@ -35,33 +36,87 @@ def steps(path: Path) -> dict[int, str]:
         }
 
 
+def answer(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int = 0) -> None:
+    """Let a process be the only one of a SLURM job, with a scontrol that answers."""
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+    scontrol = folder / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    told = "print('scontrol', *sys.argv[1:], flush=True)"
+    ended = f"sys.exit('requeue is disabled' if {code} else 0)"
+    scontrol.write_text(f"#!{sys.executable}\nimport sys\n{told}\n{ended}\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+
+
+def warned(step: int, number: signal.Signals = signal.SIGUSR1) -> list[str]:
+    return ["+callbacks.warn._target_=conftest.InterruptStep", f"+callbacks.warn.step={step}",
+            f"+callbacks.warn.number={number.value}"]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_requeued_job_goes_on_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole = run(tmp_path / "whole")
-    for name, value in JOB.items():
-        monkeypatch.setenv(name, value)
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f"#!{sys.executable}\nimport sys\nprint('scontrol', *sys.argv[1:])\n")
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
-    warned = ["+callbacks.warn._target_=conftest.InterruptStep", "+callbacks.warn.step=3",
-              f"+callbacks.warn.number={signal.SIGUSR1.value}"]  # fmt: skip
-    ended = ["+callbacks.end._target_=conftest.InterruptStep", "+callbacks.end.step=5"]
-    with pytest.raises(SystemExit):
-        run(tmp_path / "job", *warned, *ended)
-    told = capfd.readouterr().out
-    assert "scontrol requeue 4242" in told
-    assert "saved after 4 steps and queued again" in told  # not within the fourth
-    (saved,) = (tmp_path / "job").glob("hpc_ckpt_*.ckpt")
-    assert torch.load(saved, weights_only=True)["global_step"] == 4
+    answer(monkeypatch, tmp_path)
+    for step in (2, 4):  # of the first, the epoch's last batch is still to come
+        with pytest.raises(SystemExit) as ended:
+            run(tmp_path / "job", *warned(step))
+        assert ended.value.code == 1
+        told = capfd.readouterr().out
+        assert "scontrol requeue 4242" in told
+        assert f"saved after {step + 1} steps" in told  # not within the step
+        (saved,) = (tmp_path / "job").glob("hpc_ckpt_*.ckpt")  # the one before is gone
+        assert torch.load(saved, weights_only=True)["global_step"] == step + 1
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        assert f"go on with ckpt_path={saved}" in told
     resumed = run(tmp_path / "job")
-    assert resumed == {step: loss for step, loss in whole.items() if step >= 4}
+    assert resumed == {step: loss for step, loss in whole.items() if step >= 5}
     assert not saved.exists()  # else a test of the finished network would read it
-    earlier = steps(tmp_path / "job" / "metrics_1.csv")
-    assert earlier == {step: loss for step, loss in whole.items() if step < 6}
+    for number, these in ((1, range(3)), (2, range(3, 5))):
+        earlier = steps(tmp_path / "job" / f"metrics_{number}.csv")
+        assert earlier == {step: whole[step] for step in these}
     ends = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "job")]
     for name, value in ends[0]["state_dict"].items():  # batch statistics among them
         assert torch.equal(value, ends[1]["state_dict"][name]), name
+
+
+@pytest.mark.slow
+def test_a_job_that_cannot_be_queued_again_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, tmp_path, code=1)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "job", *warned(1))
+    told = capfd.readouterr().out
+    assert "job 4242 could not be queued again: requeue is disabled" in told
+    assert f"stopped after 2 steps; go on with ckpt_path={tmp_path}/job/hpc_ckpt_1.ckpt\n" in told
+
+
+@pytest.mark.slow
+def test_what_was_there_before_answers_the_warning_of_submitit(tmp_path: Path) -> None:
+    answered: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: answered.append(number))
+    try:
+        with pytest.raises(SystemExit):
+            run(tmp_path / "job", *warned(1, signal.SIGUSR2))
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert answered == [signal.SIGUSR2]
+    assert (tmp_path / "job" / "hpc_ckpt_1.ckpt").is_file()
+
+
+def test_a_job_started_again_goes_on_from_the_checkpoint_of_most_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert left_behind(tmp_path) is None
+    for name, step in (("hpc_ckpt_1", 7), ("checkpoints/epoch-000", 6), ("checkpoints/last", 9)):
+        torch.save({"global_step": step}, tmp_path / f"{name}.ckpt")
+    assert left_behind(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"half")
+    assert left_behind(tmp_path) == tmp_path / "hpc_ckpt_1.ckpt"
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    assert left_behind(tmp_path) is None

@@ -15,6 +15,8 @@ from recon.models.weights import read_checkpoint
 LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 BEFORE = f"before-{LAST}"
 """The one that last.ckpt replaced, so that two of them are there."""
+SAVED = "hpc_ckpt_*.ckpt"
+"""What a job that the cluster warned leaves in the run's folder."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -69,7 +71,7 @@ def whole_checkpoint(path: Path) -> Path:
     try:
         read_checkpoint(path)
     except (FileNotFoundError, ValueError) as error:
-        steps = {other: _steps(other) for other in path.parent.glob("*.ckpt") if other != path}
+        steps = {other: steps_of(other) for other in path.parent.glob("*.ckpt") if other != path}
         if path.name != LAST or max(steps.values(), default=-1) < 0:
             raise
         found = max(steps, key=lambda other: (steps[other], other.name))
@@ -78,7 +80,7 @@ def whole_checkpoint(path: Path) -> Path:
     return path
 
 
-def _steps(path: Path) -> int:
+def steps_of(path: Path) -> int:
     """Return how many steps a checkpoint holds, -1 where it is damaged or none."""
     try:
         steps = read_checkpoint(path).get("global_step")
@@ -93,9 +95,18 @@ def say_how_to_go_on(trainer: Trainer) -> None:
     if not isinstance(saving, ModelCheckpoint) or not isinstance(files, WholeCheckpoints):
         return
     last = f"{saving.dirpath}/{LAST}"
-    if trainer.is_global_zero and (held := files.saved.get(last)) is not None:
-        older = "" if held == trainer.global_step else f", of step {held}"
-        print(f"\nstopped after {trainer.global_step} steps; go on with ckpt_path={last}{older}")
+    held = {p: steps for p, steps in files.saved.items() if p == last or Path(p).match(SAVED)}
+    if trainer.is_global_zero and held:
+        path = max(held, key=held.__getitem__)
+        older = "" if held[path] == trainer.global_step else f", of step {held[path]}"
+        print(f"\nstopped after {trainer.global_step} steps; go on with ckpt_path={path}{older}")
+
+
+def save_no_more(trainer: Trainer) -> None:
+    """Let what ends a training save nothing."""
+    for saving in trainer.checkpoint_callbacks:
+        if isinstance(saving, ModelCheckpoint):
+            saving.save_on_exception = False
 
 
 class SelectedCheckpoint(ModelCheckpoint):

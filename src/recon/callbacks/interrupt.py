@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
+
+from recon.callbacks.checkpoints import save_no_more
 
 
 class Statistics:
@@ -44,6 +46,10 @@ class BeforeStepError(ValueError):
 class FinishStep(Callback):
     """On Ctrl-C end the step and stop before the next; a second one stops now.
 
+    Of several processes, SIGTERM is answered likewise, and all stop before the same step, whichever
+    of them are told. Lightning's own answer begins an exchange between processes at once, which may
+    meet another one half way and hang.
+
     A step that is cut short, by an error too, leaves batch statistics without the weights that
     belong to them: they are put back before anything is saved. Where the optimizer was at work
     already, nothing is saved: the checkpoint before it stands, and repeats what came since.
@@ -51,20 +57,32 @@ class FinishStep(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._statistics = Statistics(pl_module)
-        self._asked, self._before, self._torn = False, None, False
+        self._asked, self._torn = 0, False
+        self._before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            for number in (signal.SIGINT, signal.SIGTERM)[: min(trainer.world_size, 2)]:
+                self._before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if number == self._asked == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
+        self._asked = number
+
+    def _stop(self, trainer: Trainer) -> None:
+        """Stop where one of the processes was asked to."""
+        asked = self._asked
+        if trainer.world_size > 1:
+            told = torch.tensor(asked, device=trainer.strategy.root_device)
+            asked = int(trainer.strategy.reduce(told, reduce_op="max"))
+        if asked:
+            # It is not done with an epoch of which the last batch is still to come.
+            trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
+            raise SIGTERMException if asked == signal.SIGTERM else KeyboardInterrupt
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         # Resumed from between two steps, Lightning counts one too many for its loggers.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-        if self._asked:
-            raise KeyboardInterrupt
+        self._stop(trainer)
         self._statistics.remember()
         self._torn = False
 
@@ -76,8 +94,8 @@ class FinishStep(Callback):
         self._torn = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -85,9 +103,7 @@ class FinishStep(Callback):
         if not hasattr(self, "_statistics"):
             return
         if self._torn and not isinstance(exception, BeforeStepError):
-            for saving in trainer.checkpoint_callbacks:
-                if isinstance(saving, ModelCheckpoint):
-                    saving.save_on_exception = False
+            save_no_more(trainer)
         elif self._statistics.kept:
             self._statistics.restore()
             # Of an epoch's last batch Lightning would keep that it is done.

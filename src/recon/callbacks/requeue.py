@@ -1,50 +1,103 @@
 """A cluster's warning before it takes a job's machines: save between steps, and queue again."""
 
+import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from recon.callbacks.checkpoints import LAST, SAVED, save_no_more, steps_of
+
+OURS, SUBMITITS = signal.SIGUSR1, signal.SIGUSR2
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+
 
 class Requeue(Callback):
-    """On SIGUSR1 under SLURM end the step, then let Lightning save and requeue the job.
+    """On SIGUSR1 under SLURM, or on submitit's SIGUSR2, end the step, save, queue again, and end.
 
-    Lightning does so in the middle of a step, which leaves batch statistics without the weights
-    that belong to them. All processes save at the same step. Elsewhere this does nothing.
+    Lightning's own answer saves in the middle of a step, which leaves batch statistics without the
+    weights that belong to them, and trains on while its processes are taken. All processes save at
+    the same step. Where there is neither SLURM nor submitit, this does nothing.
     """
 
     def __init__(self) -> None:
         self._asked = False
-        self._requeue: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._asked, self._requeue = False, None
-        slurm = isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment)
-        if slurm and threading.current_thread() is threading.main_thread():
-            self._requeue = signal.signal(signal.SIGUSR1, self._ask)
+        self._asked, self._before = False, {}
+        if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+            return
+        if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
+            self._before[OURS] = signal.signal(OURS, self._ask)
+        if callable(signal.getsignal(SUBMITITS)):
+            self._before[SUBMITITS] = signal.signal(SUBMITITS, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if not callable(self._requeue):
-            return
-        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            self._asked = False
-            self._requeue(signal.SIGUSR1, None)
-            if trainer.is_global_zero:
-                print(f"\nsaved after {trainer.global_step} steps and queued again")
+        if self._before and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            self._leave(trainer)
+
+    def _leave(self, trainer: Trainer) -> NoReturn:
+        """Save, let the first process queue the job again, and end all of them."""
+        # The cluster's, which follows: to answer it now would cut short what is being saved.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        folder = Path(trainer.default_root_dir)
+        earlier = [*folder.glob(SAVED)]
+        # It is not done with an epoch of which the last batch is still to come.
+        trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
+        trainer.save_checkpoint(trainer._checkpoint_connector.hpc_save_path(str(folder)))
+        save_no_more(trainer)
+        if trainer.is_global_zero:
+            for path in earlier:
+                path.unlink(missing_ok=True)
+            print(f"\nsaved after {trainer.global_step} steps", flush=True)
+            if SUBMITITS in self._before:
+                self._before[SUBMITITS](SUBMITITS, None)  # raises what ends this process
+            else:
+                print(_queue_again(), flush=True)
+        raise SystemExit(1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._requeue is not None:
-            signal.signal(signal.SIGUSR1, self._requeue)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop what a finished training resumes from: Lightning would test it instead."""
-        if trainer.is_global_zero and callable(self._requeue):
-            for path in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+        if trainer.is_global_zero and self._before:
+            for path in Path(trainer.default_root_dir).glob(SAVED):
                 path.unlink()
+
+
+def _queue_again() -> str:
+    """Have SLURM queue this job again; return what came of it."""
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    except OSError as error:
+        return f"job {job} could not be queued again: scontrol: {error.strerror}"
+    if done.returncode:
+        return f"job {job} could not be queued again: {done.stderr.strip()}"
+    return f"{done.stdout}queued again as job {job}, which goes on from there"
+
+
+def left_behind(folder: Path) -> Path | None:
+    """Return what a job that the cluster started again goes on from: its checkpoint of most steps.
+
+    None for a job that runs for the first time, or left none that is whole.
+    """
+    if all(os.environ.get(name, "0") == "0" for name in RESTARTS):
+        return None
+    paths = [folder / "checkpoints" / LAST, *folder.glob(SAVED), *folder.glob("checkpoints/*.ckpt")]
+    steps = {path: steps_of(path) for path in paths if path.is_file()}
+    found = max(steps, key=steps.__getitem__, default=None)
+    return found if found is not None and steps[found] >= 0 else None

@@ -1,0 +1,176 @@
+"""Start a SLURM of two nodes on this machine, have it take a job back, and compare the losses.
+
+python scripts/cluster/requeue.py [--keep <folder>]
+
+Needs SLURM and munge (Debian: apt install slurm-wlm munge) and root, as slurmd does; where they
+are not installed it says that nothing was checked, and ends with 0. Nothing is left running.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
+OPTIONS = (
+    "experiment=pretrain_furniture", "debug=tiny", "~callbacks.report", "trainer=multi_node",
+    "trainer.accelerator=cpu", "trainer.devices=1", "trainer.sync_batchnorm=false",
+    "trainer.limit_train_batches=80", "trainer.max_epochs=3",
+)  # fmt: skip
+CLUSTER = """
+ClusterName=recon
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmUser=root
+AuthInfo=socket={folder}/munge/socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+ReturnToService=2
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2
+PartitionName=main Nodes=n1,n2 Default=YES State=UP
+"""
+PATIENCE = 300.0
+"""Seconds that anything here may take."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens to."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[None]:
+    """Run munged, slurmctld and two slurmd with their files in a folder."""
+    for name in ("munge", "state"):
+        (folder / name).mkdir()
+    key = folder / "munge" / "key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o400)
+    text = CLUSTER.format(host=socket.gethostname(), ports=free_ports(3), folder=folder)
+    (folder / "slurm.conf").write_text(text)
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    places = [("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("seed-file", "seed")]
+    munged = ["munged", "--foreground", "--force"]
+    munged += [f"--{option}={folder / 'munge' / name}" for option, name in places]
+    commands = [munged, ["slurmctld", "-D"], *(["slurmd", "-D", "-N", n] for n in ("n1", "n2"))]
+    running = []
+    try:
+        for command in commands:
+            log = (folder / f"{command[0]}{len(running)}.log").open("w")
+            running.append(subprocess.Popen(command, stdout=log, stderr=log))
+            time.sleep(1)
+        yield
+    finally:
+        for one in reversed(running):
+            one.send_signal(signal.SIGTERM)
+            one.wait(30)
+
+
+def told(*command: str) -> str:
+    """Return what a command prints; raise CalledProcessError where it fails."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def submit(folder: Path) -> str:
+    """Queue a training of two tasks on two nodes; return the job's number."""
+    script = folder / "job.sh"
+    python = f"{sys.executable} -m recon.train {' '.join(OPTIONS)}"
+    # The two nodes are this machine, which may not know their names.
+    script.write_text(f"#!/bin/bash\nexport MASTER_ADDR=127.0.0.1\nsrun {python}\n")
+    where = [f"--chdir={folder}", f"--output={folder}/%j.log", "--open-mode=append"]
+    size = ["--nodes=2", "--ntasks-per-node=1", "--time=10", "--requeue"]
+    return told("sbatch", "--parsable", *size, *where, str(script)).strip()
+
+
+def wait_for(folder: Path, job: str, words: str) -> None:
+    """Wait until a job's log holds these words; raise TimeoutError with the log."""
+    log, deadline = folder / f"{job}.log", time.monotonic() + PATIENCE
+    while not log.is_file() or words not in log.read_text():
+        if time.monotonic() > deadline:
+            raise TimeoutError(log.read_text() if log.is_file() else f"job {job} did not start")
+        time.sleep(0.5)
+
+
+def requeued(folder: Path, job: str) -> None:
+    """Wait until a job is over its requeue, and let it start again now: SLURM waits two minutes."""
+    deadline = time.monotonic() + PATIENCE
+    while "JobState=PENDING" not in told("scontrol", "show", "job", job):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"job {job} was not queued again")
+        time.sleep(0.5)
+    told("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def losses(path: Path) -> dict[int, str]:
+    """Return the total loss by step as a metrics.csv has it."""
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/total"]]
+    return {int(row["step"]): row["train/total"] for row in rows}
+
+
+def check(folder: Path) -> list[str]:
+    """Train undisturbed, and taken back with and without a warning; return what differs."""
+    whole, job = submit(folder), submit(folder)
+    for number, command in enumerate((["scancel", "--signal=USR1"], ["scontrol", "requeue"]), 1):
+        wait_for(folder, job, f"epoch {number}/")
+        told(*command, job)
+        requeued(folder, job)
+        wait_for(folder, job, "started again by the cluster")
+    for one in (whole, job):
+        wait_for(folder, one, "epoch 3/3: ")
+        while "JobState=COMPLETED" not in told("scontrol", "show", "job", one):
+            time.sleep(0.5)
+    runs = folder / "outputs" / "pretrain_furniture"
+    expected, wrong, seen = losses(runs / whole / "metrics.csv"), [], set()
+    for name in ("metrics_1", "metrics_2", "metrics"):
+        part = losses(runs / job / f"{name}.csv")
+        seen |= set(part)
+        print(f"{name}.csv: steps {min(part)} to {max(part)}")
+        wrong += [f"step {step}" for step, loss in part.items() if expected[step] != loss]
+    return wrong + [f"no step {step}" for step in sorted(set(expected) - seen)]
+
+
+def main() -> None:
+    """Check, and say what came of it; end with 1 where losses differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, help="a new folder that keeps logs and runs")
+    keep = parser.parse_args().keep
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing or os.geteuid() != 0:
+        why = f"{', '.join(missing)} not installed" if missing else "this is not root"
+        print(f"SKIPPED, nothing was checked: {why}")
+        return
+    folder = keep or Path(tempfile.mkdtemp(prefix="slurm"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with cluster(folder.resolve()):
+        print(told("sinfo", "--version").strip())
+        wrong = check(folder.resolve())
+    if not keep:
+        shutil.rmtree(folder)
+    print("all losses are those of the undisturbed job" if not wrong else f"differ: {wrong}")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
