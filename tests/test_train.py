@@ -139,6 +139,8 @@ def test_multiruns_have_a_folder_each(tmp_path: Path) -> None:
         ([*TINY, "mask.ratio=1.5"], "mask ratio must lie in [0, 1), got 1.5"),
         ([*TINY, "widths.image=99"], "caches 1280 features of"),
         ([*TINY, "+weights.txet=2.0"], "weights for ['txet'], but the losses are"),
+        ([*TINY, "trainer.devices=99"], "trainer.devices=99: as many processes on the CPU"),
+        ([*TINY, "output_dir=/dev/null/x"], "error: /dev/null/x: cannot be made (Not a directory)"),
         (["experiment=pretrian_furniture"], "Could not find 'experiment/pretrian_furniture'"),
         ([*TINY, "mask.ration=0.5"], "Could not override 'mask.ration'"),
     ],

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recon.entry import conf_dir, is_first_process, keep_large_blocks, one_line_errors, quiet
 from recon.files import write_whole, writing
+from recon.options import check_devices, check_numbers, different_seeds
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -37,6 +38,7 @@ def fit(cfg: DictConfig) -> Trained:
     path = Path(cfg.ckpt_path or ".")
     if cfg.ckpt_path and not path.is_file() and not any(path.parent.glob("*.ckpt")):
         raise FileNotFoundError(f"{path}: no such checkpoint to resume from")
+    check_numbers(cfg)
     if not is_first_process():
         return _train(cfg)
     with writing(Path(cfg.output_dir), "wait for it, or choose another folder, output_dir=<new>"):
@@ -106,6 +108,7 @@ def _trainer(cfg: DictConfig) -> "Trainer":
     """Build the trainer; raise ValueError for what its device does not have."""
     from hydra.utils import instantiate
 
+    check_devices(cfg.trainer)
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.callbacks.values()]
     trainer: Trainer = instantiate(
         cfg.trainer, callbacks=callbacks, logger=instantiate(cfg.logger), _convert_="all"
@@ -139,14 +142,13 @@ def train_seeds(cfg: DictConfig) -> float | None:
 
     if cfg.ckpt_path:
         raise ValueError("one checkpoint resumes one run: set seed, not seeds")
-    if len(set(cfg.seeds)) < len(cfg.seeds) or not cfg.seeds:
-        raise ValueError(f"seeds must be different numbers, got {list(cfg.seeds)}")
+    seeds = different_seeds(cfg.seeds)
     folder, reached = Path(cfg.output_dir), []
-    for seed in cfg.seeds:
+    for seed in seeds:
         one = deepcopy(cfg)
         one.seed, one.seeds, one.output_dir = seed, None, str(folder / f"seed_{seed}")
         reached.append(objective(cfg, fit(one).measured))
-    show(collect({"": [folder / f"seed_{seed}" for seed in cfg.seeds]}), folder)
+    show(collect({"": [folder / f"seed_{seed}" for seed in seeds]}), folder)
     return None if cfg.objective is None else fmean(value for value in reached if value is not None)
 
 
