@@ -11,7 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recon.callbacks.checkpoints import whole_checkpoint
+from recon.callbacks.checkpoints import WholeCheckpoints, whole_checkpoint
 from recon.entry import conf_dir, one_line_errors
 from recon.prepare import prepare
 from runs import EVERY_STEP, TINY, run
@@ -313,3 +313,10 @@ def test_a_stop_within_the_optimizer_saves_no_torn_step(
     assert torch.load(last, weights_only=True)["global_step"] == 5  # the end of the epoch
     resumed = run(tmp_path / "on", f"ckpt_path={last}")
     assert resumed == {k: v for k, v in whole[1].items() if k >= 5}
+
+
+def test_weights_without_a_step_are_saved_as_they_are(tmp_path: Path) -> None:
+    files = WholeCheckpoints()  # spawned processes hand them back so
+    files.save_checkpoint({"weight": torch.ones(2)}, tmp_path / "weights.ckpt")
+    assert not files.saved
+    assert torch.load(tmp_path / "weights.ckpt")["weight"].sum() == 2

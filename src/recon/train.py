@@ -1,5 +1,7 @@
 """Pretrain: python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>."""
 
+import signal
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -88,12 +90,16 @@ def _train(cfg: DictConfig) -> Trained:
 
 def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str, Any]:
     """Train, and test where the configuration has a protocol of it; return what training logged."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
     from recon.callbacks.checkpoints import say_how_to_go_on
 
     try:
         trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
-    except BaseException:
+    except BaseException as error:
         say_how_to_go_on(trainer)
+        if isinstance(error, SIGTERMException):  # its own code is 0, as if all were done
+            sys.exit(128 + signal.SIGTERM)
         raise
     measured = dict(trainer.callback_metrics)
     if "eval" in cfg:
