@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from recon.entry import conf_dir
-from recon.sweep import attempt, collect, failures, finish, jobs, main
-from recon.train import objective, train_seeds
+from recon.sweep import attempt, collect, failures, finish, jobs, main, short
+from recon.train import fit, objective, train_seeds
 
 
 def run_folder(folder: Path, overrides: list[str], accuracy: float) -> None:
@@ -64,7 +64,9 @@ def test_seeds_are_run_one_after_the_other_and_joined(tmp_path: Path) -> None:
         assert value == 100 * found["results"]["one view"]["overall_accuracy"]["mean"]
         assert f"seed: {seed}" in (tmp_path / f"seed_{seed}" / "config.yaml").read_text()
     cfg.seeds = [1, 1]
-    with pytest.raises(ValueError, match=r"seeds must be different numbers, got \[1, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"seeds=\[1, 1\]: must be a list of different whole numbers"
+    ):
         train_seeds(cfg)
 
 
@@ -183,3 +185,32 @@ def test_a_search_goes_on_after_a_failed_job(tmp_path: Path) -> None:
     assert 0 <= best.best_value <= 1
     for why in failed.values():
         assert why == "the fraction to train on must lie in (0, 1], got 7.0"
+
+
+def test_numbers_that_a_search_draws_are_shown_short_and_others_as_they_are() -> None:
+    drawn = "optimizer.lr=0.00018316240381848904 a=1.8316240381848904e-05 model.drop_path=0.1"
+    assert short(drawn) == "optimizer.lr=0.000183 a=1.83e-05 model.drop_path=0.1"
+    assert short("mask.ratio=0.12345 name=v1.2 lr=5e-05") == "mask.ratio=0.12345 name=v1.2 lr=5e-05"
+
+
+@pytest.mark.slow
+def test_a_search_of_which_all_trials_fail_names_them(tmp_path: Path) -> None:
+    options = [
+        "hparams_search=pretrain", "experiment=pretrain_furniture", "debug=tiny",
+        "hydra.sweeper.n_trials=2", "data.fraction=7.0", "output_dir=found",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "recon.train", *options],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "job 1 failed: " in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_short_search_of_pretraining_has_its_measure(tmp_path: Path) -> None:
+    options = ["hparams_search=pretrain", "experiment=pretrain_furniture", "debug=tiny"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train", [*options, "~callbacks.report", f"output_dir={tmp_path}"])
+    assert objective(cfg, fit(cfg).measured) is not None

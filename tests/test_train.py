@@ -11,7 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recon.callbacks.checkpoints import whole_checkpoint
+from recon.callbacks.checkpoints import WholeCheckpoints, whole_checkpoint
 from recon.entry import conf_dir, one_line_errors
 from recon.prepare import prepare
 from runs import EVERY_STEP, TINY, run
@@ -139,6 +139,8 @@ def test_multiruns_have_a_folder_each(tmp_path: Path) -> None:
         ([*TINY, "mask.ratio=1.5"], "mask ratio must lie in [0, 1), got 1.5"),
         ([*TINY, "widths.image=99"], "caches 1280 features of"),
         ([*TINY, "+weights.txet=2.0"], "weights for ['txet'], but the losses are"),
+        ([*TINY, "trainer.devices=99"], "trainer.devices=99: as many processes on the CPU"),
+        ([*TINY, "output_dir=/dev/null/x"], "error: /dev/null/x: cannot be made (Not a directory)"),
         (["experiment=pretrian_furniture"], "Could not find 'experiment/pretrian_furniture'"),
         ([*TINY, "mask.ration=0.5"], "Could not override 'mask.ration'"),
     ],
@@ -311,3 +313,10 @@ def test_a_stop_within_the_optimizer_saves_no_torn_step(
     assert torch.load(last, weights_only=True)["global_step"] == 5  # the end of the epoch
     resumed = run(tmp_path / "on", f"ckpt_path={last}")
     assert resumed == {k: v for k, v in whole[1].items() if k >= 5}
+
+
+def test_weights_without_a_step_are_saved_as_they_are(tmp_path: Path) -> None:
+    files = WholeCheckpoints()  # spawned processes hand them back so
+    files.save_checkpoint({"weight": torch.ones(2)}, tmp_path / "weights.ckpt")
+    assert not files.saved
+    assert torch.load(tmp_path / "weights.ckpt")["weight"].sum() == 2

@@ -36,6 +36,8 @@ def quiet() -> None:
         ".*multiple `ModelCheckpoint` callbacks.*",  # the first selects
     ):
         warnings.filterwarnings("ignore", message)
+    if "SLURM_JOB_ID" not in os.environ:  # outside a job srun is not meant
+        warnings.filterwarnings("ignore", ".*`srun` command is available.*")
 
 
 def is_first_process() -> bool:

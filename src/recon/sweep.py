@@ -4,6 +4,8 @@ Of a multirun that was cut short, or ran on a cluster: python -m recon.sweep <it
 """
 
 import json
+import math
+import re
 import statistics
 import sys
 import traceback
@@ -12,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -121,19 +125,26 @@ def show(found: Measured, folder: Path) -> None:
     """Print mean and deviation of what runs measured; write them to sweep.json and sweep.png."""
     from rich.box import SIMPLE
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     if not found:
         return
-    table = Table("options", "measure", "mean", "std", "runs", box=SIMPLE, title="in %")
+    table = Table(Column("options", overflow="fold"), box=SIMPLE, title="in %")
+    for column in ("measure", "mean", "std", "runs"):
+        table.add_column(column)
     for told, rows in found.items():
         for name, values in rows.items():
             spread = f"{statistics.stdev(values):.1f}" if len(values) > 1 else "-"
             mean = f"{statistics.mean(values):.1f}"
-            table.add_row(told, name, mean, spread, str(len(values)))
+            table.add_row(short(told), name, mean, spread, str(len(values)))
     Console().print(table)
     write_whole(folder / "sweep.json", json.dumps(found, indent=1).encode())
     draw(found, folder / "sweep.png")
+
+
+def short(options: str) -> str:
+    """Return options with numbers of three digits: those that a search draws have seventeen."""
+    return re.sub(r"\d+\.\d{7,}(e-?\d+)?", lambda found: f"{float(found[0]):.3g}", options)
 
 
 def _along(options: Sequence[str]) -> tuple[str, list[float]] | None:
@@ -156,21 +167,23 @@ def draw(found: Measured, path: Path) -> None:
     names = list(dict.fromkeys(name for rows in found.values() for name in rows))
     along = _along([*found])
     height = 2.6 if along else 1.2 + 0.3 * len(found)
-    width = 7 if along else 5 + 0.07 * max(map(len, found))  # long options need room
+    width = 7 if along else 5 + 0.07 * max(len(short(told)) for told in found)  # need room
     figure = Figure(figsize=(width, height * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
         rows = {told: measured[name] for told, measured in found.items() if name in measured}
         means = [statistics.mean(values) for values in rows.values()]
-        spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in rows.values()]
+        spread = [statistics.stdev(v) if len(v) > 1 else math.nan for v in rows.values()]
         if along:
-            places = dict(zip(found, along[1], strict=True))
-            order = sorted(range(len(means)), key=lambda i: [places[told] for told in rows][i])
-            x = sorted(places[told] for told in rows)
+            at = dict(zip(found, along[1], strict=True))
+            order = sorted(range(len(means)), key=lambda i: [at[told] for told in rows][i])
+            x = sorted(at[told] for told in rows)
             y, error = [means[i] for i in order], [spread[i] for i in order]
             axes.errorbar(x, y, error, marker="o", capsize=3)
             axes.set(xlabel=along[0], ylabel="%", title=name)
         else:
-            axes.barh([told or "as configured" for told in rows], means, xerr=spread, capsize=3)
+            places = range(len(rows))
+            axes.barh(places, means, xerr=spread, capsize=3)
+            axes.set_yticks(places, [short(told) or "as configured" for told in rows])
             axes.invert_yaxis()
             axes.set(xlabel="%", title=name)
     figure.savefig(path, dpi=130)
@@ -183,6 +196,14 @@ def finish(folder: Path) -> int:
     for number, why in failed.items():
         print(f"job {number} failed: {why}")
     return len(failed)
+
+
+def _make(folder: Path) -> None:
+    """Make a run's folder before Hydra does, which ends in a traceback where it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"error: {folder}: cannot be made ({error.strerror}): output_dir=<another folder>")
 
 
 class MultirunTable(Callback):
@@ -198,11 +219,24 @@ class MultirunTable(Callback):
         return type(self), ()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _make(Path(config.hydra.sweep.dir))
         if "submitit" in config.hydra.launcher._target_:
             from recon.submitted import lost_jobs_fail
 
             folder = Path(config.hydra.sweep.dir)
             self._during.enter_context(lost_jobs_fail(lambda job, *why: _fail(folder / job, *why)))
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _make(Path(config.hydra.run.dir))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Show which jobs failed where all trials of a search did: Optuna then raises."""
+        hydra = HydraConfig.get()
+        trials = hydra.sweeper.get("n_trials")
+        folder = Path(hydra.sweep.dir)
+        if trials and hydra.job.num == trials - 1 and len(failures(folder)) == trials:
+            finish(folder)
+            sys.exit("error: all trials failed")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self._during.close()

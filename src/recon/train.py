@@ -1,5 +1,7 @@
 """Pretrain: python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>."""
 
+import signal
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -11,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recon.entry import conf_dir, is_first_process, keep_large_blocks, one_line_errors, quiet
 from recon.files import write_whole, writing
+from recon.options import check_devices, check_numbers, different_seeds
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -37,6 +40,7 @@ def fit(cfg: DictConfig) -> Trained:
     path = Path(cfg.ckpt_path or ".")
     if cfg.ckpt_path and not path.is_file() and not any(path.parent.glob("*.ckpt")):
         raise FileNotFoundError(f"{path}: no such checkpoint to resume from")
+    check_numbers(cfg)
     if not is_first_process():
         return _train(cfg)
     with writing(Path(cfg.output_dir), "wait for it, or choose another folder, output_dir=<new>"):
@@ -96,12 +100,16 @@ def _resumed_from(cfg: DictConfig) -> str | None:
 
 def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str, Any]:
     """Train, and test where the configuration has a protocol of it; return what training logged."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
     from recon.callbacks.checkpoints import say_how_to_go_on
 
     try:
         trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
-    except BaseException:
+    except BaseException as error:
         say_how_to_go_on(trainer)
+        if isinstance(error, SIGTERMException):  # its own code is 0, as if all were done
+            sys.exit(128 + signal.SIGTERM)
         raise
     measured = dict(trainer.callback_metrics)
     if "eval" in cfg:
@@ -118,6 +126,7 @@ def _trainer(cfg: DictConfig) -> "Trainer":
 
     from recon.callbacks.batch_norms import SyncBatchNorms
 
+    check_devices(cfg.trainer)
     told: dict[str, Any] = {"logger": instantiate(cfg.logger)}
     told["callbacks"] = [instantiate(found, _convert_="all") for found in cfg.callbacks.values()]
     if cfg.trainer.get("sync_batchnorm"):
@@ -146,14 +155,13 @@ def train_seeds(cfg: DictConfig) -> float | None:
 
     if cfg.ckpt_path:
         raise ValueError("one checkpoint resumes one run: set seed, not seeds")
-    if len(set(cfg.seeds)) < len(cfg.seeds) or not cfg.seeds:
-        raise ValueError(f"seeds must be different numbers, got {list(cfg.seeds)}")
+    seeds = different_seeds(cfg.seeds)
     folder, reached = Path(cfg.output_dir), []
-    for seed in cfg.seeds:
+    for seed in seeds:
         one = deepcopy(cfg)
         one.seed, one.seeds, one.output_dir = seed, None, str(folder / f"seed_{seed}")
         reached.append(objective(cfg, fit(one).measured))
-    show(collect({"": [folder / f"seed_{seed}" for seed in cfg.seeds]}), folder)
+    show(collect({"": [folder / f"seed_{seed}" for seed in seeds]}), folder)
     return None if cfg.objective is None else fmean(value for value in reached if value is not None)
 
 

@@ -113,6 +113,24 @@ def test_it_never_asks_for_a_key(tmp_path: Path) -> None:
         wandb_logger(watch="weights", save_dir=tmp_path)
 
 
+def test_wrong_settings_are_named_and_one_tag_is_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="log_model must be true, false or all, got 'maybe'"):
+        wandb_logger(log_model="maybe", save_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"logger.settings.nosuch=1: not one of wandb.Settings"):
+        wandb_logger(settings={"nosuch": 1}, save_dir=tmp_path)
+    assert wandb_logger(tags="first", save_dir=tmp_path)._wandb_init["tags"] == ["first"]
+
+
+def test_where_it_is_disabled_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = wandb_logger(project="recon", save_dir=tmp_path)
+    logger.log_metrics({"loss": 0.5}, step=1)
+    logger.close(failed=False)
+    assert not [*tmp_path.rglob("*.wandb")]
+
+
 @pytest.mark.slow
 def test_other_dashboards_get_metrics_and_configuration(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -39,7 +39,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         earlier = target.with_name(BEFORE) if target.name == LAST else None
         cure = f"and go on with ckpt_path={target.with_name(LAST)}, which is as it was"
         write_whole(target, buffer.getbuffer(), cure, earlier)
-        self.saved[str(target)] = checkpoint["global_step"]
+        if "global_step" in checkpoint:  # spawned processes hand bare weights back in a file too
+            self.saved[str(target)] = checkpoint["global_step"]
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True

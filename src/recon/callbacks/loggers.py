@@ -41,9 +41,14 @@ class Wandb(WandbLogger):
     ) -> None:
         if watch not in (None, "gradients", "parameters", "all"):
             raise ValueError(f"watch must be gradients, parameters or all, got {watch!r}")
+        if settings.get("log_model", False) not in (True, False, "all"):
+            raise ValueError(f"log_model must be true, false or all, got {settings['log_model']!r}")
+        if isinstance(tags := settings.get("tags"), str):  # W&B would take its letters
+            settings["tags"] = [tags]
         # Its own `offline` refuses artifacts, and turns later runs of the process offline as well.
         mode: dict[str, Any] = {"mode": "offline"} if offline else {}
         super().__init__(**settings, **mode)
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it, set or not
         self.watched, self.watch_every = watch, watch_every
 
     def watch_model(self, model: Any) -> None:
@@ -68,12 +73,13 @@ def wandb_logger(
     """
     import wandb
 
-    chosen = wandb.Settings(**{**WAIT, **(settings or {})})
+    chosen = _settings({**WAIT, **(settings or {})})
     known = _knows_key()
     if offline is False and not known:
         raise ValueError("logger.offline=false: no W&B key is known: `wandb login`, or unset it")
+    asked = os.environ.get("WANDB_MODE")
     if offline is None:
-        offline = os.environ.get("WANDB_MODE") == "offline" or not known
+        offline = asked == "offline" or (asked != "disabled" and not known)
     found = Wandb(offline=offline, settings=chosen, **logger)
     if not offline and getattr(rank_zero_only, "rank", 0) == 0:
         try:
@@ -84,6 +90,21 @@ def wandb_logger(
             wandb.teardown()
             found = Wandb(offline=True, settings=chosen, **logger)
     return found
+
+
+def _settings(told: Mapping[str, Any]) -> Any:
+    """Return W&B's settings; raise ValueError that names one that it does not have or take."""
+    import wandb
+    from pydantic import ValidationError
+
+    try:
+        return wandb.Settings(**told)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(map(str, wrong["loc"]))
+        raise ValueError(
+            f"logger.settings.{name}={wrong['input']}: not one of wandb.Settings: {wrong['msg']}"
+        ) from error
 
 
 @contextmanager

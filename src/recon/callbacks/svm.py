@@ -11,7 +11,7 @@ from recon.tasks.scores import score
 
 
 class SVMProbe(Callback):
-    """Every so many epochs, fit a linear SVM to the features of a labelled data set [1].
+    """Every so many epochs and after the last one, fit a linear SVM to the features of data [1].
 
     It is fitted on the `split` of `data` and read on its `val_split`, or on the `val_share` of
     `split` that is held out. Logs the overall accuracy as `svm/accuracy_<val_split>`, or
@@ -43,7 +43,8 @@ class SVMProbe(Callback):
         self.data.setup("fit")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every_n_epochs:
+        done = trainer.current_epoch + 1  # the last is measured whatever its number
+        if done % self.every_n_epochs and done != trainer.max_epochs:
             return
         assert isinstance(pl_module, Pretraining)
         found = self._measure(pl_module) if trainer.is_global_zero else 0.0

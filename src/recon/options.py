@@ -1,0 +1,94 @@
+"""What numbers of a configuration may be, so that a wrong one is named before anything starts."""
+
+import os
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+
+class Number(NamedTuple):
+    """A number within bounds; `others` are values that are allowed beside."""
+
+    low: float
+    high: float = float("inf")
+    whole: bool = True
+    others: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        bounds = f"of at least {self.low}"
+        if self.high < float("inf"):
+            bounds = f"from {self.low} to {self.high}"
+        return " or ".join([f"{kind} {bounds}", *map(str, self.others)])
+
+    def admits(self, value: Any) -> bool:
+        """Tell whether a value is such a number."""
+        if value in self.others and not isinstance(value, bool):
+            return True
+        fits = isinstance(value, int if self.whole else int | float)
+        return fits and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+SEED = Number(0, 2**32 - 1)
+NUMBERS = {
+    "seed": SEED,
+    "points": Number(1),
+    "data.batch_size": Number(1),
+    "data.workers": Number(0),
+    "mask.ratio": Number(0, whole=False),
+    "model.drop_path": Number(0, 1, whole=False),
+    **{
+        f"model.{name}": Number(1)
+        for name in ("dim", "depth", "heads", "decoder_depth", "groups", "group_size")
+    },
+    "optimizer.lr": Number(0, whole=False),
+    "optimizer.weight_decay": Number(0, whole=False),
+    "trainer.max_epochs": Number(1, others=(-1,)),
+    "trainer.max_steps": Number(1, others=(-1,)),
+    "trainer.accumulate_grad_batches": Number(1),
+    "trainer.log_every_n_steps": Number(0),
+    "trainer.num_nodes": Number(1),
+    "callbacks.guard.limit": Number(0),
+    "callbacks.within.every_n_train_steps": Number(1),
+}
+"""By the option; what a configuration does not have, or leaves open, is not looked at."""
+
+
+def check_numbers(cfg: DictConfig) -> None:
+    """Raise ValueError that names the first option which is no number as `NUMBERS` has it."""
+    for name, number in NUMBERS.items():
+        value = OmegaConf.select(cfg, name)
+        if value is not None and not number.admits(value):
+            raise ValueError(f"{name}={value}: must be {number}")
+
+
+def different_seeds(seeds: Any) -> list[int]:
+    """Return several seeds; raise ValueError where they are no list of different ones."""
+    told = list(seeds) if OmegaConf.is_list(seeds) or isinstance(seeds, list | tuple) else []
+    if not told or len(set(told)) < len(told) or not all(map(SEED.admits, told)):
+        raise ValueError(
+            f"seeds={seeds}: must be a list of different whole numbers, as seeds=[0,1,2]"
+        )
+    return told
+
+
+def check_devices(trainer: DictConfig) -> None:
+    """Raise ValueError for an accelerator that is not there, or more processes than CPU cores."""
+    import torch  # takes seconds, which a misspelt option need not wait for
+
+    there_are = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kinds = {kind for kind, there in there_are.items() if there}
+    asked = trainer.get("accelerator", "auto")
+    there = {"gpu": {"cuda", "mps"}, "cuda": {"cuda"}, "mps": {"mps"}}.get(asked)
+    if there is not None and not there & kinds:
+        raise ValueError(
+            f"trainer.accelerator={asked}: this machine has none that torch can use; "
+            "trainer=cpu runs on the CPU, trainer=ddp_spawn_debug as two processes on it"
+        )
+    devices, cores = trainer.get("devices", 1), os.cpu_count() or 1
+    on_cpu = asked == "cpu" or (asked == "auto" and not kinds)
+    if on_cpu and isinstance(devices, int) and devices > max(2, cores):
+        raise ValueError(
+            f"trainer.devices={devices}: as many processes on the CPU, which has {cores} cores: "
+            f"set trainer.devices to {max(2, cores)} or less"
+        )

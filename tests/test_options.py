@@ -1,0 +1,57 @@
+"""Wrong numbers are named before anything starts; right ones pass."""
+
+import math
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from recon.entry import conf_dir
+from recon.options import NUMBERS, check_devices, check_numbers, different_seeds
+
+WRONG = ["abc", True, -2, [1], {"a": 1}, math.nan, 1e400 * 0]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_no_number_within_its_bounds_is_named(name: str) -> None:
+    for wrong in WRONG:
+        cfg = OmegaConf.create({})
+        OmegaConf.update(cfg, name, wrong, force_add=True)
+        with pytest.raises(ValueError, match=f"{name}=.*: must be a "):
+            check_numbers(cfg)
+    if NUMBERS[name].whole:
+        cfg = OmegaConf.create({})
+        OmegaConf.update(cfg, name, 1.5)
+        with pytest.raises(ValueError, match=f"{name}=1.5: must be a whole number"):
+            check_numbers(cfg)
+
+
+@pytest.mark.parametrize(
+    "experiment", ["pretrain_furniture", "finetune_furniture", "partseg_furniture", "semseg_rooms"]
+)
+@pytest.mark.parametrize("callbacks", ["default", "within_epochs"])
+def test_what_ships_passes(experiment: str, callbacks: str) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        check_numbers(compose("train", [f"experiment={experiment}", f"callbacks={callbacks}"]))
+
+
+@pytest.mark.parametrize("seeds", [3, "abc", [], [1, 1], [0, "a"], [-1], {"a": 1}, [0.5]])
+def test_seeds_are_a_list_of_different_numbers(seeds: object) -> None:
+    cfg = OmegaConf.create({"seeds": seeds})
+    with pytest.raises(ValueError, match="must be a list of different whole numbers"):
+        different_seeds(cfg.seeds)
+    assert different_seeds(OmegaConf.create([2, 0])) == [2, 0]
+
+
+@pytest.mark.parametrize("asked", ["gpu", "cuda", "mps"])
+def test_a_device_that_is_not_there_is_named(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"trainer.accelerator={asked}: .* trainer=cpu"):
+        check_devices(OmegaConf.create({"accelerator": asked}))
+    for accelerator in ("cpu", "auto"):
+        told = OmegaConf.create({"accelerator": accelerator, "devices": 9999})
+        with pytest.raises(ValueError, match="trainer.devices=9999: as many processes"):
+            check_devices(told)
+        check_devices(OmegaConf.create({"accelerator": accelerator, "devices": 2}))
