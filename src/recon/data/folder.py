@@ -16,6 +16,7 @@ from recon.data.readers import AGAIN, check_file, decode_image, inside, naming
 from recon.data.render import render
 from recon.data.shapes import READERS, read_shape, walk_folders
 from recon.data.transforms import axis_number
+from recon.names import check_names
 from recon.teachers.prompts import prompts
 
 SPLITS = ("train", "val", "test")
@@ -155,12 +156,14 @@ class Folder(PointCloudDataset):
             there = ", ".join([*self.present, "all"])
             raise ValueError(f"{self.root}: has no shapes of split {split!r}: choose {there}")
         self.ids = [entry.name for entry in self.entries]
+        check_names(self.ids, self.root)
         if twice := [name for name, count in Counter(self.ids).items() if count > 1]:
             raise ValueError(f"{self.root}: lists {twice[0]!r} more than once: name it once")
         self._classify({entry.label for entry in entries} - {None}, classes)
 
     def _classify(self, names: set[str | None], classes: Sequence[str] | None) -> None:
         found = sorted(str(name) for name in names)
+        check_names(found, self.root)
         self.classes = found if classes is None else list(classes)
         if unknown := [name for name in found if name not in self.classes]:
             raise ValueError(

@@ -15,11 +15,14 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from recon.data.pickles import unpickle
+from recon.names import check_names
 
 LIMIT = 4 * 2**30
 """Bytes of the largest file that is read as one cloud."""
-SMALL, PACKED = 2**28, 100
+SMALL, PACKED = 2**26, 100
 """Bytes that any archive may unpack to, and how many times its size a larger one may."""
+FORMATS, PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
+"""Of pictures: Pillow starts programs for some others, and unpacks as many pixels as there are."""
 AGAIN = "copy it again or take it off the list"
 # Commas and semicolons separate; so does each byte that no text holds, as one known file has it.
 SEPARATORS = bytes(
@@ -36,10 +39,10 @@ def naming(path: Path | str, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except FileNotFoundError:
-        raise
     except Exception as error:
         why = reason(error)
+        if isinstance(error, FileNotFoundError) and str(path) in str(error):
+            raise
         if why.startswith(str(path)):
             raise ValueError(why) from error
         raise ValueError(f"{path}: not a readable {kind} ({why}): {AGAIN}") from error
@@ -127,6 +130,8 @@ def read_npy(path: Path) -> Any:
 
 def _npy(file: io.BufferedIOBase, source: str, size: int) -> Any:
     version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"it has version {version} of the format, which there is not")
     if version[0] == 1:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     else:
@@ -135,7 +140,7 @@ def _npy(file: io.BufferedIOBase, source: str, size: int) -> Any:
         held = unpickle(file, source)
         return held.item() if isinstance(held, np.ndarray) and held.ndim == 0 else held
     count = int(np.prod(shape, dtype=object))
-    if count * dtype.itemsize > size - file.tell():
+    if min(shape, default=0) < 0 or count * dtype.itemsize > size - file.tell():
         raise ValueError(f"{shape} of {dtype} are announced, the file ends before")
     flat = np.frombuffer(file.read(count * dtype.itemsize), dtype).copy()
     return flat.reshape(shape, order="F" if fortran else "C")
@@ -222,7 +227,11 @@ def read_json(path: Path) -> Any:
     """Read one JSON file; raise ValueError or FileNotFoundError that names it."""
     check_file(path)
     with naming(path, "JSON file"):
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        held = json.loads(content)
+        if b"\\ud" in content.lower():
+            json.dumps(held, ensure_ascii=False).encode()  # half a character cannot be written
+        return held
 
 
 def read_lines(path: Path) -> list[str]:
@@ -230,13 +239,24 @@ def read_lines(path: Path) -> list[str]:
     check_file(path)
     with naming(path, "list of names"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    check_names((part for name in names for part in name.split("\t")), path)
+    return names
 
 
 def decode_image(content: bytes, source: Path | str) -> Image.Image:
     """Decode a picture to RGB; raise ValueError that names its source."""
-    with naming(source, "picture"), Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")
+    with naming(source, "picture"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Load an opened picture as RGB; raise ValueError for another format, or too many pixels."""
+    if image.format not in (None, *FORMATS):
+        raise ValueError(f"a picture of the format {image.format}, which is not read")
+    if image.width * image.height > PIXELS:
+        raise ValueError(f"a picture of {image.width} x {image.height}, {PIXELS:,} pixels are read")
+    return image.convert("RGB")
 
 
 def inside(root: Path, name: str, source: Path | str) -> Path:

@@ -11,7 +11,7 @@ from trimesh.triangles import points_to_barycentric
 from trimesh.visual.color import uv_to_interpolated_color
 
 from recon.data.dataset import Cloud
-from recon.data.readers import AGAIN, check_cloud, naming
+from recon.data.readers import AGAIN, as_rgb, check_cloud, naming
 
 RESOLUTION = 2.0**-23
 """Of float32, relative to a number's size."""
@@ -116,7 +116,7 @@ def _paint(
         image, uv = _texture(visual.material), getattr(visual, "uv", None)
         if image is not None and uv is not None:
             place = np.einsum("nk,nkc->nc", weights, np.asarray(uv)[corners])
-            return np.asarray(uv_to_interpolated_color(place, image.convert("RGB")))[:, :3]
+            return np.asarray(uv_to_interpolated_color(place, as_rgb(image)))[:, :3]
         color = np.asarray(visual.material.main_color)[:3]
         return None if tuple(color) in GREYS else np.tile(color, (len(points), 1))
     return np.asarray(visual.face_colors)[faces, :3] if visual.defined else None
