@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from recon.names import shown
+from recon.names import spelled
 
 
 def conf_dir() -> str:
@@ -150,4 +150,6 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _leave(error: BaseException) -> NoReturn:
-    sys.exit(f"error: {shown(in_one_line(error))}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+    sys.exit(
+        f"error: {spelled(in_one_line(error))}\n(HYDRA_FULL_ERROR=1 shows where it was raised)"
+    )

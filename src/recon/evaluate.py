@@ -179,6 +179,7 @@ def _report(
 ) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from recon.callbacks.tables import class_table, draw_confusion, plain
@@ -190,7 +191,7 @@ def _report(
         counts = Counter(predicted).most_common()
         table = Table("predicted", "shapes", title="No labels: what was predicted", box=SIMPLE)
         for name, count in counts:
-            table.add_row(name, str(count))
+            table.add_row(escape(name), str(count))
         result["predicted"] = dict(counts)
     else:
         console.print(class_table(found, classes))
@@ -202,7 +203,7 @@ def _report(
         result |= plain(found, classes)
     console.print(table)
     for key, value in about.items():
-        console.print(f"{key}: {value}", soft_wrap=True, highlight=False)
+        console.print(f"{key}: {value}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"fingerprint: {mark}", highlight=False)
     console.print(f"written to {folder}", soft_wrap=True, highlight=False)
     write_whole(folder / "results.json", json.dumps(result, indent=1).encode())

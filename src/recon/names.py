@@ -26,7 +26,7 @@ def check_names(names: Iterable[str], source: object) -> None:
             )
 
 
-def shown(text: str) -> str:
+def spelled(text: str) -> str:
     """Return text with whatever steers a terminal written out; lines stay lines."""
     return "".join(
         char if char in "\n\t" or not strange(char) else ascii(char)[1:-1] for char in text

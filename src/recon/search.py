@@ -214,7 +214,7 @@ def _show(cfg: DictConfig, table: "Features", query: Query, hits: "Hits") -> Non
         views.append(View(caption, _encoded(points, colors, "found")))
     console.print(f"Nearest to {cfg.query}:", soft_wrap=True, highlight=False, markup=False)
     console.print(shown)
-    console.print(query.about, soft_wrap=True, highlight=False)
+    console.print(query.about, soft_wrap=True, highlight=False, markup=False)
     out = Path(cfg.out).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     lead = f"{len(rows)} of {len(table.paths):,} shapes of {cfg.features}, by {query.about}."

@@ -87,7 +87,8 @@ def draw_curves(curves: Mapping[str, Mapping[int, float]], *, columns: int = 4) 
 def _curves(curves: Mapping[str, Mapping[int, float]]) -> Section | None:
     if not curves:
         return None
-    with mpl.rc_context({"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}):
+    style = {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
+    with mpl.rc_context({**style, "text.parse_math": False}):
         buffer = io.StringIO()
         draw_curves(curves).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset, join
+from recon.data.parquet import pyarrow, read_columns
 from recon.data.prepared import prepared_splits
 from recon.data.readers import AGAIN, check_file, decode_image, inside, naming
 from recon.data.render import render
@@ -70,17 +71,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         with naming(path, "table"), path.open(newline="", encoding="utf-8-sig") as file:
             rows: list[dict[str, Any]] = [*csv.DictReader(file)]
     else:
-        try:
-            from pyarrow import parquet
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{path}: reading it needs pyarrow: pip install 'recon3d[parquet]'"
-            ) from error
+        parquet = pyarrow()
         with naming(path, "Parquet table"):
             if (count := parquet.read_metadata(path).num_rows) > path.stat().st_size:
                 raise ValueError(f"it announces {count} rows")
-            kept = [name for name in COLUMNS if name in parquet.read_schema(path).names]
-            rows = parquet.read_table(path, columns=kept or None).to_pylist()
+            there = parquet.read_schema(path).names
+        kept = [name for name in COLUMNS if name in there]
+        rows = read_columns(path, kept).to_pylist() if kept else [dict.fromkeys(there)]
     if not rows:
         raise ValueError(f"{path}: lists no shapes: {AGAIN}")
     if "path" not in rows[0]:

@@ -202,9 +202,20 @@ def _check_text(content: bytes) -> None:
     """Raise ValueError for text whose numbers would be taken apart."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:20:2] == b"\0" * 10:
         raise ValueError("it is UTF-16: save it as UTF-8")
+    if not content.isascii() and (found := _other_digits(content)):
+        raise ValueError(f"it has digits that are none of 0 to 9, such as {found!a}")
     line = next((x for x in content[:4096].split(b"\n") if re.match(rb"\s*[-+\d]", x)), b"")
     if len(re.findall(rb"(?<![\d,.])[-+]?\d+,\d+(?=[\s;]|$)", line)) > 1:
         raise ValueError("it has decimal commas: write decimal points")
+
+
+def _other_digits(content: bytes) -> str | None:
+    """Find a digit of another script in UTF-8; that of no text at all are known to separate."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return next((char for char in set(text) if char.isdigit() and not char.isascii()), None)
 
 
 def table_names(path: Path) -> list[str]:
