@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from recon.data.readers import check_file, naming
 
-LARGEST = 2**22
-"""Bytes of a configuration."""
+LARGEST, DEEP = 2**22, 64
+"""Bytes of a configuration, and parts of it that lie in one another."""
 
 
 def read_config(path: Path) -> Any:
@@ -22,10 +22,20 @@ def read_config(path: Path) -> Any:
     check_file(path, LARGEST)
     with naming(path, "configuration"):
         text = path.read_text(encoding="utf-8")
-        # A few lines of them stand for any number of values.
-        if any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it repeats its parts by aliases")
+        _check_events(text)
         return OmegaConf.to_container(OmegaConf.create(text))
+
+
+def _check_events(text: str) -> None:
+    """Raise ValueError for aliases, of which a few stand for any number of values, or depth."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it repeats its parts by aliases")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEP:
+            raise ValueError(f"more than {DEEP} of its parts lie in one another")
 
 
 def part_of(config: Any, *names: str) -> Any:

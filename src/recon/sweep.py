@@ -4,6 +4,7 @@ Of a multirun that was cut short, or ran on a cluster: python -m recon.sweep <it
 """
 
 import json
+import math
 import statistics
 import sys
 import traceback
@@ -56,7 +57,9 @@ def collect(runs: Mapping[str, Sequence[Path]]) -> Measured:
             rows = table.setdefault(told, {})
             with naming(path, "file of a run's results"):
                 for name, value in _accuracies(results):
-                    rows.setdefault(name, []).append(100.0 * float(value))
+                    if not math.isfinite(value):
+                        raise ValueError(f"its {name} is {value}")
+                    rows.setdefault(name, []).append(100.0 * value)
         with naming(there[0] if there else told, "file of a run's results"):
             for name, value in _together(found):
                 table[told][name] = [100 * value]
@@ -117,7 +120,7 @@ def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
 def failures(folder: Path) -> dict[str, str]:
     """Return why jobs of a multirun failed, by their folders' names."""
     paths = sorted(folder.glob(f"*/{FAILED}"), key=lambda path: (len(path.parts[-2]), path))
-    return {path.parent.name: path.read_text().split("\n")[0] for path in paths}
+    return {path.parent.name: path.read_text(errors="replace").split("\n")[0] for path in paths}
 
 
 def show(found: Measured, folder: Path) -> None:

@@ -8,8 +8,9 @@ import pickle
 import pickletools
 import re
 import zipfile
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class NumberType:
 
     def __init__(self, name: str, *_: Any) -> None:
         if not isinstance(name, str) or name.lstrip("<>=|") not in NUMBERS:
-            raise pickle.UnpicklingError(f"Unsupported class numpy.dtype of {name!r}")
+            raise pickle.UnpicklingError(f"numbers of the type {name!r}")
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state: Any) -> None:
@@ -45,7 +46,7 @@ class NumberType:
 def number(kind: NumberType, raw: bytes) -> Any:
     """Return one of numpy's numbers."""
     if not isinstance(kind, NumberType) or not isinstance(raw, bytes):
-        raise pickle.UnpicklingError("Unsupported class numpy.dtype: only numbers are let in")
+        raise pickle.UnpicklingError("numpy holds more than numbers")
     return np.frombuffer(raw, kind.dtype, 1)[0]
 
 
@@ -64,17 +65,17 @@ def check_calls(path: Path) -> None:
             for name in archive.namelist():
                 if name.endswith("data.pkl"):
                     with archive.open(name) as file:
-                        _check(file)
+                        _check(cast(Any, file))
         return
     with path.open("rb") as file:
         for _ in range(STREAMS):
-            _check(file)
+            _check(cast(Any, file))
 
 
-def _check(file: IO[bytes]) -> None:
+def _check(file: BufferedIOBase) -> None:
     """Look at the codes of one pickle, up to its end."""
     depth = 0
-    for code, argument, _ in pickletools.genops(file):
+    for code, argument, _ in pickletools.genops(cast(Any, file)):
         if code.name == "GLOBAL" and not _known(str(argument)):
             name = str(argument).replace(" ", ".")
             raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {name}")
