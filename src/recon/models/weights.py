@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _refusal(path: Path, message: str) -> str:
     """Say why a file was not read, and where it wanted to execute something, how to convert it."""
-    refused = re.search(r"WeightsUnpickler error: (.*)", message)
+    refused = re.search(r"WeightsUnpickler error:\s*(.*)", message)
     reason = refused[1] if refused else message.strip().split("\n")[0]
     said = f"not a checkpoint that can be read safely ({reason})"
     if not re.search("Unsupported (global|class|operand)|Trying to (call|instantiate)", reason):
