@@ -2,6 +2,7 @@
 
 import os
 import struct
+import subprocess
 import time
 import zipfile
 from pathlib import Path
@@ -103,6 +104,12 @@ def test_calls_that_take_memory_or_time_are_refused(kind: str, tmp_path: Path) -
     assert time.monotonic() - start < 5
 
 
+def test_checkpoints_of_old_torch_are_read(tmp_path: Path) -> None:
+    held = {"a": torch.ones(3)}
+    torch.save(held, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    assert torch.equal(read_checkpoint(tmp_path / "x.pth")["a"], held["a"])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, 1j])
 def test_weights_that_are_not_finite_are_named(value: complex, tmp_path: Path) -> None:
     held = {"a.weight": torch.zeros(3), "b.weight": torch.tensor([value, 0])}
@@ -123,10 +130,19 @@ def test_pipes_do_not_hold_a_reader(tmp_path: Path) -> None:
     assert read_shape(tmp_path / "x.obj", 8).points.shape == (8, 3)
 
 
-def test_pictures_that_other_programs_draw_are_refused(tmp_path: Path) -> None:
+def test_pictures_that_other_programs_draw_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(ValueError, match=r"x\.png: not a readable picture"):
         decode_image(content, tmp_path / "x.png")
+    (tmp_path / "t.png").write_bytes(content)
+    (tmp_path / "m.mtl").write_text("newmtl a\nmap_Kd t.png\n")
+    lines = ["mtllib m.mtl", "v 0 0 0", "v 1 0 0", "v 0 1 0", "vt 0 0", "usemtl a"]
+    (tmp_path / "x.obj").write_text("\n".join([*lines, "f 1/1 2/1 3/1"]))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(ValueError, match=r"x\.obj: .*format EPS"):
+        read_shape(tmp_path / "x.obj", 8)
 
 
 @pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "\u202egpj", "\x9b2J"])

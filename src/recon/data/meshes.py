@@ -16,7 +16,7 @@ from trimesh.resolvers import FilePathResolver
 from recon.data.dataset import Cloud
 from recon.data.headers import check_glb, check_ply
 from recon.data.readers import AGAIN, check_file, naming
-from recon.data.surface import Surface, make_cloud, make_colors, sample
+from recon.data.surface import Surface, check_textures, make_cloud, make_colors, sample
 
 MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
 LIMIT = 2**30
@@ -62,6 +62,8 @@ def _scene(source: Path | io.BytesIO, kind: str) -> list[Any]:
     """Return the parts of a scene in its coordinates; nothing is merged or cleaned."""
     beside = _Beside(source) if isinstance(source, Path) else None
     scene = load_scene(source, file_type=kind.lower(), process=False, resolver=beside)
+    for geometry in scene.geometry.values():
+        check_textures(getattr(geometry, "visual", None))
     parts = []
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]

@@ -262,12 +262,17 @@ def decode_image(content: bytes, source: Path | str) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Load an opened picture as RGB; raise ValueError for another format, or too many pixels."""
+    """Load an opened picture as RGB; raise what `check_picture` raises."""
+    check_picture(image)
+    return image.convert("RGB")
+
+
+def check_picture(image: Image.Image) -> None:
+    """Raise ValueError for an opened picture of another format, or of too many pixels."""
     if image.format not in (None, *FORMATS):
         raise ValueError(f"a picture of the format {image.format}, which is not read")
     if image.width * image.height > PIXELS:
         raise ValueError(f"a picture of {image.width} x {image.height}, {PIXELS:,} pixels are read")
-    return image.convert("RGB")
 
 
 def inside(root: Path, name: str, source: Path | str) -> Path:

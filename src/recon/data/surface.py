@@ -11,12 +11,17 @@ from trimesh.triangles import points_to_barycentric
 from trimesh.visual.color import uv_to_interpolated_color
 
 from recon.data.dataset import Cloud
-from recon.data.readers import AGAIN, as_rgb, check_cloud, naming
+from recon.data.readers import AGAIN, as_rgb, check_cloud, check_picture, naming
 
 RESOLUTION = 2.0**-23
 """Of float32, relative to a number's size."""
 GREYS = ((102, 102, 102), (100, 100, 100))
 """Colours that trimesh gives to what has none."""
+
+
+TEXTURES = ("baseColorTexture", "image")
+OTHERS = ("emissiveTexture", "normalTexture", "occlusionTexture", "metallicRoughnessTexture")
+"""Textures of a material that are drawn, and those that only come along."""
 
 
 class Surface(NamedTuple):
@@ -122,6 +127,14 @@ def _paint(
     return np.asarray(visual.face_colors)[faces, :3] if visual.defined else None
 
 
+def check_textures(visual: Any) -> None:
+    """Raise ValueError for a texture that is no picture to read, before any is copied or drawn."""
+    material = getattr(visual, "material", None)
+    for name in (*TEXTURES, *OTHERS):
+        if (image := getattr(material, name, None)) is not None:
+            check_picture(image)
+
+
 def _texture(material: Any) -> Any:
-    names = ("baseColorTexture", "image")
-    return next((found for n in names if (found := getattr(material, n, None)) is not None), None)
+    found = (getattr(material, name, None) for name in TEXTURES)
+    return next((image for image in found if image is not None), None)

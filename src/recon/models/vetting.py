@@ -17,6 +17,8 @@ import torch
 
 STREAMS = 5
 """Pickles that a file of torch before 1.6 begins with."""
+MAGIC = 0x1950A86A20F9469CFC6C
+"""What such a file begins with, a number of 77 bits."""
 DEEP = 1000
 """Brackets in brackets: no checkpoint comes near."""
 NUMBERS = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
@@ -80,7 +82,7 @@ def _check(file: BufferedIOBase) -> None:
             name = str(argument).replace(" ", ".")
             raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {name}")
         # Numbers of many digits can all fall into one place of a dictionary.
-        if type(argument) is int and argument.bit_length() > 64:
+        if type(argument) is int and argument.bit_length() > 64 and argument != MAGIC:
             raise pickle.UnpicklingError("it holds a number of more than 64 bits")
         depth = depth + 1 if code.name in ("TUPLE1", "TUPLE2", "TUPLE3") else 0
         if depth > DEEP:
