@@ -15,14 +15,13 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from recon.data.pickles import unpickle
+from recon.data.pictures import FORMATS, as_rgb
 from recon.names import check_names
 
 LIMIT = 4 * 2**30
 """Bytes of the largest file that is read as one cloud."""
 SMALL, PACKED = 2**26, 100
 """Bytes that any archive may unpack to, and how many times its size a larger one may."""
-FORMATS, PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
-"""Of pictures: Pillow starts programs for some others, and unpacks as many pixels as there are."""
 AGAIN = "copy it again or take it off the list"
 # Commas and semicolons separate; so does each byte that no text holds, as one known file has it.
 SEPARATORS = bytes(
@@ -259,20 +258,6 @@ def decode_image(content: bytes, source: Path | str) -> Image.Image:
     """Decode a picture to RGB; raise ValueError that names its source."""
     with naming(source, "picture"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return as_rgb(image)
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Load an opened picture as RGB; raise what `check_picture` raises."""
-    check_picture(image)
-    return image.convert("RGB")
-
-
-def check_picture(image: Image.Image) -> None:
-    """Raise ValueError for an opened picture of another format, or of too many pixels."""
-    if image.format not in (None, *FORMATS):
-        raise ValueError(f"a picture of the format {image.format}, which is not read")
-    if image.width * image.height > PIXELS:
-        raise ValueError(f"a picture of {image.width} x {image.height}, {PIXELS:,} pixels are read")
 
 
 def inside(root: Path, name: str, source: Path | str) -> Path:

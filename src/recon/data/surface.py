@@ -11,7 +11,8 @@ from trimesh.triangles import points_to_barycentric
 from trimesh.visual.color import uv_to_interpolated_color
 
 from recon.data.dataset import Cloud
-from recon.data.readers import AGAIN, as_rgb, check_cloud, check_picture, naming
+from recon.data.pictures import as_rgb, check_picture
+from recon.data.readers import AGAIN, check_cloud, naming
 
 RESOLUTION = 2.0**-23
 """Of float32, relative to a number's size."""
