@@ -5,7 +5,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "recon"
 FLOORS = (
-    "files", "ops", "layers", "models losses teachers", "data", "tasks provenance",
+    "files names", "ops", "layers", "models losses teachers", "data", "configs", "tasks provenance",
     "encode callbacks pretrained portable", "entry options submitted", "sweep",
     "train prepare evaluate segment embed search figures export info",
 )  # fmt: skip

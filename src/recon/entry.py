@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from recon.names import spelled
+
 
 def conf_dir() -> str:
     """Return the folder of configurations: inside the wheel, else at the root of the checkout."""
@@ -150,4 +152,6 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _leave(error: BaseException) -> NoReturn:
-    sys.exit(f"error: {in_one_line(error)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+    sys.exit(
+        f"error: {spelled(in_one_line(error))}\n(HYDRA_FULL_ERROR=1 shows where it was raised)"
+    )

@@ -42,7 +42,7 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
     keep_large_blocks()
     seed_everything(cfg.seed, verbose=False)
     task = instantiate(cfg.task, _convert_="all")
-    view = instantiate(_view(cfg, task.trained), _convert_="all")
+    view = _view(cfg, task.trained)
     network = _network(cfg, task.trained)
     data = instantiate(cfg.data, _convert_="all")
     if "train" in task.splits:
@@ -117,23 +117,29 @@ def _renamed(shapes: "Frozen", known: Sequence[str], classes: Sequence[str]) -> 
 
 
 def _view(cfg: DictConfig, trained: str) -> Any:
-    """Return what the network sees of a cloud: as told, or as a classifier's own tests had it.
+    """Build what the network sees of a cloud: as told, or as a classifier's own tests had it.
 
     Those stand in the config.yaml of its run; only transforms of this library are taken from there.
     """
+    from hydra.utils import instantiate
+
+    from recon.configs import build_known, part_of, read_config
+    from recon.data import transforms
+
     if cfg.view is not None:
-        return cfg.view
-    run = Path(cfg.weights).absolute().parents[1] / "config.yaml"
+        return instantiate(cfg.view, _convert_="all")
+    run = Path(cfg.weights).absolute().parent.parent / "config.yaml"
     if trained == "classify" and cfg.points is None and run.is_file():
-        view: Any = OmegaConf.select(OmegaConf.load(run), "view") or {}
-        nodes = [view, *view.get("transforms", [])]
-        homes = [str(node.get("_target_", "")).rpartition(".")[0] for node in nodes]
-        if set(homes) == {"recon.data.transforms"}:
-            return view
-    count = {"_target_": "recon.data.transforms.FarthestSubset", "count": cfg.points or POINTS}
-    sphere = {"_target_": "recon.data.transforms.UnitSphere"}
-    parts = [sphere, count]
-    return OmegaConf.create({"_target_": "recon.data.transforms.Compose", "transforms": parts})
+        home = transforms.__name__
+        own = [f"{home}.{n}" for n, v in vars(transforms).items() if _is_of(home, v)]
+        if (node := part_of(read_config(run), "view")) is not None:
+            return build_known(node, own, run, "say what it saw, points=<number>")
+    count = transforms.FarthestSubset(cfg.points or POINTS)
+    return transforms.Compose([transforms.UnitSphere(), count])
+
+
+def _is_of(module: str, value: Any) -> bool:
+    return isinstance(value, type) and value.__module__ == module
 
 
 def _told(part: Any) -> str:
@@ -173,6 +179,7 @@ def _report(
 ) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from recon.callbacks.tables import class_table, draw_confusion, plain
@@ -184,7 +191,7 @@ def _report(
         counts = Counter(predicted).most_common()
         table = Table("predicted", "shapes", title="No labels: what was predicted", box=SIMPLE)
         for name, count in counts:
-            table.add_row(name, str(count))
+            table.add_row(escape(name), str(count))
         result["predicted"] = dict(counts)
     else:
         console.print(class_table(found, classes))
@@ -196,7 +203,7 @@ def _report(
         result |= plain(found, classes)
     console.print(table)
     for key, value in about.items():
-        console.print(f"{key}: {value}", soft_wrap=True, highlight=False)
+        console.print(f"{key}: {value}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"fingerprint: {mark}", highlight=False)
     console.print(f"written to {folder}", soft_wrap=True, highlight=False)
     write_whole(folder / "results.json", json.dumps(result, indent=1).encode())

@@ -11,13 +11,16 @@ from recon.entry import conf_dir, one_line_errors
 def figures(cfg: DictConfig) -> list[Path]:
     """Draw what a run left as PNG files; return them."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
-    from recon.callbacks.exhibits import read_exhibits
+    from recon.callbacks.exhibits import FILE, read_exhibits
     from recon.callbacks.prints import print_exhibits
+    from recon.data.readers import naming
 
     if not isinstance(cfg.dpi, int) or not 20 <= cfg.dpi <= 1200:
         raise ValueError(f"dpi must be a number from 20 to 1200, got {cfg.dpi!r}")
-    shown = read_exhibits(Path(cfg.run).expanduser())
-    written = print_exhibits(shown, Path(cfg.out).expanduser(), dpi=cfg.dpi)
+    run = Path(cfg.run).expanduser()
+    shown = read_exhibits(run)
+    with naming(run / FILE, "file of a run's pictures"):
+        written = print_exhibits(shown, Path(cfg.out).expanduser(), dpi=cfg.dpi)
     if not written:
         raise ValueError(f"{cfg.run}: this run left nothing to draw")
     print(f"written to {cfg.out}: {', '.join(path.name for path in written)}")

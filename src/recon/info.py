@@ -66,8 +66,10 @@ def _show(found: dict[str, Any]) -> None:
     """Print tables: what it is, where it comes from, what it is worth."""
     from rich.box import SIMPLE
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from recon.names import spelled
     from recon.pretrained import one_line, shown
 
     console, network = Console(), dict(found["network"])
@@ -78,12 +80,13 @@ def _show(found: dict[str, Any]) -> None:
     sections |= {"data": found.get("data"), "recipe": found.get("recipe")}
     sections |= {"hardware": found.get("hardware")}
     sections |= {"reached": {n: found[n] for n in ("epoch", "step") if n in found}}
-    table = Table("", "", title=found["source"], box=SIMPLE, show_header=False)
+    table = Table("", "", title=escape(found["source"]), box=SIMPLE, show_header=False)
     for section, held in sections.items():
         rows = held.items() if isinstance(held, dict) else [("", held)]
         for name, value in rows:
             if value not in (None, "", [], {}):
-                table.add_row(f"{section} {name}".strip(), one_line(value))
+                line = (f"{section} {name}".strip(), one_line(value))
+                table.add_row(*(escape(spelled(text)) for text in line))
     console.print(table)
     metrics = found.get("metrics") or []
     if not metrics:
@@ -91,7 +94,7 @@ def _show(found: dict[str, Any]) -> None:
         return
     worth = Table("measure", "value", "95 % interval", "protocol", box=SIMPLE)
     for row in metrics:
-        worth.add_row(*shown(row).values())
+        worth.add_row(*(escape(spelled(text)) for text in shown(row).values()))
     console.print(worth)
 
 

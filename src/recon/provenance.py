@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from recon.configs import part_of, read_config
+from recon.data.readers import naming, read_json
 from recon.files import write_whole
 from recon.models.sources import locate
 from recon.models.weights import FORMAT_KEY, ORIGIN_KEY, family_of_file, read_checkpoint
@@ -62,7 +64,10 @@ def origin_of(source: str | Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     if ORIGIN_KEY in checkpoint:
         told = checkpoint[ORIGIN_KEY]
-        return {**(told if isinstance(told, dict) else {}), "format": "saved folder"}
+        told = told if isinstance(told, dict) else {}
+        rows = told.get("metrics") if isinstance(told.get("metrics"), list) else []
+        figures = [row for row in rows or () if _is_figure(row)]
+        return {**told, "metrics": figures, "format": "saved folder"}
     if FORMAT_KEY not in checkpoint:
         found: dict[str, Any] = {"format": f"released {family_of_file(path, checkpoint)} weights"}
         return found | _reached(checkpoint) | {"metrics": [*_released_metrics(checkpoint)]}
@@ -70,6 +75,15 @@ def origin_of(source: str | Path) -> dict[str, Any]:
     if path.parent.name == "checkpoints":
         found |= of_run(path.absolute().parents[1])
     return found
+
+
+def _is_figure(row: Any) -> bool:
+    """Tell whether a row of figures is one: its measure, its protocol, numbers."""
+    if not isinstance(row, dict) or not {"measure", "protocol", "value"} <= row.keys():
+        return False
+    ends = row.get("interval", [0, 0])
+    numbers = [row["value"], *ends] if isinstance(ends, list | tuple) else []
+    return len(numbers) == 3 and all(type(x) in (int, float) for x in numbers)
 
 
 def _reached(checkpoint: Mapping[str, Any]) -> dict[str, int]:
@@ -96,15 +110,14 @@ def of_run(folder: Path) -> dict[str, Any]:
     if (folder / ENVIRONMENT).is_file():
         found["hardware"] = _json(folder / ENVIRONMENT)
     if (folder / "results.json").is_file():
-        found["metrics"] = [*metrics_in(_json(folder / "results.json"))]
+        results = _json(folder / "results.json")
+        with naming(folder / "results.json", "file of a run's results"):
+            found["metrics"] = [row for row in metrics_in(results) if _is_figure(row)]
     return found
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+    held = read_json(path)
     if not isinstance(held, dict):
         raise ValueError(f"{path}: holds a {type(held).__name__}, not names and values")
     return held
@@ -112,16 +125,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _of_config(path: Path) -> dict[str, Any]:
     """Pick out of a run's configuration what says how it was trained; keep all of it beside."""
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # of yaml and of OmegaConf, which share no class
-        raise ValueError(f"{path}: not a configuration ({str(error).splitlines()[0]})") from error
+    config = read_config(path)
 
     def at(*names: str) -> Any:
-        node = config
-        for name in names:
-            node = node.get(name) if isinstance(node, dict) else None
-        return node
+        return part_of(config, *names)
 
     def kind(*names: str) -> str | None:
         target = at(*names, "_target_")

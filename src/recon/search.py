@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from recon.entry import conf_dir, device_of, one_line_errors, quiet, quoted
 
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from recon.tasks.probe import Hits
     from recon.teachers.base import Teacher
 
-ASSET = "recon.data.furniture.asset"
-"""Finds files inside the package."""
+TEACHERS = (
+    "recon.teachers.text.OpenClipTextTeacher",
+    "recon.teachers.cached.CachedTextTeacher",
+    "recon.data.furniture.asset",
+)
+"""What the configuration of a run may have built; the last finds files inside the package."""
 COLORS = {"query": (232, 116, 59), "found": (120, 140, 170)}
 """Of clouds that have none of their own."""
 
@@ -159,25 +163,23 @@ def _sentence_query(cfg: DictConfig, told: dict[str, Any], path: Path) -> Query:
 def _text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
     """Build the text teacher that is chosen, or that the run of the checkpoint learned from.
 
-    Of the run's config.yaml only teachers of this library are built.
+    Of the run's config.yaml only teachers of this library are built, by names of open_clip's own
+    list: those of a repository would bring code along.
     """
     from hydra.utils import instantiate
+
+    from recon.configs import build_known, part_of, read_config
 
     if cfg.get("teacher") is not None:
         return instantiate(cfg.teacher.text, _convert_="all")
     source = _checkpoint(cfg, told)
-    folder = source if source.is_dir() else source.absolute().parents[1]
+    folder = source if source.is_dir() else source.absolute().parent.parent
     run = folder / "config.yaml"
-    node: Any = OmegaConf.select(OmegaConf.load(run), "teacher.text") if run.is_file() else None
-    parts = [node, *node.values()] if OmegaConf.is_dict(node) else []
-    targets = [str(part["_target_"]) for part in parts if OmegaConf.is_dict(part)]
-    known = [name.startswith("recon.teachers.") or name == ASSET for name in targets]
-    if not known or not all(known):
-        raise ValueError(
-            f"{run}: tells no text teacher: choose the one that the network learned from, e.g. "
-            "teacher=clip"
-        )
-    return instantiate(node, _convert_="all")
+    cure = "choose the one that the network learned from, e.g. teacher=clip"
+    node = part_of(read_config(run), "teacher", "text") if run.is_file() else None
+    if node is None or ":" in str(part_of(node, "name")):
+        raise ValueError(f"{run}: tells no text teacher: {cure}")
+    return build_known(node, TEACHERS, run, cure)
 
 
 def _encoded(points: Any, colors: Any, kind: str) -> Any:
@@ -212,7 +214,7 @@ def _show(cfg: DictConfig, table: "Features", query: Query, hits: "Hits") -> Non
         views.append(View(caption, _encoded(points, colors, "found")))
     console.print(f"Nearest to {cfg.query}:", soft_wrap=True, highlight=False, markup=False)
     console.print(shown)
-    console.print(query.about, soft_wrap=True, highlight=False)
+    console.print(query.about, soft_wrap=True, highlight=False, markup=False)
     out = Path(cfg.out).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     lead = f"{len(rows)} of {len(table.paths):,} shapes of {cfg.features}, by {query.about}."

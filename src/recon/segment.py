@@ -65,7 +65,8 @@ def segment(cfg: DictConfig) -> list[Path]:
         written.append(target)
     total = sum(counts.values())
     for name, number in counts.most_common():
-        console.print(f"{name:20} {100 * number / total:5.1f} % of {total:,} points")
+        part = f"{100 * number / total:5.1f} % of {total:,} points"
+        console.print(f"{name:20} {part}", markup=False)
     console.print(f"written to {cfg.out}", soft_wrap=True, highlight=False)
     return written
 

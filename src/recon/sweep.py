@@ -17,10 +17,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from recon.entry import in_one_line
+from recon.configs import read_config
+from recon.data.readers import naming, read_json
+from recon.entry import in_one_line, one_line_errors
 from recon.files import write_whole
+from recon.names import spelled
 
 FAILED = "failed.txt"
 REPEATS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
@@ -52,13 +55,18 @@ def collect(runs: Mapping[str, Sequence[Path]]) -> Measured:
     table: Measured = {}
     for told, folders in runs.items():
         paths = [folder / "results.json" for folder in folders]
-        found = [json.loads(path.read_text()) for path in paths if path.is_file()]
-        for results in found:
+        there = [path for path in paths if path.is_file()]
+        found = [read_json(path) for path in there]
+        for path, results in zip(there, found, strict=True):
             rows = table.setdefault(told, {})
-            for name, value in _accuracies(results):
-                rows.setdefault(name, []).append(100 * value)
-        for name, value in _together(found):
-            table[told][name] = [100 * value]
+            with naming(path, "file of a run's results"):
+                for name, value in _accuracies(results):
+                    if not math.isfinite(value):
+                        raise ValueError(f"its {name} is {value}")
+                    rows.setdefault(name, []).append(100.0 * value)
+        with naming(there[0] if there else told, "file of a run's results"):
+            for name, value in _together(found):
+                table[told][name] = [100 * value]
     return table
 
 
@@ -81,7 +89,7 @@ def jobs(folder: Path) -> dict[str, list[Path]]:
     """Return the runs of a multirun by the options in which they differ, repeats left out."""
     numbered = (path.parent.parent for path in folder.glob("*/.hydra/overrides.yaml"))
     told = {
-        run: [str(word) for word in OmegaConf.load(run / ".hydra" / "overrides.yaml")]
+        run: [str(word) for word in read_config(run / ".hydra" / "overrides.yaml")]
         for run in sorted(numbered, key=lambda path: (len(path.name), path.name))
     }
     kept = {
@@ -118,13 +126,14 @@ def _fail(folder: Path, why: str, told: str) -> None:
 def failures(folder: Path) -> dict[str, str]:
     """Return why jobs of a multirun failed, by their folders' names."""
     paths = sorted(folder.glob(f"*/{FAILED}"), key=lambda path: (len(path.parts[-2]), path))
-    return {path.parent.name: path.read_text().split("\n")[0] for path in paths}
+    return {path.parent.name: path.read_text(errors="replace").split("\n")[0] for path in paths}
 
 
 def show(found: Measured, folder: Path) -> None:
     """Print mean and deviation of what runs measured; write them to sweep.json and sweep.png."""
     from rich.box import SIMPLE
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Column, Table
 
     if not found:
@@ -136,7 +145,9 @@ def show(found: Measured, folder: Path) -> None:
         for name, values in rows.items():
             spread = f"{statistics.stdev(values):.1f}" if len(values) > 1 else "-"
             mean = f"{statistics.mean(values):.1f}"
-            table.add_row(short(told), name, mean, spread, str(len(values)))
+            table.add_row(
+                escape(spelled(short(told))), escape(spelled(name)), mean, spread, str(len(values))
+            )
     Console().print(table)
     write_whole(folder / "sweep.json", json.dumps(found, indent=1).encode())
     draw(found, folder / "sweep.png")
@@ -162,12 +173,14 @@ def draw(found: Measured, path: Path) -> None:
 
     Bars of error are deviations over repeats.
     """
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for rows in found.values() for name in rows))
     along = _along([*found])
     height = 2.6 if along else 1.2 + 0.3 * len(found)
     width = 7 if along else 5 + 0.07 * max(len(short(told)) for told in found)  # need room
+    mpl.rcParams["text.parse_math"] = False  # what is drawn are names
     figure = Figure(figsize=(width, height * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
         rows = {told: measured[name] for told, measured in found.items() if name in measured}
@@ -194,7 +207,7 @@ def finish(folder: Path) -> int:
     show(collect(jobs(folder)), folder)
     failed = failures(folder)
     for number, why in failed.items():
-        print(f"job {number} failed: {why}")
+        print(f"job {number} failed: {spelled(why)}")
     return len(failed)
 
 
@@ -249,9 +262,11 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         sys.exit("usage: python -m recon.sweep <folder of a multirun>")
     folder = Path(arguments[0])
-    if not collect(jobs(folder)) and not failures(folder):
-        sys.exit(f"error: {folder}: holds no results of a multirun")
-    sys.exit(1 if finish(folder) else 0)
+    with one_line_errors():
+        if not collect(jobs(folder)) and not failures(folder):
+            sys.exit(f"error: {folder}: holds no results of a multirun")
+        failed = finish(folder)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

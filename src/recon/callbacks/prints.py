@@ -29,7 +29,7 @@ def print_exhibits(shown: Exhibits, folder: Path, *, dpi: int = 200) -> list[Pat
         written.append(folder / f"{name}.png")
         figure.savefig(written[-1], dpi=dpi)
 
-    with mpl.rc_context({"font.size": 8, "axes.spines.top": False}):
+    with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "text.parse_math": False}):
         if shown.curves:
             save(draw_curves(shown.curves), "curves")
         if shown.rebuilt:

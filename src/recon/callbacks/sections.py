@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -87,7 +87,8 @@ def draw_curves(curves: Mapping[str, Mapping[int, float]], *, columns: int = 4) 
 def _curves(curves: Mapping[str, Mapping[int, float]]) -> Section | None:
     if not curves:
         return None
-    with mpl.rc_context({"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}):
+    style: Any = {"svg.fonttype": "none", "font.size": 9, "text.parse_math": False}
+    with mpl.rc_context(style | {"axes.spines.top": False}):
         buffer = io.StringIO()
         draw_curves(curves).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

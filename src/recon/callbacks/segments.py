@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recon.callbacks.colors import RIGHT, UNKNOWN, WRONG, palette
@@ -68,14 +69,16 @@ class SegmentResults(Callback):
         console = Console()
         table = Table("class", "IoU", title=f"IoU in %, {kind}", box=SIMPLE)
         for name, value in per_class.items():
-            table.add_row(name, f"{100 * value:.1f}")
+            table.add_row(escape(name), f"{100 * value:.1f}")
         console.print(table)
         title = f"In %, eval.protocol={self.protocol}" + (f", {seen} TRAINED ON" if seen else "")
         heads = ["measure", "here", *(["published, paper's protocol"] if self.published else [])]
         table = Table(*heads, title=title, box=SIMPLE)
         for name, value in measures(results).items():
             known = self.published.get(name.split(",")[0].replace(" ", "_").lower(), "-")
-            table.add_row(name, f"{100 * value:.1f}", *([str(known)] if self.published else []))
+            table.add_row(
+                escape(name), f"{100 * value:.1f}", *([str(known)] if self.published else [])
+            )
         console.print(table)
         console.print(f"written to {self.folder}", soft_wrap=True, highlight=False)
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -50,6 +51,7 @@ def class_table(scores: Scores, classes: Sequence[str]) -> Table:
         wrong = counts.clone()
         wrong[row] = 0
         other = f"{classes[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else ""
+        name, other = escape(name), escape(other)
         table.add_row(name, str(shapes), f"{100 * int(counts[row]) / shapes:.1f}", other)
     return table
 
@@ -67,7 +69,7 @@ def draw_confusion(
     counts = confusion[met][:, met]
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     names, size = [classes[int(row)] for row in met], 2.5 + 0.22 * len(met)
-    with mpl.rc_context({"font.size": 8}):
+    with mpl.rc_context({"font.size": 8, "text.parse_math": False}):
         figure = Figure(figsize=(size, size), layout="constrained")
         axes = figure.subplots()
         axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)

@@ -16,9 +16,11 @@ import numpy as np
 from jaxtyping import Float, Int8, Num, UInt8
 from torch import Tensor
 
+from recon.data.parquet import pyarrow, read_columns
 from recon.data.readers import check_file, naming
 from recon.data.transforms import UnitSphere
 from recon.files import whole
+from recon.names import check_names
 
 TOLD = ("about", "source", "skipped")
 KEY = b"recon"
@@ -65,15 +67,6 @@ class Embedded(NamedTuple):
     colors: UInt8[np.ndarray, "p 3"] | None
     features: Mapping[str, Float[np.ndarray, " _"]]
     """Those of `FEATURES` that the network has."""
-
-
-def pyarrow() -> Any:
-    """Import pyarrow with its Parquet part; raise ValueError that says how to get it."""
-    try:
-        import pyarrow.parquet as parquet
-    except ModuleNotFoundError as error:
-        raise ValueError(".parquet files need pyarrow: pip install 'recon3d[parquet]'") from error
-    return parquet
 
 
 def _table(rows: Sequence[Embedded], names: Sequence[str]) -> Any:
@@ -132,7 +125,7 @@ class GrowingTable:
                 )
         if path != self.out:  # what a finished run could not read is tried again
             self.skipped |= told["skipped"]
-        some = self.parquet.read_table(path, columns=["path", "modified_ns"]).to_pydict()
+        some = read_columns(path, ["path", "modified_ns"]).to_pydict()
         self._done |= dict(zip(some["path"], some["modified_ns"], strict=True))
 
     def has(self, path: str, modified_ns: int | None) -> bool:
@@ -241,7 +234,7 @@ class Features(NamedTuple):
         names = ["preview", "preview_colors"]
         found = []
         with naming(self.path, "table of features"):
-            held = pyarrow().read_table(self.path, columns=names).take(list(rows)).to_pydict()
+            held = read_columns(self.path, names).take(list(rows)).to_pydict()
             for points, colors in zip(*(held[name] for name in names), strict=True):
                 cloud = np.frombuffer(points, np.int8).reshape(-1, 3).astype(np.float32) / 127
                 painted = None if colors is None else np.frombuffer(colors, np.uint8).reshape(-1, 3)
@@ -251,12 +244,12 @@ class Features(NamedTuple):
 
 def read_features(path: Path, columns: Sequence[str]) -> Features:
     """Read some features of all shapes; raise ValueError for a column that the table lacks."""
-    parquet, there = pyarrow(), read_about(path)["columns"]
+    there = read_about(path)["columns"]
     if lacking := [name for name in columns if name not in there]:
         raise ValueError(f"{path}: has no {lacking[0]}, but {', '.join(there)}")
     found = {}
     with naming(path, "table of features"):
-        table = parquet.read_table(path, columns=["path", "label", *columns])
+        table = read_columns(path, ["path", "label", *columns])
         for name in columns:
             flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             if flat.dtype.kind != "f" or not np.isfinite(flat).all():
@@ -265,4 +258,5 @@ def read_features(path: Path, columns: Sequence[str]) -> Features:
         names, labels = table["path"].to_pylist(), table["label"].to_pylist()
         if not all(isinstance(name, str) for name in (*names, *filter(None, labels))):
             raise ValueError("its paths and labels are no text")
+        check_names((*names, *filter(None, labels)), path)
     return Features(names, labels, found, path)

@@ -11,11 +11,13 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset, join
+from recon.data.parquet import pyarrow, read_columns
 from recon.data.prepared import prepared_splits
 from recon.data.readers import AGAIN, check_file, decode_image, inside, naming
 from recon.data.render import render
 from recon.data.shapes import READERS, read_shape, walk_folders
 from recon.data.transforms import axis_number
+from recon.names import check_names
 from recon.teachers.prompts import prompts
 
 SPLITS = ("train", "val", "test")
@@ -69,17 +71,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         with naming(path, "table"), path.open(newline="", encoding="utf-8-sig") as file:
             rows: list[dict[str, Any]] = [*csv.DictReader(file)]
     else:
-        try:
-            from pyarrow import parquet
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{path}: reading it needs pyarrow: pip install 'recon3d[parquet]'"
-            ) from error
+        parquet = pyarrow()
         with naming(path, "Parquet table"):
             if (count := parquet.read_metadata(path).num_rows) > path.stat().st_size:
                 raise ValueError(f"it announces {count} rows")
-            kept = [name for name in COLUMNS if name in parquet.read_schema(path).names]
-            rows = parquet.read_table(path, columns=kept or None).to_pylist()
+            there = parquet.read_schema(path).names
+        kept = [name for name in COLUMNS if name in there]
+        rows = read_columns(path, kept).to_pylist() if kept else [dict.fromkeys(there)]
     if not rows:
         raise ValueError(f"{path}: lists no shapes: {AGAIN}")
     if "path" not in rows[0]:
@@ -155,12 +153,14 @@ class Folder(PointCloudDataset):
             there = ", ".join([*self.present, "all"])
             raise ValueError(f"{self.root}: has no shapes of split {split!r}: choose {there}")
         self.ids = [entry.name for entry in self.entries]
+        check_names(self.ids, self.root)
         if twice := [name for name, count in Counter(self.ids).items() if count > 1]:
             raise ValueError(f"{self.root}: lists {twice[0]!r} more than once: name it once")
         self._classify({entry.label for entry in entries} - {None}, classes)
 
     def _classify(self, names: set[str | None], classes: Sequence[str] | None) -> None:
         found = sorted(str(name) for name in names)
+        check_names(found, self.root)
         self.classes = found if classes is None else list(classes)
         if unknown := [name for name in found if name not in self.classes]:
             raise ValueError(

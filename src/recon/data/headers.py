@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 PACKED = 100
 """How many times larger than its file what it holds may be, where a format compresses."""
+DEEP, PARTS = 256, 2**13
+"""Nodes of a scene that lie in one another, and parts of meshes: each takes a millisecond."""
 PLY_SIZES = {
     "char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
     "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "float32": 4, "double": 8,
@@ -36,13 +38,19 @@ def check_ply(path: Path) -> None:
         raise ValueError("it has no header of a PLY file")
     lines = [line.split() for line in head[: end.start()].decode("latin1").splitlines()]
     text = any(words[:2] == ["format", "ascii"] for words in lines)
-    least = 0
+    least = announced = 0
     for element in _elements(lines, text=text):
         if not 0 <= element.announced <= size or (element.announced and not element.least):
             raise ValueError(f"{element.announced} of {element.name!r} are announced")
         least += element.announced * element.least
+        announced += element.announced
     if least > size - end.end() + 1:  # the last line may lack its end
         raise ValueError(f"{least} bytes are announced, it has {size - end.end()}")
+    lists = any(words[1:2] == ["list"] for words in lines)
+    if not text and not lists and least < size - end.end() - 2:  # a line's end may follow
+        raise ValueError(f"{size - end.end() - least} bytes follow what is announced")
+    if text and (found := path.read_bytes()[end.end() :].rstrip().count(b"\n") + 1) > announced > 0:
+        raise ValueError(f"{found} lines follow, {announced} are announced")
 
 
 def _elements(lines: Sequence[Sequence[str]], *, text: bool) -> list[_Element]:
@@ -75,10 +83,22 @@ def check_glb(path: Path) -> None:
     counts = [accessor.get("count", 0) for accessor in scene.get("accessors", [])]
     if any(not isinstance(n, int) or n < 0 for n in counts) or sum(counts) > PACKED * size:
         raise ValueError(f"{sum(map(int, counts))} values are announced in {size} bytes")
-    children = [child for node in scene.get("nodes", []) for child in node.get("children", [])]
-    if len(set(children)) < len(children):
-        raise ValueError("its nodes form no tree")
+    _check_tree(scene.get("nodes", []))
     _check_instances(scene, size)
+
+
+def _check_tree(nodes: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError for nodes in a circle, with several parents, or too deep."""
+    children = [child for node in nodes for child in node.get("children", [])]
+    above = {child: row for row, node in enumerate(nodes) for child in node.get("children", [])}
+    if len(above) < len(children):
+        raise ValueError("its nodes form no tree")
+    for row in range(len(nodes)):
+        depth, place = 0, row
+        while place in above and depth <= DEEP:
+            depth, place = depth + 1, above[place]
+        if depth > DEEP:
+            raise ValueError(f"more than {DEEP} of its nodes lie in one another")
 
 
 def _check_instances(scene: dict[str, Any], size: int) -> None:
@@ -93,6 +113,10 @@ def _check_instances(scene: dict[str, Any], size: int) -> None:
     shown = sum(corners[node["mesh"]] for node in scene.get("nodes", []) if "mesh" in node)
     if shown > PACKED * size:
         raise ValueError(f"its nodes show {shown} values, of a file of {size} bytes")
+    nodes = scene.get("nodes", [])
+    parts = sum(len(meshes[node["mesh"]]["primitives"]) for node in nodes if "mesh" in node)
+    if max(parts, len(nodes)) > PARTS:
+        raise ValueError(f"it has {len(nodes)} nodes and {parts} parts, {PARTS} are read")
 
 
 def check_las(path: Path) -> None:

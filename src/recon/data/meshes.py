@@ -11,15 +11,18 @@ import numpy as np
 from jaxtyping import Int
 from plyfile import PlyData, PlyListProperty, PlyParseError
 from trimesh import PointCloud, Trimesh, load_scene
+from trimesh.resolvers import FilePathResolver
 
 from recon.data.dataset import Cloud
 from recon.data.headers import check_glb, check_ply
 from recon.data.readers import AGAIN, check_file, naming
-from recon.data.surface import Surface, make_cloud, make_colors, sample
+from recon.data.surface import Surface, check_textures, make_cloud, make_colors, sample
 
 MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
 LIMIT = 2**30
 """Bytes of the largest such file."""
+BESIDE = 2**26
+"""Bytes of the largest file beside one that is read for it."""
 CORNERS = ("vertex_indices", "vertex_index")
 
 
@@ -45,9 +48,22 @@ def read_mesh(path: Path, count: int) -> Cloud:
     return make_cloud(points, str(path), None, whole)
 
 
+class _Beside(FilePathResolver):
+    """Give trimesh the materials and textures beside a mesh, where they are files of a size."""
+
+    def absolute(self, name: str) -> Path:
+        path: Path = super().absolute(name)
+        if path.exists() and not (path.is_file() and path.stat().st_size <= BESIDE):
+            raise ValueError(f"{name}: no plain file of at most {BESIDE:,} bytes")
+        return path
+
+
 def _scene(source: Path | io.BytesIO, kind: str) -> list[Any]:
     """Return the parts of a scene in its coordinates; nothing is merged or cleaned."""
-    scene = load_scene(source, file_type=kind.lower(), process=False)
+    beside = _Beside(source) if isinstance(source, Path) else None
+    scene = load_scene(source, file_type=kind.lower(), process=False, resolver=beside)
+    for geometry in scene.geometry.values():
+        check_textures(getattr(geometry, "visual", None))
     parts = []
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
@@ -66,6 +82,9 @@ def _off(path: Path) -> list[Any]:
     announced = int(head[2]) + int(head[3])
     if (found := content[head.end() :].count(b"\n") + 1) < announced:
         raise ValueError(f"it ends after {found} of {announced} lines")
+    faces = content[head.end() :].split(b"\n")[int(head[2]) : announced]
+    if short := next((face for face in faces if len(words := face.split()) <= int(words[0])), None):
+        raise ValueError(f"a face has fewer corners than it announces: {short[:50]!r}")
     return _scene(io.BytesIO(content), "off")
 
 

@@ -13,6 +13,7 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.readers import AGAIN, check_cloud, inside, read_json, read_npy
 from recon.data.tree import Tree
+from recon.names import check_names
 from recon.teachers.prompts import prompts
 
 META = "meta_data/split"
@@ -76,9 +77,11 @@ class OpenShape(PointCloudDataset):
             str(e.get("id") or e.get("uid") or PurePosixPath(e.get("data_path") or e["path"]).stem)
             for e in self._files
         ]
+        check_names(self.ids, self._list)
         categories = [entry.get("category") for entry in self._files]
         if any(category is not None for category in categories):
             self.classes = sorted({str(c) for c in categories if c is not None})
+            check_names(self.classes, self._list)
             number = {name: row for row, name in enumerate(self.classes)}
             numbers = [-1 if c is None else number[str(c)] for c in categories]
             self.labels = np.array(numbers, dtype=np.int64)

@@ -188,7 +188,7 @@ class _Unpickler(pickle._Unpickler):
         if not isinstance(target, dict):
             raise RefusedError("an entry of something that is no dictionary")
         for key, value in items:
-            if not isinstance(key, PLAIN):
+            if not isinstance(key, PLAIN) or (type(key) is int and key.bit_length() > 64):
                 raise RefusedError(f"a dictionary's key of type {type(key).__name__}")
             target[key] = value
 

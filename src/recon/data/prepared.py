@@ -21,7 +21,9 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.readers import decode_image, naming, read_json
+from recon.data.readers import check_cloud, check_labels, decode_image, naming, read_json
+from recon.data.transforms import axis_number
+from recon.names import check_names
 
 MARK = "recon.json"
 INDEX = "index.json"
@@ -111,13 +113,30 @@ class Prepared(PointCloudDataset):
         if not all(-1 <= row < len(self._sentences) for row in self._sentence_rows):
             raise ValueError("lists sentences that it does not have")
         names = [self.ids, self.classes, self.point_classes, self._names, *self._sentences]
-        if not all(isinstance(name, str) for part in names for name in part):
-            raise ValueError("has names that are no text")
+        listed = all(isinstance(part, list) for part in names)
+        if not listed or not all(isinstance(name, str) for part in names for name in part):
+            raise ValueError("has names that are no lists of text")
+        check_names((name for part in names[:4] for name in part), "it")
+        self._check_numbers()
         if unknown := [name for name in self._names if not re.fullmatch(r"\d+\.safetensors", name)]:
             raise ValueError(f"lists the file {unknown[0]!r}, which no preparation writes")
         self._sizes = {file["name"]: file["bytes"] for file in index["files"]}
         self._checksums = {file["name"]: str(file["sha256"]) for file in index["files"]}
         self._settings = dict(index["settings"])
+
+    def _check_numbers(self) -> None:
+        """Raise ValueError for classes that there are not, or an axis that is none."""
+        axis_number(self.up)
+        if not isinstance(self.mirrored, bool):
+            raise ValueError(f"has mirrored={self.mirrored!r}")
+        numbers = np.array(self._categories, dtype=np.int64)
+        if any(part.ndim != 1 for part in (self.labels, self.families, numbers)):
+            raise ValueError("has labels that are no list of numbers")
+        parts = [np.array(own, dtype=np.int64) for own in dict(self.parts).values()]
+        ranges = [(self.labels, self.classes), (numbers, self.classes or self.ids)]
+        for rows, known in [*ranges, *((own, self.point_classes) for own in parts)]:
+            if rows.size and not -1 <= rows.min() <= rows.max() < len(known):
+                raise ValueError(f"has class {rows.max()} (or {rows.min()}) of {len(known)}")
 
     def _check_files(self) -> None:
         for name, expected in self._sizes.items():
@@ -163,7 +182,15 @@ class Prepared(PointCloudDataset):
             raise ValueError(
                 f"{self.folder}: damaged at {self.ids[index]}: prepare anew"
             ) from error
+        source = f"{self.folder} ({self.ids[index]})"
+        fields["points"] = points = check_cloud(fields["points"], source)
+        for name in ("normals", "colors"):
+            if (found := fields[name]) is not None and found.dtype != np.uint8:
+                check_cloud(found, f"{source}, {name}")
+        if any(found is not None and len(found) != len(points) for found in fields.values()):
+            raise ValueError(f"{source}: its points and what they carry do not fit: prepare anew")
         if (labels := fields["point_labels"]) is not None:
+            check_labels(labels + 1, len(points), len(self.point_classes) + 1, source)
             fields["point_labels"] = labels.astype(np.int64)
         return Cloud(**cast(Any, fields))
 

@@ -15,10 +15,12 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from recon.data.pickles import unpickle
+from recon.data.pictures import FORMATS, as_rgb
+from recon.names import check_names
 
 LIMIT = 4 * 2**30
 """Bytes of the largest file that is read as one cloud."""
-SMALL, PACKED = 2**28, 100
+SMALL, PACKED = 2**26, 100
 """Bytes that any archive may unpack to, and how many times its size a larger one may."""
 AGAIN = "copy it again or take it off the list"
 # Commas and semicolons separate; so does each byte that no text holds, as one known file has it.
@@ -36,10 +38,10 @@ def naming(path: Path | str, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except FileNotFoundError:
-        raise
     except Exception as error:
         why = reason(error)
+        if isinstance(error, FileNotFoundError) and str(path) in str(error):
+            raise
         if why.startswith(str(path)):
             raise ValueError(why) from error
         raise ValueError(f"{path}: not a readable {kind} ({why}): {AGAIN}") from error
@@ -127,6 +129,8 @@ def read_npy(path: Path) -> Any:
 
 def _npy(file: io.BufferedIOBase, source: str, size: int) -> Any:
     version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"it has version {version} of the format, which there is not")
     if version[0] == 1:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     else:
@@ -135,7 +139,7 @@ def _npy(file: io.BufferedIOBase, source: str, size: int) -> Any:
         held = unpickle(file, source)
         return held.item() if isinstance(held, np.ndarray) and held.ndim == 0 else held
     count = int(np.prod(shape, dtype=object))
-    if count * dtype.itemsize > size - file.tell():
+    if min(shape, default=0) < 0 or count * dtype.itemsize > size - file.tell():
         raise ValueError(f"{shape} of {dtype} are announced, the file ends before")
     flat = np.frombuffer(file.read(count * dtype.itemsize), dtype).copy()
     return flat.reshape(shape, order="F" if fortran else "C")
@@ -197,9 +201,20 @@ def _check_text(content: bytes) -> None:
     """Raise ValueError for text whose numbers would be taken apart."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:20:2] == b"\0" * 10:
         raise ValueError("it is UTF-16: save it as UTF-8")
+    if not content.isascii() and (found := _other_digits(content)):
+        raise ValueError(f"it has digits that are none of 0 to 9, such as {found!a}")
     line = next((x for x in content[:4096].split(b"\n") if re.match(rb"\s*[-+\d]", x)), b"")
     if len(re.findall(rb"(?<![\d,.])[-+]?\d+,\d+(?=[\s;]|$)", line)) > 1:
         raise ValueError("it has decimal commas: write decimal points")
+
+
+def _other_digits(content: bytes) -> str | None:
+    """Find a digit of another script in UTF-8; that of no text at all are known to separate."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return next((char for char in set(text) if char.isdigit() and not char.isascii()), None)
 
 
 def table_names(path: Path) -> list[str]:
@@ -222,7 +237,11 @@ def read_json(path: Path) -> Any:
     """Read one JSON file; raise ValueError or FileNotFoundError that names it."""
     check_file(path)
     with naming(path, "JSON file"):
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        held = json.loads(content)
+        if b"\\ud" in content.lower():
+            json.dumps(held, ensure_ascii=False).encode()  # half a character cannot be written
+        return held
 
 
 def read_lines(path: Path) -> list[str]:
@@ -230,13 +249,15 @@ def read_lines(path: Path) -> list[str]:
     check_file(path)
     with naming(path, "list of names"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    check_names((part for name in names for part in name.split("\t")), path)
+    return names
 
 
 def decode_image(content: bytes, source: Path | str) -> Image.Image:
     """Decode a picture to RGB; raise ValueError that names its source."""
-    with naming(source, "picture"), Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")
+    with naming(source, "picture"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return as_rgb(image)
 
 
 def inside(root: Path, name: str, source: Path | str) -> Path:

@@ -17,6 +17,7 @@ from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.readers import AGAIN, check_cloud, read_table
 from recon.data.rooms import RoomColumns, WholeRooms
 from recon.data.tree import Tree
+from recon.names import check_names
 
 FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 AREAS = tuple(f"Area_{number}" for number in range(1, 7))
@@ -61,6 +62,7 @@ class S3DISRooms(PointCloudDataset):
         rooms = sorted((self.root / area).glob("*/Annotations"))
         if not rooms:
             TREE.need(self.root / area / "<room>" / "Annotations", self.root)
+        check_names((room.parent.name for room in rooms), self.root)
         self.ids = [f"{area}/{room.parent.name}" for room in rooms]
         self._number = {name: row for row, name in enumerate(self.point_classes)}
 
@@ -69,6 +71,7 @@ class S3DISRooms(PointCloudDataset):
         found = sorted((self.root / self.ids[index] / "Annotations").glob("[!.]*.txt"))
         if not found:
             raise ValueError(f"{self.root / self.ids[index]}: has no annotated objects: {AGAIN}")
+        check_names((path.name for path in found), self.root / self.ids[index])
         return found
 
     def files(self, index: int) -> list[Path]:

@@ -14,6 +14,7 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.readers import (
     check_cloud,
+    check_file,
     decode_image,
     inside,
     naming,
@@ -22,6 +23,7 @@ from recon.data.readers import (
     read_npy,
 )
 from recon.data.tree import Tree
+from recon.names import check_names
 from recon.teachers.prompts import prompts
 
 SPLITS = {"train": ["train"], "test": ["test"], "all": ["test", "train"]}
@@ -68,6 +70,7 @@ class ShapeNet(PointCloudDataset):
         table = TREE.need(self.root / "shapenet55.json", self.root)
         self.categories = _categories(table)
         self.classes = [name for _, name in self.categories.values()]
+        check_names(self.classes, table)
         lists = [self.root / "ShapeNet-55" / f"{part}.txt" for part in SPLITS[split]]
         self.ids = []
         for path in lists:
@@ -90,11 +93,11 @@ class ShapeNet(PointCloudDataset):
     def image_bytes(self, index: int) -> bytes | None:
         if not (folder := self.root / "shapenet_img").is_dir():
             return None
-        return TREE.need(folder / f"{self.ids[index]}.png", self.root).read_bytes()
+        return check_file(TREE.need(folder / f"{self.ids[index]}.png", self.root)).read_bytes()
 
     def image(self, index: int) -> Image.Image:
         path = TREE.need(self.root / "shapenet_img" / f"{self.ids[index]}.png", self.root)
-        return decode_image(path.read_bytes(), path)
+        return decode_image(check_file(path).read_bytes(), path)
 
     def findings(self) -> list[str]:
         clouds = {path.stem for path in (self.root / "shapenet_pc").glob("*.npy")}

@@ -22,6 +22,7 @@ from recon.data.readers import (
     read_table,
 )
 from recon.data.tree import Tree
+from recon.names import check_names
 
 FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"
 TREE = Tree(
@@ -53,6 +54,7 @@ class ShapeNetPart(PointCloudDataset):
         entries = read_json(TREE.need(listed, self.root))
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             raise ValueError(f"{listed}: not a list of names: {AGAIN}")
+        check_names(entries, listed)
         ids, labels = [], []
         for entry in entries:
             synset, _, name = entry.removeprefix("shape_data/").partition("/")

@@ -27,6 +27,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "normals": ("normals", "normal"),
     "colors": ("colors", "color", "rgb"),
 }
+WIDEST = 256
+"""Columns of a cloud: more are clouds on their side."""
 COLUMNS = {
     "points": (("x", "y", "z"),),
     "normals": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
@@ -49,7 +51,7 @@ def read_shape(path: Path, count: int = 8192) -> Cloud:
 
 def _by_place(table: Float[np.ndarray, "n c"], source: str) -> Cloud:
     """Tell unnamed columns after x y z apart: unit vectors are normals, the rest colours."""
-    if len(table) == 3 and table.shape[1] > 9:
+    if table.shape[1] > (9 if len(table) == 3 else WIDEST):
         raise ValueError(f"{source}: has shape {table.shape}, expected (N, 3): transpose it")
     points, rest = table[:, :3], table[:, 3:]
     if rest.shape[1] == 4:  # as scanners write it: an intensity before the colour

@@ -11,12 +11,18 @@ from trimesh.triangles import points_to_barycentric
 from trimesh.visual.color import uv_to_interpolated_color
 
 from recon.data.dataset import Cloud
+from recon.data.pictures import as_rgb, check_picture
 from recon.data.readers import AGAIN, check_cloud, naming
 
 RESOLUTION = 2.0**-23
 """Of float32, relative to a number's size."""
 GREYS = ((102, 102, 102), (100, 100, 100))
 """Colours that trimesh gives to what has none."""
+
+
+TEXTURES = ("baseColorTexture", "image")
+OTHERS = ("emissiveTexture", "normalTexture", "occlusionTexture", "metallicRoughnessTexture")
+"""Textures of a material that are drawn, and those that only come along."""
 
 
 class Surface(NamedTuple):
@@ -116,12 +122,20 @@ def _paint(
         image, uv = _texture(visual.material), getattr(visual, "uv", None)
         if image is not None and uv is not None:
             place = np.einsum("nk,nkc->nc", weights, np.asarray(uv)[corners])
-            return np.asarray(uv_to_interpolated_color(place, image.convert("RGB")))[:, :3]
+            return np.asarray(uv_to_interpolated_color(place, as_rgb(image)))[:, :3]
         color = np.asarray(visual.material.main_color)[:3]
         return None if tuple(color) in GREYS else np.tile(color, (len(points), 1))
     return np.asarray(visual.face_colors)[faces, :3] if visual.defined else None
 
 
+def check_textures(visual: Any) -> None:
+    """Raise ValueError for a texture that is no picture to read, before any is copied or drawn."""
+    material = getattr(visual, "material", None)
+    for name in (*TEXTURES, *OTHERS):
+        if (image := getattr(material, name, None)) is not None:
+            check_picture(image)
+
+
 def _texture(material: Any) -> Any:
-    names = ("baseColorTexture", "image")
-    return next((found for n in names if (found := getattr(material, n, None)) is not None), None)
+    found = (getattr(material, name, None) for name in TEXTURES)
+    return next((image for image in found if image is not None), None)

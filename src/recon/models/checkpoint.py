@@ -14,10 +14,9 @@ from recon.models.official import Kind
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
 from recon.models.sources import locate
+from recon.models.told import check_counts, read_told
 from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
 
-LARGEST = 2**20
-"""Heads, groups or points of a group that a network may have."""
 TASKS: dict[str, Kind] = {
     "pretrain": "pretrain",
     "classify": "classify",
@@ -63,6 +62,7 @@ def describe(model: Network) -> dict[str, Any]:
 def differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, list[str]]:
     """List the keys that are missing, left over or misshapen."""
     state = weights.state
+    types = {k: (state[k].dtype, v.dtype) for k, v in expected.items() if k in state}
     found = {
         "missing": [weights.listed(k) for k in expected if k not in state],
         "left over": [weights.listed(k) for k in state if k not in expected],
@@ -70,6 +70,11 @@ def differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, l
             f"{weights.listed(k)} {tuple(state[k].shape)} instead of {tuple(v.shape)}"
             for k, v in expected.items()
             if k in state and state[k].shape != v.shape
+        ],
+        "of another type": [
+            f"{weights.listed(k)} {found} instead of {asked}"
+            for k, (found, asked) in types.items()
+            if found.is_floating_point != asked.is_floating_point
         ],
     }
     return {kind: keys for kind, keys in found.items() if keys}
@@ -92,26 +97,6 @@ def check_resumable(path: Path, task: nn.Module) -> None:
             f"{path}: a training of another network or student ({few}): resume it with the "
             "options it began with, see config.yaml in the folder of its run"
         )
-
-
-def _told(path: Path, told: Any) -> dict[str, Any]:
-    """Return what a file tells of its network; raise ValueError for what it cannot mean."""
-    if not isinstance(told, Mapping):
-        raise ValueError(f"{path}: describes its network by a {type(told).__name__}, not by names")
-    for name, value in told.items():
-        count = name in ("num_heads", "num_groups", "group_size")
-        flag = name in ("skip_near_origin", "stop_gradient")
-        named = name in ("classes", "objects")
-        wrong = (
-            (count and (type(value) is not int or not 1 <= value <= LARGEST))
-            or (flag and type(value) is not bool)
-            or (named and not (isinstance(value, list) and {type(v) for v in value} <= {str}))
-            or (name == "parts" and not isinstance(value, dict))
-            or (name == "up" and not isinstance(value, str))
-        )
-        if wrong:
-            raise ValueError(f"{path}: describes its network by {name}={value!r}")
-    return dict(told)
 
 
 def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -220,13 +205,14 @@ def load(
         "group_size": group_size,
         "skip_near_origin": skip_near_origin,
     }
-    settings = _settings(weights, _told(path, checkpoint.get(FORMAT_KEY, {})), given)
+    settings = _settings(weights, read_told(path, checkpoint.get(FORMAT_KEY, {})), given)
     # Without memory first: sizes that a file makes up would take any amount of it.
     with torch.device("meta"):
         outline = _build(weights, settings)
     if wrong := differences(outline.state_dict(), weights):
         lists = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items())
         raise ValueError(f"{path}: the weights do not fit the network; {lists}")
+    check_counts(path, outline)
     model = _build(weights, settings)
     model.load_state_dict(weights.state)
     return model.eval()

@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+LARGEST = 2**24
+"""Bytes of a configuration."""
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
 
@@ -55,6 +57,8 @@ def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for part in (folder / CONFIG, weights):
         if not part.is_file():
             raise FileNotFoundError(f"{part}: missing: {CONFIG} and {WEIGHTS} belong together")
+    if (size := (folder / CONFIG).stat().st_size) > LARGEST:
+        raise ValueError(f"{folder / CONFIG}: has {size:,} bytes, no configuration does")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

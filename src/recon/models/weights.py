@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,12 +21,19 @@ from recon.models.official import (
     to_official,
 )
 from recon.models.sources import is_saved, read_saved
+from recon.models.vetting import SAFE, check_calls
 
 FORMAT_KEY = "recon"
 """Where a checkpoint of this library keeps what its weights do not tell."""
 ORIGIN_KEY = "origin"
 """Where a saved folder keeps what it was trained on, how, and what it is worth."""
 _PREFIX = "model."
+KINDS = {
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
+"""Of numbers that weights are kept in."""
+FINITE = torch.finfo(torch.float32).max
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -43,11 +49,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return {FORMAT_KEY: config["network"], "state_dict": named, ORIGIN_KEY: origin}
     if path.is_dir():
         raise ValueError(f"{path}: a folder: name a file in it, such as checkpoints/last.ckpt")
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         _check_archive(path)
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        check_calls(path)
+        with torch.serialization.safe_globals(SAFE):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of anything else fails in any way
         raise ValueError(f"{path}: {_refusal(path, str(error) or repr(error))}") from error
@@ -58,20 +65,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(checkpoint)
 
 
-def _numpy_scalars() -> list[Any]:
-    """Return what official files need beside tensors: numpy's numbers; nothing else is let in."""
-    scalar = np.float64(0).__reduce__()[0]
-    return [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")},
-    ]
-
-
 def _refusal(path: Path, message: str) -> str:
     """Say why a file was not read, and where it wanted to execute something, how to convert it."""
-    refused = re.search(r"WeightsUnpickler error: (.*)", message)
+    refused = re.search(r"WeightsUnpickler error:\s*(.*)", message)
     reason = refused[1] if refused else message.strip().split("\n")[0]
     said = f"not a checkpoint that can be read safely ({reason})"
     if not re.search("Unsupported (global|class|operand)|Trying to (call|instantiate)", reason):
@@ -180,12 +176,27 @@ def _named_tensors(path: Path, state: Any, held: Mapping[str, Any]) -> dict[str,
     return named
 
 
-def _check_tensors(path: Path, state: Mapping[str, Any]) -> None:
-    """Raise ValueError for what is no plain tensor, or shows more than is stored."""
+def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for what is no plain tensor, shows more than is stored, or is not finite."""
     for name, value in state.items():
-        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        plain = value.layout == torch.strided and not (
+            value.is_meta or value.is_nested or value.is_quantized
+        )
         if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{path}: {name} is no tensor that is stored as a whole")
+            raise ValueError(f"{path}: {name!r} is no tensor that is stored as a whole")
+        if value.dtype not in KINDS:
+            raise ValueError(f"{path}: {name!r} holds {value.dtype}, as no network of ours does")
+        if value.is_floating_point() and value.numel() and not _is_finite(value):
+            raise ValueError(
+                f"{path}: {name!r} holds numbers that are NaN or infinite: its training failed, "
+                "take an earlier checkpoint"
+            )
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Tell whether all numbers of a tensor are finite in float32, which networks have."""
+    low, high = value.aminmax()
+    return bool(low >= -FINITE) and bool(high <= FINITE)
 
 
 def count_blocks(names: Iterable[str], pattern: str) -> int:

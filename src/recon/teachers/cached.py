@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from recon.files import write_whole
+from recon.names import check_names
 from recon.teachers.base import Teacher
 
 
@@ -59,10 +60,13 @@ def _check(cache: Cache) -> None:
     names, (features, mean, deviation) = cache.names, cache[1:4]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its names are no list of texts")
+    check_names(names, "its list")
     fits = features.ndim == 3 and len(features) == len(names) and features.shape[1] > 0
     fits = fits and mean.shape == features.shape[2:] and deviation.ndim == 0
     if not fits or not all(t.is_floating_point() and t.isfinite().all() for t in cache[1:4]):
         raise ValueError(f"it has {len(names)} names, and features {tuple(features.shape)}")
+    if float(deviation) <= 0 or len({*names}) < len(names):
+        raise ValueError(f"its deviation is {float(deviation)}, or a name is there twice")
 
 
 class CachedTeacher(Teacher):

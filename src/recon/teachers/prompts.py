@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from recon.names import check_names
+
 _NOUNS = (
     "model", "image", "3D model", "rendering model", "point cloud", "point cloud model",
     "3D rendering model", "rendering image", "3D rendering image",
@@ -17,6 +19,8 @@ PAPER = tuple(f"{prefix}{{}}{suffix}" for suffix in SUFFIXES for prefix in PREFI
 [1] Qi et al., arXiv:2302.02318, section 4 (as released).
 """
 
+LARGEST = 2**24
+"""Bytes of a file of templates."""
 Templates = int | str | Path | Sequence[str]
 
 
@@ -38,6 +42,7 @@ def templates_of(source: Templates) -> list[str]:
         found, where = [*source], ""
     if not found:
         raise ValueError(f"{where}holds no templates")
+    check_names(map(str, found), where or "templates")
     if wrong := [sentence for sentence in found if "{}" not in str(sentence)]:
         raise ValueError(
             f"{where}{wrong[0]!r}: each template needs {{}} where the name of the class goes"
@@ -48,13 +53,15 @@ def templates_of(source: Templates) -> list[str]:
 def _read(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of templates")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix.lower() != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path}: has {size:,} bytes, no list of templates does")
     try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() != ".json":
+            return [line.strip() for line in text.splitlines() if line.strip()]
         held = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: no JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no JSON, or no text in UTF-8 ({error})") from error
     listed = held.get("templates") if isinstance(held, dict) else held
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise ValueError(f"{path}: holds no list of sentences, at the top or under `templates`")

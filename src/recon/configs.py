@@ -1,0 +1,74 @@
+"""Configurations that lie beside weights: plain values, of which only what is known is built."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from recon.data.readers import check_file, naming
+
+LARGEST, DEEP = 2**22, 64
+"""Bytes of a configuration, and parts of it that lie in one another."""
+
+
+def read_config(path: Path) -> Any:
+    """Read a YAML file as plain values; what refers to other places of it stays text.
+
+    Raises FileNotFoundError or ValueError that names the file.
+    """
+    check_file(path, LARGEST)
+    with naming(path, "configuration"):
+        text = path.read_text(encoding="utf-8")
+        _check_events(text)
+        return OmegaConf.to_container(OmegaConf.create(text))
+
+
+def _check_events(text: str) -> None:
+    """Raise ValueError for aliases, of which a few stand for any number of values, or depth."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it repeats its parts by aliases")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEP:
+            raise ValueError(f"more than {DEEP} of its parts lie in one another")
+
+
+def part_of(config: Any, *names: str) -> Any:
+    """Return what lies in a configuration below some names, None where there is no such part."""
+    for name in names:
+        config = config.get(name) if isinstance(config, dict) else None
+    return config
+
+
+def build_known(part: Any, known: Collection[str], source: Path, cure: str) -> Any:
+    """Build what a part of a configuration describes, where all that it names is known.
+
+    Raises ValueError that names the file, what it wants to build, and what to do instead.
+    """
+    asked = [*_asked(part)]
+    if unknown := [name for name in asked if name not in known]:
+        raise ValueError(f"{source}: wants to build {unknown[0]!r}, nothing was: {cure}")
+    if not asked:
+        raise ValueError(f"{source}: tells nothing to build: {cure}")
+    with naming(source, "configuration"):
+        return instantiate(OmegaConf.create(part), _convert_="all")
+
+
+def _asked(part: Any) -> Iterator[str]:
+    """List all that a part would build, however deep; what may become anything is listed too."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "_target_":
+                yield str(value)
+            else:
+                yield from _asked(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _asked(value)
+    elif isinstance(part, str) and "${" in part:
+        yield part

@@ -1,0 +1,20 @@
+"""Opened pictures, looked at before they are loaded."""
+
+from PIL import Image
+
+FORMATS, PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
+"""Of pictures: Pillow starts programs for some others, and unpacks as many pixels as there are."""
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Load an opened picture as RGB; raise what `check_picture` raises."""
+    check_picture(image)
+    return image.convert("RGB")
+
+
+def check_picture(image: Image.Image) -> None:
+    """Raise ValueError for an opened picture of another format, or of too many pixels."""
+    if image.format not in (None, *FORMATS):
+        raise ValueError(f"a picture of the format {image.format}, which is not read")
+    if image.width * image.height > PIXELS:
+        raise ValueError(f"a picture of {image.width} x {image.height}, {PIXELS:,} pixels are read")

@@ -1,0 +1,96 @@
+"""What a checkpoint would call, looked at before torch reads it; numpy's numbers, made safely.
+
+`weights_only=True` runs nothing of a file's own, but calls what makes arrays of any size, and puts
+any number into sets and dictionaries: a file of 300 bytes took all memory, one of 1 MB all time.
+"""
+
+import pickle
+import pickletools
+import re
+import zipfile
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+STREAMS = 5
+"""Pickles that a file of torch before 1.6 begins with."""
+MAGIC = 0x1950A86A20F9469CFC6C
+"""What such a file begins with, a number of 77 bits."""
+DEEP = 1000
+"""Brackets in brackets: no checkpoint comes near."""
+NUMBERS = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+SCALAR = re.compile(r"numpy\._?core\.multiarray scalar|numpy dtype|_codecs encode")
+REBUILT = re.compile(
+    r"torch\._utils _rebuild_(tensor(_v[23])?|parameter|qtensor|sparse_tensor|"
+    r"meta_tensor_no_storage)|torch\.serialization _get_layout|collections OrderedDict|"
+    r"torch \w+Storage|torch\.storage (Untyped|Typed)Storage|torch (Size|device)|"
+    r"builtins set|__builtin__ set"
+)
+
+
+class NumberType:
+    """The type of one of numpy's numbers, while a checkpoint is being read."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        if not isinstance(name, str) or name.lstrip("<>=|") not in NUMBERS:
+            raise pickle.UnpicklingError(f"numbers of the type {name!r}")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(order)
+
+
+def number(kind: NumberType, raw: bytes) -> Any:
+    """Return one of numpy's numbers."""
+    if not isinstance(kind, NumberType) or not isinstance(raw, bytes):
+        raise pickle.UnpicklingError("numpy holds more than numbers")
+    return np.frombuffer(raw, kind.dtype, 1)[0]
+
+
+SAFE: list[Any] = [
+    (number, "numpy.core.multiarray.scalar"),
+    (number, "numpy._core.multiarray.scalar"),
+    (NumberType, "numpy.dtype"),
+]
+"""What official files need beside tensors, for `torch.serialization.safe_globals`."""
+
+
+def check_calls(path: Path) -> None:
+    """Raise UnpicklingError for a checkpoint that calls what no weights need; nothing is run."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    with archive.open(name) as file:
+                        _check(cast(Any, file))
+        return
+    with path.open("rb") as file:
+        for _ in range(STREAMS):
+            _check(cast(Any, file))
+
+
+def _check(file: BufferedIOBase) -> None:
+    """Look at the codes of one pickle, up to its end."""
+    depth = 0
+    for code, argument, _ in pickletools.genops(cast(Any, file)):
+        if code.name == "GLOBAL" and not _known(str(argument)):
+            name = str(argument).replace(" ", ".")
+            raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {name}")
+        # Numbers of many digits can all fall into one place of a dictionary.
+        if type(argument) is int and argument.bit_length() > 64 and argument != MAGIC:
+            raise pickle.UnpicklingError("it holds a number of more than 64 bits")
+        depth = depth + 1 if code.name in ("TUPLE1", "TUPLE2", "TUPLE3") else 0
+        if depth > DEEP:
+            raise pickle.UnpicklingError("its parts lie in one another without end")
+
+
+def _known(name: str) -> bool:
+    """Tell whether a checkpoint of weights may name this: `<module> <name>`."""
+    module, _, own = name.partition(" ")
+    kind = module == "torch" and isinstance(getattr(torch, own, None), torch.dtype)
+    return kind or bool(REBUILT.fullmatch(name) or SCALAR.fullmatch(name))
