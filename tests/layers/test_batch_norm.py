@@ -1,5 +1,6 @@
 from copy import deepcopy
 
+import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
@@ -7,8 +8,11 @@ from torch.testing import assert_close
 from recon.layers.batch_norm import by_statistics
 
 
-def test_a_norm_by_statistics_is_the_norm_in_training_with_its_gradients() -> None:
-    norm = nn.BatchNorm1d(5).double()
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_norm_by_statistics_is_the_norm_in_training_with_its_gradients(
+    momentum: float | None,
+) -> None:
+    norm = nn.BatchNorm1d(5, momentum=momentum).double()
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     other, x = deepcopy(norm), torch.randn(20, 5, dtype=torch.float64, requires_grad=True)

@@ -28,12 +28,11 @@ def by_statistics(
     they do there. Gradients reach the statistics.
     """
     variance = variance.clamp_min(0)  # of channels that are constant, up to rounding
-    assert norm.momentum is not None
     with torch.no_grad():
-        norm.get_buffer("num_batches_tracked").add_(1)
-        norm.get_buffer("running_mean").lerp_(mean, norm.momentum)
-        unbiased = variance * (count / (count - 1))
-        norm.get_buffer("running_var").lerp_(unbiased, norm.momentum)
+        batches = norm.get_buffer("num_batches_tracked").add_(1)
+        moved = 1 / float(batches) if norm.momentum is None else norm.momentum
+        norm.get_buffer("running_mean").lerp_(mean, moved)
+        norm.get_buffer("running_var").lerp_(variance * (count / (count - 1)), moved)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return Affine(scale, norm.bias - mean * scale)
 
