@@ -3,7 +3,8 @@ import torch
 from torch.testing import assert_close
 
 from conftest import released_arrays
-from recon.ops.neighbors import exact_distances, gather, knn
+from recon.ops.native import nearest
+from recon.ops.neighbors import by_distances, exact_distances, gather, knn
 
 
 def test_knn_finds_the_released_neighbours() -> None:
@@ -17,6 +18,25 @@ def test_knn_equals_its_definition() -> None:
     distances = (queries.unsqueeze(2) - points.unsqueeze(1)).norm(dim=-1)
     expected = distances.argsort(-1)[..., :7].sort(-1).values
     assert torch.equal(knn(queries, points, 7).sort(-1).values, expected)
+
+
+@pytest.mark.parametrize(("points", "k"), [(1, 1), (33, 33), (500, 32), (500, 1)])
+def test_compiled_neighbours_are_those_of_all_distances(points: int, k: int) -> None:
+    clouds = torch.randn(3, points, 3)
+    queries = torch.cat([clouds[:, :5], torch.randn(3, 4, 3)], 1)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found = nearest(queries, clouds, k)
+        if found is not None:  # there is a compiler
+            expected = by_distances(queries, clouds, k).sort(-1).values
+            assert torch.equal(found.sort(-1).values, expected)
+
+
+def test_of_equally_far_points_as_many_as_asked_are_taken() -> None:
+    points = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0]]])
+    picked = knn(torch.zeros(1, 1, 3), points, 3)[0, 0].tolist()
+    assert 0 in picked
+    assert len({*picked}) == 3
 
 
 def test_gather_picks_rows_by_any_shape_of_index() -> None:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("fps.c", "pooling.c")]
+SOURCES = [Path(__file__).with_name(name) for name in ("fps.c", "knn.c", "pooling.c")]
 # No contraction: a fused multiply-add would round differently, and pick another point.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
 
@@ -68,6 +68,7 @@ def library() -> ctypes.CDLL | None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loaded.recon_fps.argtypes = [pointer, pointer, ctypes.c_float, *[number] * 3, pointer]
+    loaded.recon_knn.argtypes = [pointer, pointer, *[number] * 4, pointer]
     loaded.recon_max_over_points.argtypes = [pointer, *[number] * 4, pointer, pointer]
     loaded.recon_max_over_points.restype = None
     sizes = [number] * 4
@@ -127,6 +128,23 @@ def farthest_points(
         return int(
             native.recon_fps(given.data_ptr(), order.data_ptr(), skipped, *sizes, found.data_ptr())
         )
+
+    return None if any(_shared_out(len(points), some)) else picked
+
+
+def nearest(
+    queries: Float[Tensor, "b m 3"], points: Float[Tensor, "b n 3"], k: int
+) -> Int[Tensor, "b m {k}"] | None:
+    """Find nearest points as `knn` does; None where it cannot be done here."""
+    if not usable(points) or not usable(queries):
+        return None
+    native, queries, points = _built(), queries.contiguous(), points.contiguous()
+    picked = torch.empty(*queries.shape[:2], k, dtype=torch.long)
+
+    def some(rows: range) -> int:
+        asked, given, found = (part[rows.start :].data_ptr() for part in (queries, points, picked))
+        sizes = (len(rows), queries.shape[1], points.shape[1], k)
+        return int(native.recon_knn(asked, given, *sizes, found))
 
     return None if any(_shared_out(len(points), some)) else picked
 

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from recon.ops.native import nearest
+
 
 def gather(values: Float[Tensor, "b n c"], index: Int[Tensor, "b *k"]) -> Float[Tensor, "b *k c"]:
     """Pick rows of each cloud by index; (B, N, C) and (B, ...) -> (B, ..., C)."""
@@ -34,4 +36,14 @@ def knn(
             f"cannot find {k} neighbours among {points.shape[1]} points: "
             "give the clouds more points or lower group_size"
         )
+    picked = (
+        None if torch.compiler.is_compiling() else nearest(queries.detach(), points.detach(), k)
+    )
+    return by_distances(queries, points, k) if picked is None else picked
+
+
+def by_distances(
+    queries: Float[Tensor, "b m 3"], points: Float[Tensor, "b n 3"], k: int
+) -> Int[Tensor, "b m {k}"]:
+    """Find what `knn` does through all distances, on any device."""
     return exact_distances(queries, points).topk(k, largest=False, sorted=False).indices
