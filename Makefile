@@ -1,6 +1,6 @@
 # `make` lists what there is. Every target makes its own .venv first; nothing else is touched.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint types docs bench stress audit clean
+.PHONY: help install demo test test-all lint types docs bench stress audit lock clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -53,6 +53,12 @@ stress: .venv/dev ## Kill, starve and damage trainings and preparations; print w
 
 audit: .venv/dev ## Compare installed versions with known vulnerabilities, where the network allows
 	@$(BIN)/python scripts/audit.py
+
+lock: .venv/dev ## Pin the versions that are installed, all of them, in constraints.txt
+	@{ echo "# Versions that the tests ran with, of everything that is installed: made by \`make lock\`, used by"; \
+		echo "# \`make install\`. The package itself allows ranges."; \
+		$(BIN)/python -m pip list --disable-pip-version-check --format=freeze --exclude recon3d --exclude pip --exclude setuptools; } > constraints.new
+	@mv constraints.new constraints.txt
 
 clean: ## Remove .venv and everything that was built or cached; outputs/ stays
 	@rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

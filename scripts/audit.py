@@ -2,17 +2,17 @@
 
 python scripts/audit.py
 
-Those that constraints.txt pins, and what they brought along, by pip-audit. Fails where one of the
-pins is not what is installed, and where a vulnerability is known that no line of audit.txt accepts
-with its reason. Where the database of vulnerabilities cannot be reached, or knows nothing of
-some packages, it says SKIPPED, loudly, and fails nothing.
+All that constraints.txt pins and all that is installed, by pip-audit. Fails where something is
+installed in another version than is pinned, or has no pin, and where a vulnerability is known that
+no line of audit.txt accepts with its reason. Where the database of vulnerabilities cannot be
+reached, or knows nothing of some packages, it says SKIPPED, loudly, and fails nothing.
 """
 
 import json
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,19 @@ def vulnerable(report: Report, known: dict[str, str]) -> list[str]:
     return found
 
 
+def plain(name: str) -> str:
+    """Return a package's name as its other spellings have it too."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def unpinned(constraints: str) -> list[str]:
-    """Return a line for each pinned package that is installed in another version."""
-    found = []
-    for name, pin in re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.MULTILINE):
+    """Return a line for each package installed in another version than is pinned, or in any."""
+    found, pins = [], dict(re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.MULTILINE))
+    known = {plain(name) for name in (*pins, OURS, "pip", "setuptools")}
+    there_are = {plain(one.metadata["Name"]) for one in distributions()}
+    if new := sorted(there_are - known):
+        found.append(f"{', '.join(new)}: installed, but not pinned: make lock")
+    for name, pin in pins.items():
         try:
             there = version(name).partition("+")[0]
         except PackageNotFoundError:
@@ -80,14 +89,15 @@ def ask(*options: str) -> Report:
 def main() -> None:
     """Audit what is pinned and what is installed, and say what came of it."""
     pins = ROOT / "constraints.txt"
+    wrong = {*unpinned(pins.read_text())}
     try:  # a build of torch for one device alone is known by its pin only
         reports = [ask("--requirement", str(pins), "--no-deps", "--disable-pip"), ask()]
     except ConnectionError as error:
         print(f"SKIPPED: NOTHING WAS AUDITED, the database cannot be reached ({error})")
+        print("\n".join(sorted(wrong)))
         return
     known = accepted(ACCEPTED.read_text())
-    wrong = {line for report in reports for line in vulnerable(report, known)}
-    wrong |= set(unpinned(pins.read_text()))
+    wrong |= {line for report in reports for line in vulnerable(report, known)}
     told = {
         p["name"]: "version" in p for report in reversed(reports) for p in report["dependencies"]
     }

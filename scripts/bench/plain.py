@@ -22,7 +22,7 @@ from recon.layers.patch_embed import PatchEmbed
 from recon.layers.propagation import Propagation
 from recon.models.segmenter import PointHead
 from recon.ops.interpolation import three_nearest
-from recon.ops.neighbors import gather, knn
+from recon.ops.neighbors import by_distances, gather
 
 
 def sample(points: Float[Tensor, "b n 3"], count: int) -> Int[Tensor, "b count"]:
@@ -81,7 +81,7 @@ def prepare(path: Path, count: int) -> Int[np.ndarray, " count"]:
 
 def _group(self: PatchGrouper, points: Float[Tensor, "b n 3"]) -> Patches:
     centers = gather(points, sample(points, self.groups))
-    members = gather(points, knn(centers, points, self.group_size))
+    members = gather(points, by_distances(centers, points, self.group_size))
     return Patches(members - centers.unsqueeze(2), centers)
 
 

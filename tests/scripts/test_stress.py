@@ -102,13 +102,16 @@ def flawed(name: str, version: str, *flaws: str) -> dict[str, object]:
 
 def test_an_audit_judges_flaws_and_pins() -> None:
     audit = runpy.run_path(str(ROOT / "scripts" / "audit.py"))
-    other = {"name": "recon3d", "skip_reason": "not on PyPI"}
-    report = {"dependencies": [flawed("torch", "2.0"), flawed("timm", "1.0", "A", "B"), other]}
+    ours = {"name": "recon3d", "skip_reason": "not on PyPI"}
+    report = {"dependencies": [flawed("torch", "2.0"), flawed("timm", "1.0", "A", "B"), ours]}
     assert audit["vulnerable"](report, {"CVE-A": "a test"}) == ["timm 1.0: B, mended in 9.9"]
     there = version("numpy")
-    assert audit["unpinned"](f"numpy==0.1\nno-such-package==3\npytest=={version('pytest')}\n") == [
-        f"numpy {there} is installed, 0.1 is pinned"
-    ]
+    pins = f"numpy==0.1\nno-such-package==3\npytest=={version('pytest')}\n"
+    unpinned, other = audit["unpinned"](pins)
+    assert "torchmetrics" in unpinned
+    assert "pytest," not in unpinned
+    assert unpinned.endswith(": installed, but not pinned: make lock")
+    assert other == f"numpy {there} is installed, 0.1 is pinned"
     assert audit["accepted"]("# why\nCVE-1  never reached\n") == {"CVE-1": "never reached"}
     with pytest.raises(ValueError, match="CVE-1 is accepted without a reason"):
         audit["accepted"]("CVE-1\n")
