@@ -53,7 +53,7 @@ class PatchEmbed(nn.Module):
             patches, visible = _chosen(patches, visible), None
         fast = self.training and all(map(_usual, (self.point_norm, self.joint_norm)))
         tokens = (self._by_moments if fast else self.by_definition)(patches, visible)
-        return tokens.view(len(patches), -1, self.joint_out.out_features)
+        return tokens.view(patches.shape[0], -1, self.joint_out.out_features)
 
     def by_definition(
         self, patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"] | None
