@@ -31,7 +31,8 @@ class _Gram(Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         if x.dtype != torch.bfloat16:
-            return x.mT @ x if x.dtype == _wide(x) else x.to(_wide(x)).mT @ x.to(_wide(x))
+            wide = x.to(_wide(x))
+            return wide.mT @ wide
         count = len(x) // BLOCKS * BLOCKS
         blocks, rest = x[:count].unflatten(0, (BLOCKS, -1)), x[count:].float()
         return (blocks.mT @ blocks).sum(0, dtype=torch.float32) + rest.mT @ rest
