@@ -83,11 +83,11 @@ class FiniteGuard(Callback):
         if not bad:
             self.in_a_row = 0
             return
+        self._statistics.restore()  # first: with statistics that took part no sample is finite
         what = f"the loss is {float(wrong[0][1])}" if wrong else "the gradient is not finite"
         self._act(trainer, pl_module, what, [batch for batch, _ in wrong or batches])
         for parameter in parameters:  # the optimizer passes over what has no gradient
             parameter.grad = None
-        self._statistics.restore()
 
     def _act(
         self, trainer: Trainer, module: LightningModule, what: str, batches: list[Batch]
