@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from torch import multiprocessing
 
 from recon.callbacks.checkpoints import WholeCheckpoints, whole_checkpoint
 from recon.entry import conf_dir, one_line_errors
@@ -301,6 +302,21 @@ def test_a_worker_that_dies_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=said), one_line_errors():
         run(tmp_path, *kill)
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+def _send_and_die(queue: multiprocessing.SimpleQueue) -> None:
+    queue.put(torch.zeros(9))
+    os._exit(0)
+
+
+def test_a_worker_that_dies_before_its_batch_is_taken_is_named() -> None:
+    fork = multiprocessing.get_context("fork")
+    queue = fork.SimpleQueue()
+    child = fork.Process(target=_send_and_die, args=(queue,))
+    child.start()
+    child.join()
+    with pytest.raises(SystemExit, match="a data-loading worker .* died"), one_line_errors():
+        queue.get()
 
 
 def test_a_stop_within_the_optimizer_saves_no_torn_step(

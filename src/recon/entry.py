@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,15 +94,18 @@ MEMORY = re.compile(
     re.IGNORECASE,
 )
 WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)")
+FAILURES = (MemoryError, RuntimeError, OSError, EOFError)
+"""What want of memory and dead workers are raised as."""
 
 
 def _cure(error: BaseException) -> str | None:
     """Return what to do about want of memory or a worker that died, None for any other error."""
     text = str(error).strip()
-    if dead := WORKER.search(text):
-        how = dead[2].rstrip(". ")
+    dead = WORKER.search(text)
+    if dead or _lost_a_worker(error):
+        which, how = (dead[1], dead[2].rstrip(". ")) if dead else ("unknown", text or "no answer")
         return (
-            f"a data-loading worker (process {dead[1]}) died ({how}), often for want of memory, "
+            f"a data-loading worker (process {which}) died ({how}), often for want of memory, "
             "shared memory (/dev/shm) too: lower data.workers, or set data.workers=0 to see an "
             "error of its own"
         )
@@ -115,6 +119,12 @@ def _cure(error: BaseException) -> str | None:
     return None
 
 
+def _lost_a_worker(error: BaseException) -> bool:
+    """Tell whether a process that shares its memory was gone when this one asked for it."""
+    asked = "multiprocessing" + os.sep + "resource_sharer.py"
+    return asked in "".join(traceback.format_exception(error))
+
+
 def in_one_line(error: BaseException) -> str:
     """Return the message of the error that started it all, without its traceback."""
     from hydra.errors import InstantiationException
@@ -124,7 +134,7 @@ def in_one_line(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: add {error.full_key}=<value>"
-    if isinstance(error, MemoryError | RuntimeError) and (cure := _cure(error)):
+    if isinstance(error, FAILURES) and (cure := _cure(error)):
         return cure
     if isinstance(error, OSError) and error.errno in FULL:
         return f"{error}: make room, or choose another folder"
@@ -145,7 +155,7 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         _leave(error)
-    except (MemoryError, RuntimeError) as error:
+    except FAILURES as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or _cure(error) is None:
             raise
         _leave(error)
