@@ -131,10 +131,14 @@ def test_a_failed_job_is_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert attempt(lambda: 0.25, tmp_path / "0") == 0.25
     assert attempt(broken, tmp_path / "1") is None
     assert "Traceback" in (tmp_path / "1" / "failed.txt").read_text()
+    run_folder(tmp_path / "2", ["mask.ratio=0.8"], 0.5)
+    (tmp_path / "2" / "results.json").unlink()  # cut short
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path)])
     assert ended.value.code == 1
-    assert "job 1 failed: no such thing" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "job 1 failed: no such thing" in told
+    assert "without results: job 2\n" in told
     assert (tmp_path / "sweep.json").is_file()
     (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit, match="none: holds no results of a multirun"):

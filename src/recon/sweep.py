@@ -85,12 +85,17 @@ def _together(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float]]:
         yield f"mIoU, {kind}, {found[0]['protocol']}, rooms of all runs", scene_scores(counts).miou
 
 
+def _numbered(folder: Path) -> list[Path]:
+    """Return the folders of the jobs of a multirun, in their order."""
+    found = (path.parent.parent for path in folder.glob("*/.hydra/overrides.yaml"))
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
 def jobs(folder: Path) -> dict[str, list[Path]]:
     """Return the runs of a multirun by the options in which they differ, repeats left out."""
-    numbered = (path.parent.parent for path in folder.glob("*/.hydra/overrides.yaml"))
     told = {
         run: [str(word) for word in read_config(run / ".hydra" / "overrides.yaml")]
-        for run in sorted(numbered, key=lambda path: (len(path.name), path.name))
+        for run in _numbered(folder)
     }
     kept = {
         run: [w for w in words if w.split("=")[0] not in REPEATS] for run, words in told.items()
@@ -208,6 +213,9 @@ def finish(folder: Path) -> int:
     failed = failures(folder)
     for number, why in failed.items():
         print(f"job {number} failed: {spelled(why)}")
+    without = [run.name for run in _numbered(folder) if not [*run.rglob("results.json")]]
+    if waiting := [number for number in without if number not in failed]:
+        print(f"without results: job {', '.join(waiting)}")
     return len(failed)
 
 
