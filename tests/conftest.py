@@ -70,11 +70,18 @@ def shapenet_root(tmp_path: Path) -> Path:
 
 
 class InterruptStep(Callback):
-    """Press Ctrl-C, or send another signal, in the middle of a step, after its forward pass."""
+    """Press Ctrl-C, or send another signal, in the middle of a step, after its forward pass.
 
-    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
-        self.step, self.number = step, number
+    To the process that spawned the first one of a training, with `parent`.
+    """
+
+    def __init__(self, step: int, number: int = signal.SIGINT, *, parent: bool = False) -> None:
+        self.step, self.number, self.parent = step, number, parent
 
     def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
-        if trainer.global_step == self.step:
+        if trainer.global_step != self.step:
+            return
+        if not self.parent:
             signal.raise_signal(self.number)
+        elif trainer.is_global_zero:
+            os.kill(os.getppid(), self.number)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +71,37 @@ def test_tests_find_what_one_process_finds(case: str, runs: dict[int, Path]) -> 
     """Votes, the parts of shapes and whole rooms: every sample once, in the same order."""
     one, two = (json.loads((runs[n] / case / "results.json").read_text()) for n in (1, 2))
     assert same(one, two, 1e-9)
+
+
+def spawned(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    told = ["experiment=pretrain_furniture", "debug=tiny", "trainer=ddp_spawn_debug",
+            "~callbacks.report", "trainer.limit_train_batches=10", "trainer.max_epochs=2",
+            f"output_dir={folder}", *options]  # fmt: skip
+    path = f"{HERE}:{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.run(
+        [sys.executable, "-m", "recon.train", *told],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_spawned_processes_save_when_the_one_that_spawned_them_is_asked_to_stop(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    cut = ["+callbacks.cut._target_=conftest.InterruptStep", "+callbacks.cut.step=3",
+           "+callbacks.cut.parent=true", f"+callbacks.cut.number={number.value}"]  # fmt: skip
+    ended = spawned(tmp_path / "cut", *cut)
+    assert ended.returncode == code, ended.stderr
+    before = rows(tmp_path / "cut")
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    steps = 1 + int(before[-1]["step"])
+    assert f"stopped after {steps} steps; go on with ckpt_path={last}\n" in ended.stdout
+    assert spawned(tmp_path / "whole").returncode == 0
+    assert spawned(tmp_path / "on", f"ckpt_path={last}").returncode == 0
+    losses = [
+        [row["train/total"] for row in found if "train/total" in row]
+        for found in (before, rows(tmp_path / "on"), rows(tmp_path / "whole"))
+    ]
+    assert len(losses[0]) == steps
+    assert [*losses[0], *losses[1]] == losses[2]

@@ -103,9 +103,11 @@ def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str,
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from recon.callbacks.checkpoints import say_how_to_go_on
+    from recon.callbacks.interrupt import heard
 
     try:
-        trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
+        with heard(trainer):
+            trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
     except BaseException as error:
         say_how_to_go_on(trainer)
         if isinstance(error, SIGTERMException):  # its own code is 0, as if all were done

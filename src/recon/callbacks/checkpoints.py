@@ -100,7 +100,8 @@ def say_how_to_go_on(trainer: Trainer) -> None:
     if trainer.is_global_zero and held:
         path = max(held, key=held.__getitem__)
         older = "" if held[path] == trainer.global_step else f", of step {held[path]}"
-        print(f"\nstopped after {trainer.global_step} steps; go on with ckpt_path={path}{older}")
+        said = f"stopped after {trainer.global_step} steps; go on with ckpt_path={path}{older}"
+        print(f"\n{said}", flush=True)
 
 
 def save_no_more(trainer: Trainer) -> None:

@@ -1,16 +1,22 @@
 """Stops between steps and within them, so that nothing of the training is lost."""
 
+import multiprocessing
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer.call import _interrupt
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
+from torch.multiprocessing import ProcessExitedException
 
-from recon.callbacks.checkpoints import save_no_more
+from recon.callbacks.checkpoints import save_no_more, say_how_to_go_on
 
 
 class Statistics:
@@ -43,6 +49,48 @@ class BeforeStepError(ValueError):
     """Raised before the optimizer touched the weights."""
 
 
+def _stopped_by(number: int) -> BaseException:
+    """Return what ends a training that a signal asked to stop.
+
+    A process that Lightning spawned ends with the code of the signal, which `heard` knows again:
+    it takes one that is interrupted for one that is done, and waits for its results.
+    """
+    spawned = multiprocessing.parent_process() is not None
+    if number == signal.SIGINT and not spawned:
+        return KeyboardInterrupt()
+    return SIGTERMException(128 + number)
+
+
+@contextmanager
+def heard(trainer: Trainer) -> Iterator[None]:
+    """Pass Ctrl-C and SIGTERM on to processes that a training spawns, and wait for their answer.
+
+    Raises SystemExit of code 1 for Ctrl-C, as Lightning does in one process, and of 143.
+    """
+    launcher, asked = trainer.strategy.launcher, list[int]()
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not isinstance(launcher, _MultiProcessingLauncher):
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        # Ctrl-C reaches all processes of a terminal by itself, and of two the second stops at once.
+        launcher.kill(signal.SIGTERM)
+
+    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except ProcessExitedException as error:
+        code = asked[0] if asked else error.exit_code - 128
+        if code not in (signal.SIGINT, signal.SIGTERM):
+            raise
+        raise SystemExit(1 if code == signal.SIGINT else 128 + code) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class FinishStep(Callback):
     """On Ctrl-C end the step and stop before the next; a second one stops now.
 
@@ -65,7 +113,7 @@ class FinishStep(Callback):
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if number == self._asked == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise _stopped_by(signal.SIGINT)
         self._asked = number
 
     def _stop(self, trainer: Trainer) -> None:
@@ -77,7 +125,11 @@ class FinishStep(Callback):
         if asked:
             # It is not done with an epoch of which the last batch is still to come.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
-            raise SIGTERMException if asked == signal.SIGTERM else KeyboardInterrupt
+            error = _stopped_by(asked)
+            if multiprocessing.parent_process() is not None:  # where Lightning tells no callback
+                _interrupt(trainer, error)
+                say_how_to_go_on(trainer)
+            raise error
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         # Resumed from between two steps, Lightning counts one too many for its loggers.
