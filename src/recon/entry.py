@@ -43,12 +43,6 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", ".*`srun` command is available.*")
 
 
-def is_first_process() -> bool:
-    """Tell whether this is the only process of a run, or the first of its many."""
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
-
-
 def keep_large_blocks() -> None:
     """Let glibc reuse large freed blocks: each step allocates the same ones.
 

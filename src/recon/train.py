@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recon.entry import conf_dir, is_first_process, keep_large_blocks, one_line_errors, quiet
+from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
 from recon.files import write_whole, writing
+from recon.jobs import finished, is_first_process, keep_finished
 from recon.options import check_devices, check_numbers, different_seeds
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ def _train(cfg: DictConfig) -> Trained:
     if trainer.is_global_zero:
         _save(cfg)
     with logged(trainer, task, OmegaConf.to_container(cfg)):
-        return Trained(trainer, _run(cfg, trainer, task, data))
+        trained = Trained(trainer, _run(cfg, trainer, task, data))
+    if trainer.is_global_zero:
+        keep_finished(Path(cfg.output_dir), trained.measured)
+    return trained
 
 
 def _resumed_from(cfg: DictConfig) -> str | None:
@@ -132,7 +136,7 @@ def _trainer(cfg: DictConfig) -> "Trainer":
     told: dict[str, Any] = {"logger": instantiate(cfg.logger)}
     told["callbacks"] = [instantiate(found, _convert_="all") for found in cfg.callbacks.values()]
     if cfg.trainer.get("sync_batchnorm"):
-        told["plugins"] = [SyncBatchNorms()]
+        told["plugins"] = [*instantiate(cfg.trainer.get("plugins", [])), SyncBatchNorms()]
     return instantiate(cfg.trainer, **told, _convert_="all")
 
 
@@ -146,6 +150,12 @@ def objective(cfg: DictConfig, found: Mapping[str, Any]) -> float | None:
     if cfg.objective not in found:
         raise ValueError(f"objective={cfg.objective}: not logged, but {', '.join(sorted(found))}")
     return float(found[cfg.objective])
+
+
+def _measured(cfg: DictConfig) -> Mapping[str, Any]:
+    """Train, and return what was logged last; of a run that its job finished before, what was."""
+    found = finished(Path(cfg.output_dir))
+    return fit(cfg).measured if found is None else found
 
 
 def train_seeds(cfg: DictConfig) -> float | None:
@@ -162,7 +172,7 @@ def train_seeds(cfg: DictConfig) -> float | None:
     for seed in seeds:
         one = deepcopy(cfg)
         one.seed, one.seeds, one.output_dir = seed, None, str(folder / f"seed_{seed}")
-        reached.append(objective(cfg, fit(one).measured))
+        reached.append(objective(cfg, _measured(one)))
     show(collect({"": [folder / f"seed_{seed}" for seed in seeds]}), folder)
     return None if cfg.objective is None else fmean(value for value in reached if value is not None)
 
@@ -193,7 +203,7 @@ def main(cfg: DictConfig) -> float | None:
     from recon.sweep import attempt
 
     def job() -> float | None:
-        return objective(cfg, fit(cfg).measured) if cfg.seeds is None else train_seeds(cfg)
+        return objective(cfg, _measured(cfg)) if cfg.seeds is None else train_seeds(cfg)
 
     cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own
     if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -12,9 +12,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from recon.callbacks.checkpoints import LAST, SAVED, save_no_more, steps_of
+from recon.jobs import started_again
 
 OURS, SUBMITITS = signal.SIGUSR1, signal.SIGUSR2
-RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
 
 class Requeue(Callback):
@@ -26,23 +26,25 @@ class Requeue(Callback):
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked = self._watching = False
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._asked, self._before = False, {}
-        if threading.current_thread() is not threading.main_thread():  # no other may set handlers
-            return
-        if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
-            self._before[OURS] = signal.signal(OURS, self._ask)
-        if callable(signal.getsignal(SUBMITITS)):
-            self._before[SUBMITITS] = signal.signal(SUBMITITS, self._ask)
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
+                self._before[OURS] = signal.signal(OURS, self._ask)
+            if callable(signal.getsignal(SUBMITITS)):
+                self._before[SUBMITITS] = signal.signal(SUBMITITS, self._ask)
+        # Of submitit's processes one may have its handler, and those that Lightning started none.
+        watching = bool(self._before)
+        self._watching = trainer.strategy.reduce_boolean_decision(watching, all=False)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if self._before and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+        if self._watching and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             self._leave(trainer)
 
     def _leave(self, trainer: Trainer) -> NoReturn:
@@ -95,7 +97,7 @@ def left_behind(folder: Path) -> Path | None:
 
     None for a job that runs for the first time, or left none that is whole.
     """
-    if all(os.environ.get(name, "0") == "0" for name in RESTARTS):
+    if not started_again():
         return None
     paths = [folder / "checkpoints" / LAST, *folder.glob(SAVED), *folder.glob("checkpoints/*.ckpt")]
     steps = {path: steps_of(path) for path in paths if path.is_file()}
