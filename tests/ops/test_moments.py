@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -20,6 +21,17 @@ def test_in_bfloat16_it_keeps_more_digits_than_one_product() -> None:
     assert ((ours - exact) / exact).abs().max() < 1e-3
     few = torch.rand(70, 16).bfloat16()
     assert_close(gram(few).double(), few.double().mT @ few.double(), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_compiled_program_computes_the_same(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = (30 + torch.randn(200, 7)).to(dtype)  # float16 has no numbers as large as its sums
+    plain = gram(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(gram(x), plain)
+    assert_close(plain.double(), x.double().mT @ x.double(), rtol=1e-2, atol=0)
 
 
 def test_the_variance_of_a_linear_layer_follows_from_its_inputs() -> None:

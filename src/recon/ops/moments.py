@@ -17,25 +17,23 @@ def gram(x: Float[Tensor, "n c"]) -> Float[Tensor, "c c"]:
 
     It is symmetric, and its gradient one product where autograd's has two.
     """
-    if torch.compiler.is_compiling():
-        return (x.mT @ x).to(_wide(x))
-    return _Gram.apply(x)
+    return _product(x) if torch.compiler.is_compiling() else _Gram.apply(x)
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+def _product(x: Tensor) -> Tensor:
+    if x.dtype != torch.bfloat16:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return wide.mT @ wide
+    count = len(x) // BLOCKS * BLOCKS
+    blocks, rest = x[:count].unflatten(0, (BLOCKS, -1)), x[count:].float()
+    return (blocks.mT @ blocks).sum(0, dtype=torch.float32) + rest.mT @ rest
 
 
 class _Gram(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        if x.dtype != torch.bfloat16:
-            wide = x.to(_wide(x))
-            return wide.mT @ wide
-        count = len(x) // BLOCKS * BLOCKS
-        blocks, rest = x[:count].unflatten(0, (BLOCKS, -1)), x[count:].float()
-        return (blocks.mT @ blocks).sum(0, dtype=torch.float32) + rest.mT @ rest
+        return _product(x)
 
     @staticmethod
     @once_differentiable
