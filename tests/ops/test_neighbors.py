@@ -1,3 +1,4 @@
+import jaxtyping
 import pytest
 import torch
 from torch.testing import assert_close
@@ -32,6 +33,17 @@ def test_compiled_neighbours_are_those_of_all_distances(threads: int, points: in
     if found is not None:  # there is a compiler
         expected = by_distances(queries, clouds, k).sort(-1).values
         assert torch.equal(found.sort(-1).values, expected)
+
+
+@pytest.mark.parametrize(("queries", "points"), [((1, 4, 3), (3, 50, 3)), ((2, 4, 6), (2, 50, 6))])
+def test_other_shapes_are_left_to_all_distances(
+    queries: tuple[int, ...], points: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
+    asked, clouds = torch.randn(queries), torch.randn(points)
+    assert nearest(asked, clouds, 5) is None
+    expected = by_distances(asked, clouds, 5).sort(-1).values
+    assert torch.equal(knn(asked, clouds, 5).sort(-1).values, expected)
 
 
 def test_of_equally_far_points_as_many_as_asked_are_taken() -> None:

@@ -3,6 +3,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -69,6 +70,11 @@ def test_compiled_and_plain_pick_the_same(n: int, count: int, skip: bool) -> Non
     if compiled is None:
         pytest.skip("no compiler here")
     assert torch.equal(compiled, _by_planes(points, order, count, skipped))
+
+
+def test_compiled_code_takes_three_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
+    assert farthest_points(torch.randn(2, 50, 6), torch.arange(50), 5, -1.0) is None
 
 
 def test_without_a_compiler_the_same_is_picked(monkeypatch: pytest.MonkeyPatch) -> None:

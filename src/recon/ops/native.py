@@ -98,6 +98,12 @@ def usable(tensor: Tensor, *dtypes: torch.dtype) -> bool:
     return known and library() is not None
 
 
+def _clouds(*tensors: Tensor) -> bool:
+    """Return whether the library computes with these as the clouds of one batch, (B, ..., 3)."""
+    batch = len(tensors[0])
+    return all(usable(t) and t.shape == (batch, t.shape[1], 3) for t in tensors)
+
+
 def _shared_out(count: int, work: Callable[[range], Any]) -> list[Any]:
     """Share rows out among as many threads as torch has; return what each part gives."""
     threads = max(1, min(torch.get_num_threads(), count))
@@ -117,7 +123,7 @@ def farthest_points(
     Of equally far points the first in `order` wins. Points of squared norm up to `skipped` are
     never picked.
     """
-    if not usable(points):
+    if not _clouds(points):
         return None
     native, points, order = _built(), points.contiguous(), order.contiguous()
     picked = torch.empty(len(points), count, dtype=torch.long)
@@ -136,7 +142,7 @@ def nearest(
     queries: Float[Tensor, "b m 3"], points: Float[Tensor, "b n 3"], k: int
 ) -> Int[Tensor, "b m {k}"] | None:
     """Find nearest points as `knn` does; None where it cannot be done here."""
-    if not usable(points) or not usable(queries):
+    if not _clouds(queries, points):
         return None
     native, queries, points = _built(), queries.contiguous(), points.contiguous()
     picked = torch.empty(*queries.shape[:2], k, dtype=torch.long)
