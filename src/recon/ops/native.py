@@ -107,7 +107,7 @@ def _clouds(*tensors: Tensor) -> bool:
 def _shared_out(count: int, work: Callable[[range], Any]) -> list[Any]:
     """Share rows out among as many threads as torch has; return what each part gives."""
     threads = max(1, min(torch.get_num_threads(), count))
-    edges = torch.linspace(0, count, threads + 1).long().tolist()
+    edges = [count * part // threads for part in range(threads + 1)]
     parts = [range(a, b) for a, b in pairwise(edges)]
     if threads == 1:
         return [work(parts[0])]
@@ -126,7 +126,7 @@ def farthest_points(
     if not _clouds(points):
         return None
     native, points, order = _built(), points.contiguous(), order.contiguous()
-    picked = torch.empty(len(points), count, dtype=torch.long)
+    picked = torch.empty(len(points), count, dtype=torch.long, device="cpu")
 
     def some(rows: range) -> int:
         given, found = points[rows.start :], picked[rows.start :]
@@ -145,7 +145,7 @@ def nearest(
     if not _clouds(queries, points):
         return None
     native, queries, points = _built(), queries.contiguous(), points.contiguous()
-    picked = torch.empty(*queries.shape[:2], k, dtype=torch.long)
+    picked = torch.empty(*queries.shape[:2], k, dtype=torch.long, device="cpu")
 
     def some(rows: range) -> int:
         asked, given, found = (part[rows.start :].data_ptr() for part in (queries, points, picked))
@@ -165,7 +165,7 @@ def max_over_points(
     """Return the maximum over K points of float32 or bfloat16, and which point it is (int32)."""
     native, x = _built(), x.contiguous()
     largest = x.new_empty(x.shape[0], x.shape[2])
-    at = torch.empty(largest.shape, dtype=torch.int32)
+    at = torch.empty(largest.shape, dtype=torch.int32, device="cpu")
     half = x.dtype == torch.bfloat16
 
     def some(rows: range) -> None:

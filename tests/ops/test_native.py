@@ -1,0 +1,38 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from recon.ops.native import library
+from recon.ops.neighbors import by_distances, knn
+from recon.ops.pooling import by_definition, linear_max
+from recon.ops.sampling import farthest_point_sample
+
+compiled = pytest.mark.skipif(library() is None, reason="no C compiler: torch computes it")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)  # processes that are forked later hang on more
+
+
+@compiled
+@pytest.mark.usefixtures("two_threads")
+def test_other_defaults_of_torch_change_nothing() -> None:
+    clouds, queries = torch.randn(1001, 9, 3), torch.randn(1001, 2, 3)
+    weight, bias = torch.randn(5, 3, requires_grad=True), torch.randn(5)
+    picked = farthest_point_sample(clouds, 3)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        with torch.device("meta"):
+            found, again = knn(queries, clouds, 4), farthest_point_sample(clouds, 3)
+            pooled = linear_max(clouds, weight, bias)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    expected = by_distances(queries, clouds, 4).sort(-1).values
+    assert torch.equal(found.sort(-1).values, expected)
+    assert torch.equal(again, picked)
+    assert torch.equal(pooled, by_definition(clouds, weight, bias))
