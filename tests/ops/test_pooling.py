@@ -48,6 +48,17 @@ def test_in_bfloat16_gradients_equal_the_definitions_to_its_rounding() -> None:
         assert_close(a, b, rtol=2e-2, atol=2e-2 * float(b.abs().max()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_decides_the_dtype_of_the_maxima(dtype: torch.dtype) -> None:
+    x, weight, bias = torch.randn(40, 8, 32, requires_grad=True), torch.randn(9, 32), torch.ones(9)
+    with torch.autocast("cpu", dtype):
+        ours, theirs = (pool(x, weight, bias) for pool in (linear_max, by_definition))
+    assert ours.dtype == dtype
+    assert torch.equal(ours, theirs)
+    found, expected = (torch.autograd.grad(y.float().sum(), x)[0] for y in (ours, theirs))
+    assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
 @compiled
 def test_the_sparse_gradient_is_used_where_the_library_can() -> None:
     x, weight, bias = torch.randn(2, 3, 8, requires_grad=True), torch.randn(4, 8), torch.randn(4)

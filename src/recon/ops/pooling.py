@@ -30,8 +30,10 @@ def linear_max(
 
 
 def _sparse(x: Tensor, weight: Tensor) -> bool:
-    few = x.shape[1] <= POINTS
-    return few and usable(x, torch.float32, torch.bfloat16) and usable(weight)
+    """Return whether the library takes both the factors and the product, by autocast's dtype."""
+    few, taken = x.shape[1] <= POINTS, (torch.float32, torch.bfloat16)
+    product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return few and product in taken and usable(x, *taken) and usable(weight)
 
 
 def by_definition(
