@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recon.ops.native import library, max_over_points
+from recon.ops.native import POINTS, library, max_over_points
 from recon.ops.pooling import by_definition, linear_max
 
 compiled = pytest.mark.skipif(library() is None, reason="no C compiler: only the definition")
@@ -65,8 +65,9 @@ def test_the_sparse_gradient_is_used_where_the_library_can() -> None:
     assert "Sparse" in type(linear_max(x, weight, bias).grad_fn).__name__
     wide = linear_max(x.double(), weight.double(), bias.double())
     assert "Sparse" not in type(wide.grad_fn).__name__
-    many = linear_max(torch.randn(1, 65, 8, requires_grad=True), weight, bias)
-    assert "Sparse" not in type(many.grad_fn).__name__
+    for points in (POINTS, POINTS + 1):
+        many = linear_max(torch.randn(1, points, 8, requires_grad=True), weight, bias)
+        assert ("Sparse" in type(many.grad_fn).__name__) == (points == POINTS)
 
 
 def test_a_nan_in_the_gradient_is_not_lost() -> None:

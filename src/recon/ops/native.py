@@ -23,8 +23,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 SOURCES = [Path(__file__).with_name(name) for name in ("fps.c", "knn.c", "pooling.c")]
+POINTS = 64
+"""Most points of a patch that the maxima below take."""
 # No contraction: a fused multiply-add would round differently, and pick another point.
-FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", f"-DPOINTS={POINTS}")
 
 
 def _processor() -> str:
@@ -153,10 +155,6 @@ def nearest(
         return int(native.recon_knn(asked, given, *sizes, found))
 
     return None if any(_shared_out(len(points), some)) else picked
-
-
-POINTS = 64
-"""Most points of a patch that the maxima below take: MOST in pooling.c."""
 
 
 def max_over_points(

@@ -1,10 +1,9 @@
 /* Maxima over the points of a patch, and gradients through them; see pooling.py for the definition.
-   x is float32, or bfloat16 where half is not 0; all else is float32. */
+   x is float32, or bfloat16 where half is not 0; all else is float32. native.py defines POINTS. */
 #include <stdint.h>
 #include <string.h>
 
 #define WIDE 128 /* channels at a time: the rows of a patch stay in the first cache */
-#define MOST 64  /* points of a patch */
 
 static void load(const void *from, int64_t half, int64_t start, int64_t count, float *restrict to)
 {
@@ -59,15 +58,16 @@ void recon_max_over_points(const void *x, int64_t half, int64_t patches, int64_t
         }
 }
 
-/* Gradients of that maximum of a linear layer. x: (patches, points, width), points up to MOST; weight:
-   (channels, width); grad and at: (patches, channels). Writes of_x, like x, 0 where x is not above 0
-   if rectified; adds to of_weight, like weight. Only points that were largest get a gradient. */
+/* Gradients of that maximum of a linear layer. x: (patches, points, width), points up to POINTS;
+   weight: (channels, width); grad and at: (patches, channels). Writes of_x, like x, 0 where x is not
+   above 0 if rectified; adds to of_weight, like weight. Only points that were largest get a
+   gradient. */
 void recon_linear_max_backward(const void *x, int64_t half, int64_t rectified, const float *weight,
                                const float *grad, const int32_t *at, int64_t patches,
                                int64_t points, int64_t width, int64_t channels, void *of_x,
                                float *of_weight)
 {
-    float rows[MOST * WIDE], of_rows[MOST * WIDE];
+    float rows[POINTS * WIDE], of_rows[POINTS * WIDE];
     for (int64_t d = 0; d < width; d += WIDE) {
         const int64_t wide = width - d < WIDE ? width - d : WIDE;
         for (int64_t p = 0; p < patches; p++) {
