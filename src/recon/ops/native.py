@@ -61,12 +61,12 @@ def library() -> ctypes.CDLL | None:
         return None
     written = [source.read_text() for source in SOURCES]
     told = "\n".join([*written, *FLAGS, platform.machine(), _processor(), compiler])
-    target = _cache() / f"native-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
     try:
+        target = _cache() / f"native-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
         if not target.is_file():
             _build(compiler, target)
         loaded = ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, RuntimeError):  # the last without a home
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loaded.recon_fps.argtypes = [pointer, pointer, ctypes.c_float, *[number] * 3, pointer]
