@@ -1,3 +1,5 @@
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from recon.ops.neighbors import by_distances, knn
 from recon.ops.pooling import by_definition, linear_max
 from recon.ops.sampling import farthest_point_sample
 
+COMPILER = any(map(shutil.which, ("cc", "gcc", "clang")))
 compiled = pytest.mark.skipif(library() is None, reason="no C compiler: torch computes it")
 
 
@@ -21,10 +24,33 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def asked_anew() -> Iterator[None]:
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("RECON_NATIVE", raising=False)
     library.cache_clear()
     yield
     library.cache_clear()
+
+
+@pytest.mark.skipif(
+    os.environ.get("RECON_NATIVE") == "0" or not COMPILER, reason="no C compiler: nothing to build"
+)
+def test_where_there_is_a_compiler_it_builds_the_library() -> None:
+    assert library() is not None  # else other tests of compiled code would be skipped
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_library_that_cannot_be_built_is_done_without_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho unknown processor >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match="cc failed, .*: unknown processor") as told:
+        assert [library(), library()] == [None, None]
+    assert len(told) == 1
+    assert [*(tmp_path / "cache").rglob("*.so")] == []
 
 
 @pytest.mark.usefixtures("asked_anew")

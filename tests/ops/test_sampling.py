@@ -87,20 +87,6 @@ def test_without_a_compiler_the_same_is_picked(monkeypatch: pytest.MonkeyPatch) 
     library.cache_clear()
 
 
-def test_a_library_that_cannot_be_built_is_done_without(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    library.cache_clear()
-    assert library() is None
-    library.cache_clear()
-    assert [*(tmp_path / "cache").rglob("*.so")] == []
-
-
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not made for this system")
 def test_the_kernel_for_gpus_picks_the_same_points() -> None:
     program = Path(__file__).with_name("interpreted.py")
