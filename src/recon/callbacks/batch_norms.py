@@ -11,10 +11,19 @@ class SyncBatchNorms(TorchSyncBatchNorm):
     """What `sync_batchnorm` does on GPUs by torch, done on CPUs by `SharedBatchNorm`."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Share the statistics of all batch norms of a model, in place on a CPU."""
+        """Share the statistics of all batch norms of a model, in place on a CPU.
+
+        Raises ValueError for parts compiled there: gathering does not compile without breaks.
+        """
         assert isinstance(model, LightningModule)
         if model.trainer.strategy.root_device.type != "cpu":
             return super().apply(model)
+        compiled = any(module._compiled_call_impl is not None for module in model.modules())
+        if compiled and model.trainer.world_size > 1:
+            raise ValueError(
+                "compile=true, trainer.sync_batchnorm=true: batch statistics of several processes "
+                "on CPUs cannot be compiled; set one of them to false"
+            )
         _renamed(model, nn.BatchNorm1d, SharedBatchNorm)
         return model
 

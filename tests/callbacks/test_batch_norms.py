@@ -1,0 +1,29 @@
+import pytest
+from lightning import LightningModule, Trainer
+
+from recon.callbacks.batch_norms import SyncBatchNorms
+from recon.layers.batch_norm import SharedBatchNorm
+from recon.layers.patch_embed import PatchEmbed
+from recon.models.inference import compile_parts
+
+
+class Task(LightningModule):
+    def __init__(self, processes: int) -> None:
+        super().__init__()
+        self.encoder = PatchEmbed(8, widths=(4, 4, 4))
+        self.trainer = Trainer(accelerator="cpu", devices=processes, strategy="ddp", logger=False)
+
+
+def test_batch_norms_are_shared_and_put_back() -> None:
+    task, sync = Task(2), SyncBatchNorms()
+    assert type(sync.apply(task).encoder.joint_norm) is SharedBatchNorm
+    assert type(sync.revert(task).encoder.joint_norm) is not SharedBatchNorm
+
+
+def test_compiled_parts_of_several_processes_are_refused() -> None:
+    several, one = Task(2), Task(1)
+    for task in (several, one):
+        compile_parts(task, backend="eager")
+    with pytest.raises(ValueError, match="compile=true, trainer.sync_batchnorm=true: "):
+        SyncBatchNorms().apply(several)
+    SyncBatchNorms().apply(one)
