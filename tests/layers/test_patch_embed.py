@@ -1,5 +1,6 @@
 from copy import deepcopy
 
+import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
@@ -97,6 +98,19 @@ def test_batch_statistics_of_many_points_keep_their_digits() -> None:
     assert (embed(patches) - exact).abs().max() < 5e-6
     mean = 0.1 * embed.point_in(patches.reshape(-1, 3)).double().mean(0)
     assert_close(embed.point_norm.running_mean.double(), mean, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize(("bias", "half"), [(100, False), (30, True)])
+def test_batch_statistics_far_from_zero_lose_no_more_than_by_definition(
+    bias: float, half: bool
+) -> None:
+    embed, patches = PatchEmbed(24), torch.randn(4, 16, 32, 3)
+    nn.init.constant_(embed.point_norm.bias, bias)
+    expected = deepcopy(embed).double()(patches.double()).flatten(0, 1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        theirs = deepcopy(embed).by_definition(patches, None)
+        ours = embed(patches).flatten(0, 1)
+    assert (ours - expected).abs().max() < 2 * (theirs - expected).abs().max()
 
 
 def test_order_of_points_in_a_patch_is_irrelevant() -> None:

@@ -117,7 +117,9 @@ class PatchEmbed(nn.Module):
             of_patch, of_point = self.joint_in.weight.chunk(2, dim=1)
             through = of_point @ self.point_out.weight
             count, mean = x.shape[:2].numel(), x.mean(1, dtype=through.dtype)
-            within = gram(x.flatten(0, 1)) / count - gram(mean) / len(mean)
+            # The mean is detached: distances from it add up to nothing, so no gradient is lost.
+            away = x - mean.detach().unsqueeze(1).to(x.dtype)
+            within = gram(away.flatten(0, 1)) / count
             share = F.linear(largest.to(through.dtype), of_patch, self.joint_in.bias)
             center = share + F.linear(mean, through, of_point @ self.point_out.bias)
             scale, shift = by_statistics(
