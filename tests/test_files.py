@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recon import files
-from recon.files import write_whole, writing
+from recon.files import LOCK, write_whole, writing
 
 
 def test_the_old_file_keeps_its_earlier_name(tmp_path: Path) -> None:
@@ -100,10 +100,13 @@ def test_a_second_program_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
 
 
 def test_children_do_not_hold_the_lock(tmp_path: Path) -> None:
+    path, kept = tmp_path / LOCK, tmp_path / "kept"
     with writing(tmp_path, "wait"):
         child = os.fork()
         if child == 0:
             signal.pause()
+        os.link(path, kept)
+    kept.rename(path)  # the very file that the child has open, as a killed parent leaves it
     try:
         with writing(tmp_path, "wait"):
             pass
