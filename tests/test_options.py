@@ -1,6 +1,8 @@
 """Wrong numbers are named before anything starts; right ones pass."""
 
 import math
+import re
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -11,21 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from recon.entry import conf_dir
 from recon.options import NUMBERS, check_devices, check_numbers, different_seeds
 
-WRONG = ["abc", True, -2, [1], {"a": 1}, math.nan, 1e400 * 0]
-
-
-@pytest.mark.parametrize("name", NUMBERS)
-def test_what_is_no_number_within_its_bounds_is_named(name: str) -> None:
-    for wrong in WRONG:
-        cfg = OmegaConf.create({})
-        OmegaConf.update(cfg, name, wrong, force_add=True)
-        with pytest.raises(ValueError, match=f"{name}=.*: must be a "):
-            check_numbers(cfg)
-    if NUMBERS[name].whole:
-        cfg = OmegaConf.create({})
-        OmegaConf.update(cfg, name, 1.5)
-        with pytest.raises(ValueError, match=f"{name}=1.5: must be a whole number"):
-            check_numbers(cfg)
+WRONG = ["abc", True, -2, [1], {"a": 1}, math.nan, math.inf, -math.inf]
 
 
 EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
@@ -39,6 +27,56 @@ def shipped() -> list[DictConfig]:
     told = [[f"experiment={name}"] for name in TRAINED]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         return [compose("train", options) for options in [*told, [*told[0], *OTHERWISE]]]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_no_number_within_its_bounds_is_named(name: str) -> None:
+    for wrong in WRONG:
+        cfg = OmegaConf.create({})
+        OmegaConf.update(cfg, name, wrong, force_add=True)
+        with pytest.raises(ValueError, match=f"{name}=.*: must be a "):
+            check_numbers(cfg)
+    if NUMBERS[name].whole:
+        for wrong in (1.5, 1.0, -1.0):
+            cfg = OmegaConf.create({})
+            OmegaConf.update(cfg, name, wrong)
+            with pytest.raises(ValueError, match=f"{name}={wrong}: must be a whole number"):
+                check_numbers(cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most", "beyond"),
+    [
+        ("seed", 0, 2**32 - 1, 2**32),
+        ("mask.ratio", 0, 0.999, 1.0),
+        ("model.drop_path", 0, 1.0, 1.001),
+        ("optimizer.lr", 0, 1e9, math.inf),
+        ("trainer.max_epochs", -1, 10**9, 1.0),
+        ("trainer.max_steps", -1, 10**9, 1.0),
+        ("task.scheduler.t_initial", 1, 10**9, 0),
+    ],
+)
+def test_bounds_are_those_of_what_takes_the_number(
+    name: str, least: float, most: float, beyond: float
+) -> None:
+    cfg = OmegaConf.create({})
+    for right in (least, most):
+        OmegaConf.update(cfg, name, right, force_add=True)
+        check_numbers(cfg)
+    for wrong in (least - 1, beyond):
+        OmegaConf.update(cfg, name, wrong)
+        with pytest.raises(ValueError, match=f"{name}={re.escape(str(wrong))}: must be "):
+            check_numbers(cfg)
+
+
+def test_a_schedule_has_epochs(shipped: list[DictConfig]) -> None:
+    for epochs in (0, -1):
+        cfg = deepcopy(shipped[0])
+        cfg.trainer.max_epochs = epochs
+        with pytest.raises(ValueError, match=f"task.scheduler.t_initial={epochs}: must be "):
+            check_numbers(cfg)
+        cfg.task.scheduler = None
+        check_numbers(cfg)
 
 
 def test_what_ships_passes(shipped: list[DictConfig]) -> None:

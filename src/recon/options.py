@@ -7,26 +7,25 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class Number(NamedTuple):
-    """A number within bounds; `others` are values that are allowed beside."""
+    """A finite number within bounds; `below` is one that it does not reach."""
 
     low: float
     high: float = float("inf")
     whole: bool = True
-    others: tuple[Any, ...] = ()
+    below: float = float("inf")
 
     def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        bounds = f"of at least {self.low}"
+        kind = "a whole number" if self.whole else "a finite number"
         if self.high < float("inf"):
-            bounds = f"from {self.low} to {self.high}"
-        return " or ".join([f"{kind} {bounds}", *map(str, self.others)])
+            return f"{kind} from {self.low} to {self.high}"
+        less = f" and less than {self.below}" if self.below < float("inf") else ""
+        return f"{kind} of at least {self.low}{less}"
 
     def admits(self, value: Any) -> bool:
         """Tell whether a value is such a number."""
-        if value in self.others and not isinstance(value, bool):
-            return True
         fits = isinstance(value, int if self.whole else int | float)
-        return fits and not isinstance(value, bool) and self.low <= value <= self.high
+        fits = fits and not isinstance(value, bool)
+        return fits and self.low <= value <= self.high and value < self.below
 
 
 SEED = Number(0, 2**32 - 1)
@@ -35,7 +34,7 @@ NUMBERS = {
     "points": Number(1),
     "data.batch_size": Number(1),
     "data.workers": Number(0),
-    "mask.ratio": Number(0, whole=False),
+    "mask.ratio": Number(0, whole=False, below=1),
     "model.drop_path": Number(0, 1, whole=False),
     **{
         f"model.{name}": Number(1)
@@ -43,13 +42,14 @@ NUMBERS = {
     },
     "optimizer.lr": Number(0, whole=False),
     "optimizer.weight_decay": Number(0, whole=False),
-    "trainer.max_epochs": Number(1, others=(-1,)),
-    "trainer.max_steps": Number(1, others=(-1,)),
+    "trainer.max_epochs": Number(-1),
+    "trainer.max_steps": Number(-1),
+    "task.scheduler.t_initial": Number(1),
     "trainer.accumulate_grad_batches": Number(1),
     "trainer.log_every_n_steps": Number(0),
     "trainer.num_nodes": Number(1),
     "callbacks.guard.limit": Number(0),
-    "callbacks.within.every_n_train_steps": Number(1),
+    "callbacks.within.every_n_train_steps": Number(0),
 }
 """By the option; what a configuration does not have, or leaves open, is not looked at."""
 
