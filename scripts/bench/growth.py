@@ -100,7 +100,8 @@ def peak_memory() -> float:
     """Return the most memory in GB that this program had; `ru_maxrss` counts its parent's too."""
     status = Path("/proc/self/status")
     if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, others KiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
     return float(lines["VmHWM"].split()[0]) / 2**20
 

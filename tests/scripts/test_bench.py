@@ -2,9 +2,12 @@
 
 import json
 import os
+import resource
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,3 +41,16 @@ def test_fifty_seeded_steps_lose_what_the_plain_definitions_lose() -> None:
     apart = {kind: float(rest.split()[0].rstrip(",")) for kind, rest in rows}
     assert apart["float32"] < 1e-4
     assert apart["bfloat16"] < 5e-3
+
+
+@pytest.mark.parametrize(("system", "told"), [("darwin", 3 * 2**30), ("freebsd14", 3 * 2**20)])
+def test_peak_memory_is_in_gigabytes_without_proc_too(
+    system: str, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    growth = runpy.run_path(str(BENCH / "growth.py"))
+    assert growth["peak_memory"]() < 64
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=told))
+    assert growth["peak_memory"]() == 3
