@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 OURS = "recon3d"
 ACCEPTED = ROOT / "scripts" / "audit.txt"
 UNREACHABLE = re.compile(
-    r"Connection|Max retries|Name or service|resolve|timed out|Timeout|ServiceError|Forbidden|"
+    r"Connection|Max retries|Name or service not known|name resolution|NameResolutionError|"
+    r"resolve (?:host|proxy)|nodename nor servname|timed out|Timeout|ServiceError|Forbidden|"
     r"\b(?:403|404|407|502|503)\b",
     re.IGNORECASE,
 )

@@ -117,6 +117,32 @@ def test_an_audit_judges_flaws_and_pins() -> None:
         audit["accepted"]("CVE-1\n")
 
 
+UNREACHED = [
+    "Max retries exceeded with url: /pypi (Caused by NewConnectionError: refused)",
+    "NameResolutionError: Failed to resolve 'pypi.org' ([Errno -2] Name or service not known)",
+    "[Errno -3] Temporary failure in name resolution",
+    "[Errno 8] nodename nor servname provided, or not known",
+    "curl: (6) Could not resolve host: pypi.org",
+    "503 Server Error: Service Unavailable",
+]
+REACHED = [
+    "ResolutionImpossible: for help visit https://pip.pypa.io/en/latest/topics/"
+    "dependency-resolution/#dealing-with-dependency-conflicts",
+    "ResolutionImpossible, could not resolve a==1, b==2: conflicting dependencies",
+]
+
+
+@pytest.mark.parametrize("told", [*UNREACHED, *REACHED])
+def test_only_a_database_out_of_reach_is_passed_over(
+    told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = runpy.run_path(str(ROOT / "scripts" / "audit.py"))["ask"]
+    ended = subprocess.CompletedProcess([], 1, stdout="", stderr=f"ERROR: {told}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(ConnectionError if told in UNREACHED else SystemExit, match=r"ERROR: "):
+        ask()
+
+
 def test_an_audit_without_a_network_says_so() -> None:
     nowhere = {name: "http://127.0.0.1:9" for name in ("https_proxy", "HTTPS_PROXY")}
     done = subprocess.run(
