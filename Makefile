@@ -58,7 +58,8 @@ lock: .venv/dev ## Pin the versions that are installed, all of them, in constrai
 	@{ echo "# Versions that the tests ran with, of everything that is installed: made by \`make lock\`, used by"; \
 		echo "# \`make install\`. The package itself allows ranges."; \
 		$(BIN)/python -m pip list --disable-pip-version-check --format=freeze --exclude recon3d --exclude pip --exclude setuptools; } > constraints.new
-	@mv constraints.new constraints.txt
+	@sed 's/+.*//' constraints.new > constraints.txt # a build for one device alone is of the same version
+	@rm constraints.new
 
 clean: ## Remove .venv and everything that was built or cached; outputs/ stays
 	@rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -68,7 +68,7 @@ def unpinned(constraints: str) -> list[str]:
             there = version(name).partition("+")[0]
         except PackageNotFoundError:
             continue
-        if there != pin:
+        if there != pin.partition("+")[0]:
             found.append(f"{name} {there} is installed, {pin} is pinned")
     return found
 

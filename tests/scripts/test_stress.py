@@ -117,6 +117,16 @@ def test_an_audit_judges_flaws_and_pins() -> None:
         audit["accepted"]("CVE-1\n")
 
 
+@pytest.mark.parametrize(("there", "pin"), [("2.9.1+cpu", "2.9.1"), ("2.9.1", "2.9.1+cpu"),
+                                            ("2.9.1+cpu", "2.9.1+cpu")])  # fmt: skip
+def test_a_build_for_one_device_is_the_version_that_is_pinned(there: str, pin: str) -> None:
+    unpinned = runpy.run_path(str(ROOT / "scripts" / "audit.py"))["unpinned"]
+    unpinned.__globals__["version"] = lambda name: there
+    assert not [line for line in unpinned(f"torch=={pin}\n") if line.startswith("torch ")]
+    (line,) = (x for x in unpinned("torch==2.9.0+cpu\n") if x.startswith("torch "))
+    assert line == "torch 2.9.1 is installed, 2.9.0+cpu is pinned"
+
+
 UNREACHED = [
     "Max retries exceeded with url: /pypi (Caused by NewConnectionError: refused)",
     "NameResolutionError: Failed to resolve 'pypi.org' ([Errno -2] Name or service not known)",
