@@ -145,6 +145,25 @@ def test_a_failed_job_is_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFi
         main([str(tmp_path / "none")])
 
 
+def test_a_failed_job_that_was_resumed_is_none(tmp_path: Path) -> None:
+    def broken() -> float:
+        assert not (job / "failed.txt").exists()
+        raise ValueError("no such thing")
+
+    job = tmp_path / "0"
+    run_folder(job, ["mask.ratio=0.6"], 0.5)
+    for _ in range(2):
+        assert attempt(broken, job) is None
+        for path, written in (("results.json", 1), ("failed.txt", 2)):
+            os.utime(job / path, (written, written))
+        assert failures(tmp_path) == {"0": "no such thing"}
+    os.utime(job / "results.json", (3, 3))  # by recon.train on the job's folder alone
+    assert failures(tmp_path) == {}
+    assert finish(tmp_path) == 0
+    assert attempt(lambda: 0.5, job) == 0.5
+    assert not (job / "failed.txt").exists()
+
+
 def test_what_is_optimized_must_have_been_logged() -> None:
     found = {"val/accuracy": torch.tensor(0.5)}
     assert objective(OmegaConf.create({"objective": "val/accuracy"}), found) == 0.5

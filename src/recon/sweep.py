@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from recon.configs import read_config
 from recon.data.readers import naming, read_json
-from recon.entry import in_one_line, one_line_errors
+from recon.entry import in_one_line, is_first_process, one_line_errors
 from recon.files import write_whole
 from recon.names import spelled
 
@@ -112,8 +112,11 @@ def jobs(folder: Path) -> dict[str, list[Path]]:
 def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
     """Run one job of a multirun; where it fails, say so, and let the others run.
 
-    Why it failed is kept in failed.txt. Returns None of a failed job: a search leaves it out.
+    Why it failed is kept in failed.txt, until the job starts again. Returns None of a failed job: a
+    search leaves it out.
     """
+    if is_first_process():
+        (folder / FAILED).unlink(missing_ok=True)
     try:
         return job()
     except Exception as error:
@@ -129,9 +132,18 @@ def _fail(folder: Path, why: str, told: str) -> None:
 
 
 def failures(folder: Path) -> dict[str, str]:
-    """Return why jobs of a multirun failed, by their folders' names."""
+    """Return why jobs of a multirun failed, by their folders' names, but of those resumed since."""
     paths = sorted(folder.glob(f"*/{FAILED}"), key=lambda path: (len(path.parts[-2]), path))
-    return {path.parent.name: path.read_text(errors="replace").split("\n")[0] for path in paths}
+    return {
+        path.parent.name: path.read_text(errors="replace").split("\n")[0]
+        for path in paths
+        if not _is_newer(path.with_name("results.json"), path)
+    }
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    """Tell whether a file is there and was written after another."""
+    return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def show(found: Measured, folder: Path) -> None:
