@@ -10,7 +10,6 @@ import argparse
 import csv
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
 OPTIONS = (
     "experiment=pretrain_furniture", "debug=tiny", "~callbacks.report", "trainer=multi_node",
     "trainer.accelerator=cpu", "trainer.devices=1", "trainer.sync_batchnorm=false",
@@ -48,6 +47,8 @@ PartitionName=main Nodes=n1,n2 Default=YES State=UP
 """
 PATIENCE = 300.0
 """Seconds that anything here may take."""
+LOST = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+"""States that a job does not leave."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -82,9 +83,29 @@ def cluster(folder: Path) -> Iterator[None]:
             time.sleep(1)
         yield
     finally:
+        cancel_all()
         for one in reversed(running):
-            one.send_signal(signal.SIGTERM)
-            one.wait(30)
+            end(one)
+
+
+def cancel_all(patience: float = 60) -> None:
+    """Cancel the jobs that are left, as after an error, and wait until they are gone."""
+    subprocess.run(["scancel", "--me"], check=False)
+    deadline = time.monotonic() + patience
+    while subprocess.run(["squeue", "--noheader"], stdout=subprocess.PIPE, check=False).stdout:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.5)
+
+
+def end(program: "subprocess.Popen[bytes]", patience: float = 30) -> None:
+    """Ask a program to end, and kill it where it does not within so many seconds."""
+    program.terminate()
+    try:
+        program.wait(patience)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.wait()
 
 
 def told(*command: str) -> str:
@@ -112,13 +133,21 @@ def wait_for(folder: Path, job: str, words: str) -> None:
         time.sleep(0.5)
 
 
-def requeued(folder: Path, job: str) -> None:
-    """Wait until a job is over its requeue, and let it start again now: SLURM waits two minutes."""
+def wait_to_be(state: str, job: str) -> None:
+    """Wait until a job is in a state; raise RuntimeError where it ended in another."""
     deadline = time.monotonic() + PATIENCE
-    while "JobState=PENDING" not in told("scontrol", "show", "job", job):
+    while f"JobState={state}" not in (shown := told("scontrol", "show", "job", job)):
+        now = shown.partition("JobState=")[2].partition(" ")[0]
+        if now in LOST:
+            raise RuntimeError(f"job {job} is {now}, and will not be {state}")
         if time.monotonic() > deadline:
-            raise TimeoutError(f"job {job} was not queued again")
+            raise TimeoutError(f"job {job} is still {now}, not {state}")
         time.sleep(0.5)
+
+
+def requeued(job: str) -> None:
+    """Wait until a job is over its requeue, and let it start again now: SLURM waits two minutes."""
+    wait_to_be("PENDING", job)
     told("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
@@ -135,12 +164,11 @@ def check(folder: Path) -> list[str]:
     for number, command in enumerate((["scancel", "--signal=USR1"], ["scontrol", "requeue"]), 1):
         wait_for(folder, job, f"epoch {number}/")
         told(*command, job)
-        requeued(folder, job)
+        requeued(job)
         wait_for(folder, job, "started again by the cluster")
     for one in (whole, job):
         wait_for(folder, one, "epoch 3/3: ")
-        while "JobState=COMPLETED" not in told("scontrol", "show", "job", one):
-            time.sleep(0.5)
+        wait_to_be("COMPLETED", one)
     runs = folder / "outputs" / "pretrain_furniture"
     expected, wrong, seen = losses(runs / whole / "metrics.csv"), [], set()
     for name in ("metrics_1", "metrics_2", "metrics"):
