@@ -21,8 +21,9 @@ from omegaconf import DictConfig
 
 from recon.configs import read_config
 from recon.data.readers import naming, read_json
-from recon.entry import in_one_line, is_first_process, one_line_errors
+from recon.entry import in_one_line, one_line_errors
 from recon.files import write_whole
+from recon.jobs import is_first_process
 from recon.names import spelled
 
 FAILED = "failed.txt"
