@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recon.entry import conf_dir
-from recon.options import NUMBERS, check_devices, check_numbers, different_seeds
+from recon.options import NUMBERS, check_compiled, check_devices, check_numbers, different_seeds
 
 WRONG = ["abc", True, -2, [1], {"a": 1}, math.nan, math.inf, -math.inf]
 
@@ -96,6 +96,14 @@ def test_seeds_are_a_list_of_different_numbers(seeds: object) -> None:
     with pytest.raises(ValueError, match="must be a list of different whole numbers"):
         different_seeds(cfg.seeds)
     assert different_seeds(OmegaConf.create([2, 0])) == [2, 0]
+
+
+def test_what_is_compiled_must_reach_the_processes_that_train() -> None:
+    cfg = OmegaConf.create({"compile": True, "trainer": {"strategy": "ddp_spawn"}})
+    with pytest.raises(ValueError, match="compile=true: .*ddp_spawn.*compile=false"):
+        check_compiled(cfg)
+    check_compiled(OmegaConf.merge(cfg, {"compile": False}))
+    check_compiled(OmegaConf.merge(cfg, {"trainer": {"strategy": "ddp"}}))
 
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda", "mps"])

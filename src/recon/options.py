@@ -72,6 +72,16 @@ def different_seeds(seeds: Any) -> list[int]:
     return told
 
 
+def check_compiled(cfg: DictConfig) -> None:
+    """Raise ValueError where compiled parts would not reach the processes that train."""
+    strategy = str(cfg.trainer.get("strategy"))
+    if cfg.compile and "spawn" in strategy:
+        raise ValueError(
+            f"compile=true: what is compiled does not reach processes that {strategy} starts: "
+            "compile=false, or trainer=ddp"
+        )
+
+
 def check_devices(trainer: DictConfig) -> None:
     """Raise ValueError for an accelerator that is not there, or more processes than CPU cores."""
     import torch  # takes seconds, which a misspelt option need not wait for

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
 from recon.files import write_whole, writing
 from recon.jobs import finished, is_first_process, keep_finished
-from recon.options import check_devices, check_numbers, different_seeds
+from recon.options import check_compiled, check_devices, check_numbers, different_seeds
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -42,6 +42,7 @@ def fit(cfg: DictConfig) -> Trained:
     if cfg.ckpt_path and not path.is_file() and not any(path.parent.glob("*.ckpt")):
         raise FileNotFoundError(f"{path}: no such checkpoint to resume from")
     check_numbers(cfg)
+    check_compiled(cfg)
     if not is_first_process():
         return _train(cfg)
     with writing(Path(cfg.output_dir), "wait for it, or choose another folder, output_dir=<new>"):
