@@ -191,6 +191,7 @@ def main() -> None:
         return
     folder = keep or Path(tempfile.mkdtemp(prefix="slurm"))
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # stops the cluster too
     with cluster(folder.resolve()):
         print(told("sinfo", "--version").strip())
         wrong = check(folder.resolve())
