@@ -39,6 +39,7 @@ TEXTS = {
     "module": f"{{_target_: {TEACHERS}.cached.torch.os.system, command: CALL}}",
     "writes": f"{{_target_: {TEACHERS}.cached.write_cache, path: CALL, cache: 1}}",
     "hosted": f"{{_target_: {TEACHERS}.text.OpenClipTextTeacher, name: 'hf-hub:a/b', dim: 1}}",
+    "unnamed": f"{{_target_: {TEACHERS}.text.OpenClipTextTeacher, _args_: ['hf-hub:a/b', 1]}}",
 }
 
 

@@ -38,6 +38,7 @@ from recon.data.furniture import FILE, Furniture, asset, read_archive
 from recon.data.furniture_parts import PARTS_FILE, FurnitureParts
 from recon.data.modelnet import ModelNet
 from recon.data.objaverse import OpenShape
+from recon.data.parquet import read_columns
 from recon.data.pickles import read_pickle
 from recon.data.prepared import INDEX, Prepared, prepared_splits
 from recon.data.readers import decode_image
@@ -621,6 +622,59 @@ def test_packed_and_damaged_checkpoints_are_named(tmp_path: Path) -> None:
     _torch_archive(path, zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match=r"last\.ckpt: .*unpacks to more than it holds"):
         load(path)
+
+
+def test_checkpoints_that_torch_reads_in_another_way_are_named(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "root")
+    path, other = tmp_path / "root" / "last.ckpt", tmp_path / "calls.ckpt"
+    torch.save({"state_dict": {}, "calls": bytearray(3)}, other)
+    with pytest.raises(ValueError, match=r"calls\.ckpt: .*bytearray"):
+        load(other)
+    with zipfile.ZipFile(other) as archive:
+        calls = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = (name for name in parts if name.endswith("/data.pkl"))
+    (calling,) = (content for name, content in calls.items() if name.endswith("/data.pkl"))
+    shouted = pickled.replace("data.pkl", "DATA.PKL")
+    lies = {
+        "shouted": {name: parts[name] for name in parts if name != pickled} | {shouted: calling},
+        "both": parts | {shouted: calling},
+    }
+    for name, members in lies.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.ckpt", "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+    whole = path.read_bytes()
+    (tmp_path / "behind.ckpt").write_bytes(other.read_bytes() + whole)
+    torch.save({"calls": bytearray(3)}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    with (tmp_path / "old.ckpt").open("ab") as file:
+        file.write(whole)
+    for name in ("shouted", "both", "behind", "old"):
+        with pytest.raises(ValueError, match=rf"{name}\.ckpt: "):
+            load(tmp_path / f"{name}.ckpt")
+
+
+@pytest.mark.parametrize(
+    "kind", [pyarrow.string(), pyarrow.large_string(), pyarrow.string_view(),
+             pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+             pyarrow.list_(pyarrow.string())], ids=str
+)  # fmt: skip
+def test_texts_are_no_longer_than_their_file_can_hold(
+    kind: pyarrow.DataType, tmp_path: Path
+) -> None:
+    def write(name: str, texts: list[str]) -> Path:
+        lists = pyarrow.types.is_list(kind)
+        values = pyarrow.array([[text] for text in texts] if lists else texts)
+        column = values.dictionary_encode() if pyarrow.types.is_dictionary(kind) else values
+        pyarrow.parquet.write_table(pyarrow.table({"a": column.cast(kind)}), tmp_path / name)
+        return tmp_path / name
+
+    with soon(5), pytest.raises(ValueError, match=r"long\.parquet: "):
+        read_columns(write("long.parquet", ["x" * 2**20] * 200), ["a"])
+    if not pyarrow.types.is_list(kind):
+        short = read_columns(write("short.parquet", ["a", "b", "a"]), ["a"])
+        assert short["a"].to_pylist() == ["a", "b", "a"]
 
 
 @pytest.mark.parametrize(

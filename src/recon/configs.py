@@ -60,11 +60,16 @@ def build_known(part: Any, known: Collection[str], source: Path, cure: str) -> A
 
 
 def _asked(part: Any) -> Iterator[str]:
-    """List all that a part would build, however deep; what may become anything is listed too."""
+    """List all that a part would build, however deep; what may become anything is listed too.
+
+    So are other words of Hydra's own: arguments without names pass by what looks at names.
+    """
     if isinstance(part, dict):
         for key, value in part.items():
             if key == "_target_":
                 yield str(value)
+            elif str(key).startswith("_"):
+                yield str(key)
             else:
                 yield from _asked(value)
     elif isinstance(part, list):

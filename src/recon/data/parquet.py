@@ -32,16 +32,42 @@ def read_columns(path: Path, names: Sequence[str]) -> Any:
         if 4 * values > allowed:
             raise ValueError(f"it announces {values:,} values")
         texts = [name for name in names if _is_text(schema.field(name).type)]
+        for name in {*names} - {*texts}:
+            _check_numbers(name, schema.field(name).type)
         table = parquet.read_table(path, columns=[*names], read_dictionary=texts)
         if sum(_length(chunk) for name in texts for chunk in table[name].chunks) > allowed:
             raise ValueError("its texts, each in full, are longer than a file of its size holds")
-        return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+        whole = [field.with_type(_in_full(field.type)) for field in table.schema]
+        return table.cast(pa.schema(whole))
 
 
 def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
+    from pyarrow import types
 
-    return any(is_(kind) for is_ in (pa.types.is_string, pa.types.is_binary))
+    found = kind.value_type if types.is_dictionary(kind) else kind
+    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary,
+             types.is_large_binary, types.is_binary_view)  # fmt: skip
+    return any(is_(found) for is_ in kinds)
+
+
+def _check_numbers(name: str, kind: Any) -> None:
+    """Raise ValueError for a column that holds neither numbers nor lists of them."""
+    from pyarrow import types
+
+    part = kind
+    while types.is_list(part) or types.is_large_list(part) or types.is_fixed_size_list(part):
+        part = part.value_type
+    if not types.is_primitive(part) and not types.is_null(part):
+        raise ValueError(
+            f"its column {name} holds {kind}, neither texts, numbers nor lists of them"
+        )
+
+
+def _in_full(kind: Any) -> Any:
+    """Return the type of what a dictionary stands for."""
+    from pyarrow import types
+
+    return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def _length(column: Any) -> int:

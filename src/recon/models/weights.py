@@ -21,7 +21,7 @@ from recon.models.official import (
     to_official,
 )
 from recon.models.sources import is_saved, read_saved
-from recon.models.vetting import SAFE, check_calls
+from recon.models.vetting import SAFE, check_calls, is_archive
 
 FORMAT_KEY = "recon"
 """Where a checkpoint of this library keeps what its weights do not tell."""
@@ -89,10 +89,13 @@ def _check_archive(path: Path) -> None:
 
     torch compares no checksums: a changed weight would go unnoticed.
     """
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
         return  # of torch before 1.6: one stream, which ends early where it is cut
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        names = {member.filename.lower() for member in members}
+        if len(names) < len(members) or min(member.header_offset for member in members):
+            raise ValueError("it is two archives in one: copy it again")
         packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
         if packed or sum(member.file_size for member in members) > path.stat().st_size:
             raise ValueError("it unpacks to more than it holds")
