@@ -732,3 +732,65 @@ def test_an_index_that_lacks_something_of_a_file_is_named(key: str, tmp_path: Pa
     path.write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"index\.json: not a readable index"):
         read_prepared(tmp_path / "root")
+
+
+def _overlong(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
+    """A chunk of zeros that unpacks to 256 times its announced size and more."""
+    data = file.create_dataset(name, shape, np.float32, chunks=shape, compression="gzip")
+    data.id.write_direct_chunk((0,) * len(shape), zlib.compress(bytes(2**28), 1))
+
+
+def _twice(file: h5py.File) -> None:
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_chunk((1, 2048, 3))
+    layout.set_deflate(9)
+    layout.set_deflate(9)
+    space = h5py.h5s.create_simple((1, 2048, 3))
+    data = h5py.h5d.create(file.id, b"data", h5py.h5t.IEEE_F32LE, space, layout)
+    data.write_direct_chunk((0, 0, 0), zlib.compress(zlib.compress(bytes(2**28), 1), 9))
+
+
+HDF5: dict[str, Callable[[h5py.File], Any]] = {
+    "chunk": lambda file: _overlong(file, "data", (1, 2048, 3)),
+    "chunk_of_labels": lambda file: _overlong(file, "label", (1,)),
+    "packed_twice": _twice,
+    "wide_chunk": lambda file: file.create_dataset(
+        "data", (1, 2048, 3), np.float32, chunks=(3000, 2048, 3), maxshape=(None,) * 3,
+        compression="gzip", data=np.ones((1, 2048, 3)),
+    ),
+    "lists": lambda file: file.create_dataset("data", (1, 20, 3), h5py.vlen_dtype(np.float32)),
+    "texts": lambda file: file.create_dataset("data", (1, 20, 3), h5py.string_dtype()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HDF5)
+def test_clouds_of_hdf5_take_no_more_than_they_announce(name: str, tmp_path: Path) -> None:
+    scanobjectnn(tmp_path)
+    path = tmp_path / "main_split" / "training_objectdataset.h5"
+    with h5py.File(path, "w") as file:
+        HDF5[name](file)
+        if "label" not in file:
+            file["label"] = np.zeros(1, np.int32)
+        if "data" not in file:
+            file["data"] = np.ones((1, 2048, 3), np.float32)
+        file["size"] = np.frombuffer(np.random.default_rng(0).bytes(2**21), np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with soon(), pytest.raises(ValueError, match=r"training_objectdataset\.h5: not a readable"):
+        ScanObjectNN(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
+
+
+@pytest.mark.parametrize("numbers", ["floats", "any"])
+@pytest.mark.parametrize("how", [{}, {"shuffle": True, "fletcher32": True}, {"chunks": (1, 99, 3)}])
+def test_packed_clouds_of_hdf5_are_read(how: dict[str, Any], numbers: str, tmp_path: Path) -> None:
+    scanobjectnn(tmp_path)
+    rng = np.random.default_rng(0)
+    clouds = rng.integers(0, 2**31, (15, 2048, 3)).astype(np.int32)  # cannot be made shorter
+    if numbers == "floats":
+        clouds = rng.normal(size=clouds.shape).round(1)
+    with h5py.File(tmp_path / "main_split" / "training_objectdataset.h5", "r+") as file:
+        del file["data"]
+        file.create_dataset("data", data=clouds, compression="gzip", **how)
+    found = ScanObjectNN(tmp_path)
+    assert len(found) == 15
+    np.testing.assert_array_equal(found.cloud(7).points, clouds[7].astype(np.float32))

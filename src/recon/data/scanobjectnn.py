@@ -3,6 +3,7 @@
 [1] Uy et al., arXiv:1908.04616.
 """
 
+import zlib
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.readers import check_cloud, check_file, check_labels, naming
+from recon.data.readers import SMALL, check_cloud, check_file, check_labels, naming
 from recon.data.tree import Tree
 from recon.teachers.prompts import prompts
 
@@ -20,6 +21,9 @@ CLASSES = (
     "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door",
     "shelf", "table", "bed", "pillow", "sink", "sofa", "toilet",
 )  # fmt: skip
+DEFLATE, LZF = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF
+PLAIN_FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+"""Of HDF5: they leave a chunk about as long as it is."""
 HARDEST = "_objectdataset_augmentedrot_scale75.h5"
 VARIANTS = {
     "OBJ_BG": ("main_split", "_objectdataset.h5"),
@@ -35,6 +39,42 @@ TREE = Tree(
   main_split/training_objectdataset_augmentedrot_scale75.h5, main_split/test_...     PB_T50_RS""",
     "https://hkust-vgd.github.io/scanobjectnn/",
 )
+
+
+def check_stored(data: h5py.Dataset, size: int) -> None:
+    """Raise ValueError for what takes far more memory than the `size` bytes of its file.
+
+    HDF5 believes it: what is not there is filled, of a chunk all is unpacked, and what a packed
+    one unpacks to, or a list of any length that many numbers share, has no limit.
+    """
+    if data.dtype.kind not in "iuf":
+        raise ValueError(f"`{data.name[1:]}` holds {data.dtype}, not numbers")
+    chunk = prod(data.chunks or ()) * data.dtype.itemsize
+    most = max(chunk, data.nbytes)
+    if most > 64 * size or chunk > max(data.nbytes, SMALL):
+        raise ValueError(f"`{data.name[1:]}` announces {most:,} bytes")
+    _check_chunks(data, chunk, size)
+
+
+def _check_chunks(data: h5py.Dataset, length: int, size: int) -> None:
+    """Raise ValueError for chunks that unpack to more than the `length` of each."""
+    layout = data.id.get_create_plist()
+    filters = [layout.get_filter(number)[0] for number in range(layout.get_nfilters())]
+    packed = [number for number in filters if number not in PLAIN_FILTERS]
+    if len(packed) > 1 or not set(packed) <= {DEFLATE, LZF}:
+        raise ValueError(f"`{data.name[1:]}` is packed by the filters {filters}: write it anew")
+    chunks: list[Any] = []
+    if data.chunks:
+        data.id.chunk_iter(chunks.append)
+    if sum(part.size for part in chunks) > size:
+        raise ValueError(f"`{data.name[1:]}` has chunks that lie in one another")
+    if packed != [DEFLATE]:
+        return
+    left_out = 1 << filters.index(DEFLATE)  # where packing would have made it longer
+    for part in (part for part in chunks if not part.filter_mask & left_out):
+        content = data.id.read_direct_chunk(part.chunk_offset)[1]
+        if len(zlib.decompressobj().decompress(content, length + 1)) > length:
+            raise ValueError(f"a chunk of `{data.name[1:]}` unpacks to more than it announces")
 
 
 class ScanObjectNN(PointCloudDataset):
@@ -59,10 +99,7 @@ class ScanObjectNN(PointCloudDataset):
                     raise ValueError(f"it has no data set `{key}`, but {sorted(file)}")
                 if file[key].external or file[key].is_virtual:
                     raise ValueError(f"`{key}` lies in other files")
-                # Filled with what is not there; and of a chunk, all is unpacked.
-                chunk = prod(file[key].chunks or ()) * file[key].dtype.itemsize
-                if (most := max(chunk, file[key].nbytes)) > 64 * path.stat().st_size:
-                    raise ValueError(f"`{key}` announces {most:,} bytes")
+                check_stored(file[key], path.stat().st_size)
             self._points, labels = file["data"][:], file["label"][:]
         if self._points.ndim != 3 or self._points.shape[2] < 3 or not len(self._points):
             raise ValueError(
