@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from recon.data.readers import check_file, naming
 
-LARGEST, DEEP = 2**22, 64
-"""Bytes of a configuration, and parts of it that lie in one another."""
+LARGEST, DEEP, PARTS = 2**22, 64, 20_000
+"""Bytes of a configuration, and parts of it: those that lie in one another, and all."""
 
 
 def read_config(path: Path) -> Any:
@@ -29,11 +29,13 @@ def read_config(path: Path) -> Any:
 def _check_events(text: str) -> None:
     """Raise ValueError for aliases, of which a few stand for any number of values, or depth."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("it repeats its parts by aliases")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
+        if number > PARTS:
+            raise ValueError(f"it has more than {PARTS:,} parts")
         if depth > DEEP:
             raise ValueError(f"more than {DEEP} of its parts lie in one another")
 

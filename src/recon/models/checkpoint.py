@@ -1,6 +1,6 @@
 """Weights in: official .pth files and this library's checkpoints, every key accounted for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,7 +15,7 @@ from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
 from recon.models.sources import locate
 from recon.models.told import check_counts, read_told
-from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
+from recon.models.weights import FORMAT_KEY, LISTED, Weights, read_checkpoint, weights_in
 
 TASKS: dict[str, Kind] = {
     "pretrain": "pretrain",
@@ -78,6 +78,11 @@ def differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, l
         ],
     }
     return {kind: keys for kind, keys in found.items() if keys}
+
+
+def _list(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
+    return ", ".join(keys[:LISTED]) + more
 
 
 def check_resumable(path: Path, task: nn.Module) -> None:
@@ -210,7 +215,7 @@ def load(
     with torch.device("meta"):
         outline = _build(weights, settings)
     if wrong := differences(outline.state_dict(), weights):
-        lists = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items())
+        lists = "; ".join(f"{kind}: {_list(keys)}" for kind, keys in wrong.items())
         raise ValueError(f"{path}: the weights do not fit the network; {lists}")
     check_counts(path, outline)
     model = _build(weights, settings)

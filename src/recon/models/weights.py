@@ -22,6 +22,7 @@ from recon.models.official import (
 )
 from recon.models.sources import is_saved, read_saved
 from recon.models.vetting import SAFE, check_calls, is_archive
+from recon.names import check_names
 
 FORMAT_KEY = "recon"
 """Where a checkpoint of this library keeps what its weights do not tell."""
@@ -33,6 +34,8 @@ KINDS = {
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
 """Of numbers that weights are kept in."""
+LISTED, DEEPEST = 100, 512
+"""Names that a message lists at most, and blocks of the deepest network."""
 FINITE = torch.finfo(torch.float32).max
 
 
@@ -174,7 +177,8 @@ def _named_tensors(path: Path, state: Any, held: Mapping[str, Any]) -> dict[str,
         raise ValueError(f"{path}: holds no weights, only {sorted(map(str, held))}")
     named = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if others := [str(name) for name in state if name not in named]:
-        raise ValueError(f"{path}: beside weights it holds {', '.join(others)}")
+        raise ValueError(f"{path}: beside weights it holds {', '.join(others[:LISTED])}")
+    check_names(named, path)
     _check_tensors(path, named)
     return named
 
@@ -203,8 +207,11 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def count_blocks(names: Iterable[str], pattern: str) -> int:
-    """Count the consecutive indices that `pattern` finds in the names."""
-    return len({found[1] for name in names if (found := re.match(pattern, name))})
+    """Count the indices that `pattern` finds in names; raise ValueError for too many to build."""
+    count = len({found[1] for name in names if (found := re.match(pattern, name))})
+    if count > DEEPEST:
+        raise ValueError(f"it has {count} blocks, {DEEPEST} are built")
+    return count
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

@@ -61,7 +61,7 @@ def _check(cache: Cache) -> None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its names are no list of texts")
     check_names(names, "its list")
-    fits = features.ndim == 3 and len(features) == len(names) and features.shape[1] > 0
+    fits = features.ndim == 3 and len(features) == len(names) and features.numel() > 0
     fits = fits and mean.shape == features.shape[2:] and deviation.ndim == 0
     if not fits or not all(t.is_floating_point() and t.isfinite().all() for t in cache[1:4]):
         raise ValueError(f"it has {len(names)} names, and features {tuple(features.shape)}")
