@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import pickle
 import re
 import resource
@@ -30,6 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from recon.configs import read_config
 from recon.data.dataset import PointCloudDataset
 from recon.data.feature_table import Embedded, GrowingTable, read_features
 from recon.data.few_shot import FewShotFold
@@ -410,6 +412,29 @@ def png(width: int, height: int) -> bytes:
     return content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
 
 
+XYZ = "property float x\nproperty float y\nproperty float z\n"
+FACES = "property list uchar int vertex_indices\n"
+
+
+def npz(arrays: dict[str, np.ndarray]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def laz(place: int, kind: str, value: int, *, in_table: bool = False) -> bytes:
+    """Packed points; a number is changed of how, or in the table of where their chunks lie."""
+    file, data = io.BytesIO(), laspy.LasData(laspy.LasHeader(point_format=3, version="1.4"))
+    data.x = data.y = data.z = np.arange(50.0)
+    data.write(file, do_compress=True)
+    content = bytearray(file.getvalue())
+    (start,) = struct.unpack_from("<I", content, 96)
+    told = content.index(b"laszip encoded") + 52
+    table = struct.unpack_from("<q", content, start)[0]
+    struct.pack_into(kind, content, (table if in_table else told) + place, value)
+    return bytes(content)
+
+
 LIARS: dict[str, Callable[[], bytes]] = {
     "rows.ply": lambda: ply("element vertex 99999999999\nproperty float x\n"),
     "nothing.ply": lambda: ply("element none 99999999999999\nelement vertex 1\nproperty float x\n"),
@@ -446,6 +471,18 @@ LIARS: dict[str, Callable[[], bytes]] = {
     "lying_bomb.npz": lambda: bomb(1000),
     "faces.obj": lambda: b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99999999999\n",
     "faces.off": lambda: b"OFF\n99999999999 1 0\n0 0 0\n",
+    "materials.obj": lambda: b"v 0 0 0\nv 1 0 0\nv 0 1 0\n" + b"".join(
+        b"usemtl m%d\nf 1 2 3\n" % number for number in range(10_000)
+    ),
+    "zeros.obj": lambda: bytes(2**25),
+    "zeros.stl": lambda: bytes(2**25),
+    "empty_faces.ply": lambda: ply(f"element vertex 3\n{XYZ}element face 3000000\n{FACES}",
+                                   np.eye(3, dtype="<f4").tobytes() + bytes(3_000_000)),
+    "empty_lines.ply": lambda: ply(f"element vertex 3\n{XYZ}element face 3000000\n{FACES}")
+    + b"0 0 1\n0 1 0\n" + b"0\n" * 3_000_000,
+    "corners.off": lambda: b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n-3 0 1 2\n",
+    "names.npz": lambda: npz({f"a{number:0200d}": np.zeros(1) for number in range(900)}),
+    "chunk_items.laz": lambda: laz(36, "<H", 2**16 - 1),
     "huge.stl": lambda: bytes(80) + struct.pack("<I", 2**32 - 1) + bytes(100),
 }  # fmt: skip
 
@@ -475,6 +512,87 @@ def test_what_is_announced_is_not_believed(name: str, tmp_path: Path) -> None:
     with soon(5), frugal(), pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         read_shape(path, 20)
     assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("count", [2**16, 2**32 - 1])
+def test_chunks_that_do_not_fit_are_refused_before_they_end_the_program(
+    count: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.laz"
+    path.write_bytes(laz(4, "<I", count, in_table=True))
+    with pytest.raises(ValueError, match=rf"a\.laz: .*{count} chunks"):
+        read_shape(path, 20)
+    path.write_bytes(laz(12, "<I", 2**31 - 1))  # one chunk, as long as can be told
+    np.testing.assert_allclose(read_shape(path, 20).points, np.arange(50)[:, None].repeat(3, 1))
+
+
+def test_packed_points_are_read_in_forked_workers(tmp_path: Path) -> None:
+    path = tmp_path / "a.laz"
+    path.write_bytes(laz(12, "<I", 50_000))  # by threads, which a fork does not have
+    read_shape(path, 20)
+    with soon(60), multiprocessing.get_context("fork").Pool(1) as pool:
+        assert len(pool.apply(read_shape, (path, 20)).points) == 50
+
+
+HEAD = f"ply\nformat binary_little_endian 1.0\ncomment Gr\u00f6\u00dfe\nelement vertex 3\n{XYZ}"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n  \n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin1"])
+def test_comments_and_blank_ends_of_ply_files_are_no_fault(
+    encoding: str, end: str, tmp_path: Path
+) -> None:
+    path, corners = tmp_path / "a.ply", np.eye(3, dtype="<f4")
+    path.write_bytes(f"{HEAD}end_header\n".encode(encoding) + corners.tobytes() + end.encode())
+    np.testing.assert_array_equal(read_shape(path, 20).points, corners)
+    faces = f"{HEAD}element face 1\n{FACES}end_header\n".encode(encoding)
+    path.write_bytes(faces + corners.tobytes() + struct.pack("<B3i", 3, 0, 1, 2) + end.encode())
+    assert len(read_shape(path, 20).points) == 20
+    path.write_bytes(f"{HEAD}end_header\n".encode(encoding) + corners.tobytes() + b"\n.")
+    with pytest.raises(ValueError, match=r"a\.ply: .* bytes follow"):
+        read_shape(path, 20)
+
+
+def test_textures_are_unpacked_once_and_counted_together(tmp_path: Path) -> None:
+    lines = ["mtllib a.mtl", "v 0 0 0", "v 1 0 0", "v 0 1 0", "vt 0 0", "vt 1 0", "vt 0 1"]
+    materials = []
+    for number in range(9):
+        Image.new("L", (4000, 4000), 10 * number).save(tmp_path / f"{number}.png")
+        materials += [f"newmtl m{number}", f"map_Kd {number}.png"]
+        lines += [f"usemtl m{number}", "f 1/1 2/2 3/3"]
+    (tmp_path / "a.mtl").write_text("\n".join(materials))
+    (tmp_path / "a.obj").write_text("\n".join(lines))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with soon(), pytest.raises(ValueError, match=r"a\.obj: .*textures of 144,000,000 pixels"):
+        read_shape(tmp_path / "a.obj", 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
+    scene = trimesh.Scene()
+    image = Image.new("RGB", (4000, 4000), (200, 3, 7))
+    visual = trimesh.visual.TextureVisuals(np.random.default_rng(0).random((8, 2)), image=image)
+    box = trimesh.Trimesh(*_corners(), visual=visual, process=False)
+    for number in range(200):
+        scene.add_geometry(box, node_name=f"n{number}", geom_name="box")
+    (tmp_path / "a.glb").write_bytes(scene.export(file_type="glb"))
+    with soon():
+        colors = read_shape(tmp_path / "a.glb", 2000).colors
+    assert colors is not None
+    assert (colors == (200, 3, 7)).all()
+
+
+def _corners() -> tuple[np.ndarray, np.ndarray]:
+    box = trimesh.creation.box()
+    return box.vertices, box.faces
+
+
+@pytest.mark.parametrize("minus", ["\u2212", "\u2013", "\uff0d"])
+def test_signs_that_typography_writes_are_not_lost(minus: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.xyz"
+    path.write_text(f"{minus}1 2 3\n4 5 6\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.xyz: .*digits or signs"):
+        read_shape(path)
+    path.write_text(f"# points 1{minus}2\n1 2 3\n4 5 6\n", encoding="utf-8")
+    assert len(read_shape(path).points) == 2
 
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (2**31 - 1, 2**31 - 1)])
@@ -598,6 +716,13 @@ def hostile_checkpoints() -> dict[str, Callable[[dict[str, Any]], None]]:
         "text": told("num_groups", "8"),
         "groups": told("num_groups", 10**15),
         "negative": told("group_size", -1),
+        "blocks": lambda held: held["state_dict"].update(
+            {f"model.encoder.blocks.{n}.norm1.weight": torch.ones(8) for n in range(20_000)}
+        ),
+        "many": lambda held: held["state_dict"].update(
+            {f"model.x{number}": torch.ones(1) for number in range(5000)}
+        ),
+        "shown": lambda held: held["state_dict"].__setitem__("model.\x1b[2J\n", torch.ones(1)),
     }
 
 
@@ -609,8 +734,10 @@ def test_checkpoints_that_lie_are_named(name: str, tmp_path: Path) -> None:
     hostile_checkpoints()[name](held)
     torch.save(held, path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with soon(10), pytest.raises(ValueError, match=re.escape(str(path))):
+    with soon(10), pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         load(path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 10_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB
 
 
@@ -704,6 +831,21 @@ def test_tables_of_features_that_lie_are_named(told: Any, column: Any, tmp_path:
     pyarrow.parquet.write_table(table, path)
     with soon(5), pytest.raises(ValueError, match=re.escape(str(path))):
         read_features(path, ["pooled"])
+
+
+def test_a_cache_of_nothing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    nothing = Cache([], torch.zeros(0, 1, 4), torch.zeros(4), torch.tensor(1.0), "someone")
+    write_cache(path, nothing)
+    with pytest.raises(ValueError, match=r"a\.safetensors: not a teacher cache"):
+        Reads(path, 4, standardize=True)
+
+
+def test_a_configuration_of_too_many_parts_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("a: [" + "1," * 2**20 + "1]")
+    with soon(), pytest.raises(ValueError, match=r"config\.yaml: .*more than 20,000 parts"):
+        read_config(path)
 
 
 def test_a_configuration_without_end_is_named(tmp_path: Path) -> None:

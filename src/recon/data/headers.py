@@ -14,6 +14,8 @@ PACKED = 100
 """How many times larger than its file what it holds may be, where a format compresses."""
 DEEP, PARTS = 256, 2**13
 """Nodes of a scene that lie in one another, and parts of meshes: each takes a millisecond."""
+CORNERS = ("vertex_indices", "vertex_index")
+"""Of a face, as .ply files call them."""
 PLY_SIZES = {
     "char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
     "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "float32": 4, "double": 8,
@@ -47,10 +49,18 @@ def check_ply(path: Path) -> None:
     if least > size - end.end() + 1:  # the last line may lack its end
         raise ValueError(f"{least} bytes are announced, it has {size - end.end()}")
     lists = any(words[1:2] == ["list"] for words in lines)
-    if not text and not lists and least < size - end.end() - 2:  # a line's end may follow
+    if not text and not lists and _follows(path, end.end() + least):
         raise ValueError(f"{size - end.end() - least} bytes follow what is announced")
     if text and (found := path.read_bytes()[end.end() :].rstrip().count(b"\n") + 1) > announced > 0:
         raise ValueError(f"{found} lines follow, {announced} are announced")
+
+
+def _follows(path: Path, place: int) -> bool:
+    """Tell whether more than blanks and ends of lines follows a place in a file."""
+    with path.open("rb") as file:
+        file.seek(place)
+        rest = file.read(2**16 + 1)
+    return len(rest) > 2**16 or bool(rest.strip())
 
 
 def _elements(lines: Sequence[Sequence[str]], *, text: bool) -> list[_Element]:
@@ -59,12 +69,33 @@ def _elements(lines: Sequence[Sequence[str]], *, text: bool) -> list[_Element]:
         if words[:1] == ["element"] and len(words) == 3:
             found.append(_Element(words[1], int(words[2]), 0))
         elif words[:1] == ["property"] and len(words) > 2 and found:
-            kind = words[2] if words[1] == "list" else words[1]
+            kinds = words[2:3] if words[1] == "list" else words[1:2]
+            if words[-1] in CORNERS and len(words) == 5:  # faces have three at least
+                kinds = [kinds[0], *[words[3]] * 3]
             # A number and a blank, or a line's end, in a text.
-            found[-1] = found[-1]._replace(
-                least=found[-1].least + (2 if text else PLY_SIZES.get(kind, 1))
-            )
+            sizes = [2 if text else PLY_SIZES.get(kind, 1) for kind in kinds]
+            found[-1] = found[-1]._replace(least=found[-1].least + sum(sizes))
     return found
+
+
+def check_obj(path: Path) -> None:
+    """Raise ValueError for an .obj file that is no text, or of too many materials."""
+    content = path.read_bytes()
+    if b"\0" in content[:4096]:
+        raise ValueError("it is no text")
+    names = {*re.findall(rb"^[ \t]*usemtl[ \t]([^\r\n]*)", content, re.MULTILINE)}
+    if len(names) > PARTS:
+        raise ValueError(f"it has {len(names)} materials, parts of {PARTS} are read")
+
+
+def check_stl(path: Path) -> None:
+    """Raise ValueError for an .stl file that is no text, and not as long as it announces."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(4096)
+    count = struct.unpack_from("<I", head, 80)[0] if len(head) >= 84 else 0
+    if b"\0" in head and size != 84 + 50 * count:
+        raise ValueError(f"{count} triangles of 50 bytes are announced, it has {size} bytes")
 
 
 def check_glb(path: Path) -> None:
@@ -138,3 +169,35 @@ def check_las(path: Path) -> None:
             f"{records + more} records and {count} points of {length} bytes are announced, it has "
             f"{size} bytes"
         )
+    if head[104] & 0x80:
+        _check_laz(path, head, length)
+
+
+def _check_laz(path: Path, head: bytes, length: int) -> None:
+    """Raise ValueError for packed points of another length, or more chunks than fit into a file.
+
+    The unpacker takes both as they are, and where it fails, it ends the program.
+    """
+    size, told = path.stat().st_size, b""
+    place, start, records = struct.unpack_from("<HII", head, 94)
+    with path.open("rb") as file:
+        for _ in range(records):
+            file.seek(place)
+            record = file.read(54)
+            told = file.read(struct.unpack_from("<H", record, 20)[0])
+            if record[2:16] == b"laszip encoded":
+                break
+            place += len(record) + len(told)
+        (items,) = struct.unpack_from("<H", told, 32)
+        parts = sum(struct.unpack_from("<H", told, 36 + 6 * item)[0] for item in range(items))
+        if parts != length:
+            raise ValueError(f"points of {length} bytes are packed as {parts}")
+        file.seek(start)
+        table = struct.unpack("<q", file.read(8))[0]
+        if table == -1:  # it was not known yet when the points were written
+            file.seek(-8, 2)
+            table = struct.unpack("<q", file.read(8))[0]
+        file.seek(table)
+        chunks = struct.unpack("<II", file.read(8))[1]
+    if chunks * length > size:
+        raise ValueError(f"{chunks} chunks of points are announced, it has {size} bytes")

@@ -14,7 +14,7 @@ from trimesh import PointCloud, Trimesh, load_scene
 from trimesh.resolvers import FilePathResolver
 
 from recon.data.dataset import Cloud
-from recon.data.headers import check_glb, check_ply
+from recon.data.headers import CORNERS, check_glb, check_obj, check_ply, check_stl
 from recon.data.readers import AGAIN, check_file, naming
 from recon.data.surface import Surface, check_textures, make_cloud, make_colors, sample
 
@@ -23,7 +23,7 @@ LIMIT = 2**30
 """Bytes of the largest such file."""
 BESIDE = 2**26
 """Bytes of the largest file beside one that is read for it."""
-CORNERS = ("vertex_indices", "vertex_index")
+CHECKS = {".glb": check_glb, ".obj": check_obj, ".stl": check_stl}
 
 
 def read_mesh(path: Path, count: int) -> Cloud:
@@ -32,8 +32,8 @@ def read_mesh(path: Path, count: int) -> Cloud:
     if path.suffix.lower() == ".ply":
         return _read_ply(path, count)
     with naming(path, "shape"):
-        if path.suffix.lower() == ".glb":
-            check_glb(path)
+        if check := CHECKS.get(path.suffix.lower()):
+            check(path)
         parts = _off(path) if path.suffix.lower() == ".off" else _scene(path, path.suffix[1:])
     surfaces = [Surface(p) for p in parts if isinstance(p, Trimesh) and len(p.faces)]
     if surfaces:
@@ -62,13 +62,21 @@ def _scene(source: Path | io.BytesIO, kind: str) -> list[Any]:
     """Return the parts of a scene in its coordinates; nothing is merged or cleaned."""
     beside = _Beside(source) if isinstance(source, Path) else None
     scene = load_scene(source, file_type=kind.lower(), process=False, resolver=beside)
-    for geometry in scene.geometry.values():
-        check_textures(getattr(geometry, "visual", None))
+    check_textures([getattr(geometry, "visual", None) for geometry in scene.geometry.values()])
     parts = []
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
-        parts.append(scene.geometry[name].copy().apply_transform(transform))
+        parts.append(_copied(scene.geometry[name]).apply_transform(transform))
     return parts
+
+
+def _copied(geometry: Any) -> Any:
+    """Copy a part, but for its textures: each copy would unpack all of them."""
+    if not isinstance(geometry, Trimesh):
+        return geometry.copy()
+    part = geometry.copy(include_visual=False)
+    part.visual = geometry.visual
+    return part
 
 
 def _off(path: Path) -> list[Any]:
@@ -83,7 +91,8 @@ def _off(path: Path) -> list[Any]:
     if (found := content[head.end() :].count(b"\n") + 1) < announced:
         raise ValueError(f"it ends after {found} of {announced} lines")
     faces = content[head.end() :].split(b"\n")[int(head[2]) : announced]
-    if short := next((face for face in faces if len(words := face.split()) <= int(words[0])), None):
+    wrong = (face for face in faces if not 0 <= int((words := face.split())[0]) < len(words))
+    if short := next(wrong, None):
         raise ValueError(f"a face has fewer corners than it announces: {short[:50]!r}")
     return _scene(io.BytesIO(content), "off")
 
@@ -125,13 +134,17 @@ def _read_ply(path: Path, count: int) -> Cloud:
 
 def _open_ply(path: Path) -> PlyData:
     with path.open("rb") as file:
-        head = file.read(4096)
+        head = file.read(2**16).partition(b"end_header")[0]
     names = [name for name in CORNERS if re.search(rb"\s%s\s" % name.encode(), head)]
-    if names:  # triangles alone are read many times faster when they are announced
+    if (
+        names and head.isascii()
+    ):  # triangles alone are read many times faster when they are announced
         with suppress(PlyParseError):
             return PlyData.read(path, known_list_len={"face": {names[0]: 3}})
     # From memory: of a file it would allocate what a list's length announces.
-    return PlyData.read(io.BytesIO(path.read_bytes()))
+    # Comments may be in any language, and plyfile takes none but English ones.
+    plain = re.sub(rb"[\x80-\xff]", b"?", head)
+    return PlyData.read(io.BytesIO(plain + path.read_bytes()[len(head) :]))
 
 
 def _columns(vertex: np.ndarray, *names: str) -> np.ndarray | None:

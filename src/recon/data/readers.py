@@ -29,6 +29,9 @@ SEPARATORS = bytes(
     for code in range(256)
 )
 
+MINUS = re.compile(r"^(?![ \t]*(?:#|//)).*?([\u2010-\u2015\u2212\ufe63\uff0d])[.\d]", re.MULTILINE)
+"""What typography writes before numbers; dashes in comments are none."""
+
 
 @contextmanager
 def naming(path: Path | str, kind: str) -> Iterator[None]:
@@ -202,19 +205,21 @@ def _check_text(content: bytes) -> None:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:20:2] == b"\0" * 10:
         raise ValueError("it is UTF-16: save it as UTF-8")
     if not content.isascii() and (found := _other_digits(content)):
-        raise ValueError(f"it has digits that are none of 0 to 9, such as {found!a}")
+        raise ValueError(f"it has digits or signs that are no plain ones, such as {found!a}")
     line = next((x for x in content[:4096].split(b"\n") if re.match(rb"\s*[-+\d]", x)), b"")
     if len(re.findall(rb"(?<![\d,.])[-+]?\d+,\d+(?=[\s;]|$)", line)) > 1:
         raise ValueError("it has decimal commas: write decimal points")
 
 
 def _other_digits(content: bytes) -> str | None:
-    """Find a digit of another script in UTF-8; that of no text at all are known to separate."""
+    """Find a digit, or a minus before one, of other script in UTF-8; no text's bytes separate."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    return next((char for char in set(text) if char.isdigit() and not char.isascii()), None)
+    digit = next((char for char in set(text) if char.isdigit() and not char.isascii()), None)
+    minus = MINUS.search(text) if digit is None else None
+    return minus[1] if minus else digit
 
 
 def table_names(path: Path) -> list[str]:

@@ -95,7 +95,7 @@ def _named(held: Mapping[str, Any], source: str) -> Cloud:
     }
     if found["points"] is None:
         raise ValueError(
-            f"{source}: has the arrays {sorted(names)}, none is called "
+            f"{source}: has the arrays {sorted(names)!s:.500}, none is called "
             f"{' or '.join(FIELDS['points'][:2])}: rename the one with coordinates"
         )
     if found["normals"] is None and found["colors"] is None:
@@ -126,7 +126,7 @@ def _read_las(path: Path, count: int) -> Cloud:
         raise ValueError(f"{path}: reading it needs laspy: pip install 'recon3d[las]'") from error
     with naming(path, "LAS file"):
         check_las(path)
-        las = laspy.read(path)
+        las = _unpacked(laspy, path)
         if len(las.points) < las.header.point_count:
             raise ValueError(f"ends after {len(las.points)} of {las.header.point_count} points")
         points = np.stack([las.x, las.y, las.z], 1).astype(np.float64)
@@ -135,6 +135,21 @@ def _read_las(path: Path, count: int) -> Cloud:
     if colors is not None and not colors.any():  # the format has them, the scanner did not
         colors = None
     return make_cloud(points, str(path), None, colors)
+
+
+def _unpacked(laspy: Any, path: Path) -> Any:
+    """Read a .las or .laz file by one thread: several hang in forked workers, and take any chunk.
+
+    Raises ValueError where the unpacker gives up, which is no `Exception` to Python.
+    """
+    found = laspy.LazBackend.detect_available()
+    single = [backend for backend in found if backend != laspy.LazBackend.LazrsParallel]
+    try:
+        return laspy.read(path, laz_backend=single)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"its packed points are damaged: {error}") from error
 
 
 READERS: Mapping[str, Callable[[Path, int], Cloud]] = {

@@ -1,14 +1,14 @@
 """From what a file holds to a checked cloud: surfaces are sampled, colours and normals kept."""
 
 import zlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, UInt8
 from trimesh import Trimesh
 from trimesh.sample import sample_surface
 from trimesh.triangles import points_to_barycentric
-from trimesh.visual.color import uv_to_interpolated_color
 
 from recon.data.dataset import Cloud
 from recon.data.pictures import as_rgb, check_picture
@@ -21,6 +21,8 @@ GREYS = ((102, 102, 102), (100, 100, 100))
 
 
 TEXTURES = ("baseColorTexture", "image")
+DRAWN = 2**27
+"""Pixels of all textures of a file that are drawn."""
 OTHERS = ("emissiveTexture", "normalTexture", "occlusionTexture", "metallicRoughnessTexture")
 """Textures of a material that are drawn, and those that only come along."""
 
@@ -95,12 +97,13 @@ def sample(surfaces: list[Surface], count: int, source: str, name: str) -> Cloud
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     counts = rng.multinomial(count, areas / areas.sum())
     drawn = []
+    pixels: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
     with naming(source, "shape"):
         for surface, number in zip(surfaces, counts, strict=True):
             if number:
                 points, faces = sample_surface(surface.mesh, int(number), seed=rng)[:2]
                 normals = surface.mesh.face_normals[faces]
-                drawn.append((points, normals, _paint(surface, points, faces)))
+                drawn.append((points, normals, _paint(surface, points, faces, pixels)))
     points, normals = (np.concatenate([part[i] for part in drawn]) for i in (0, 1))
     colors = [part[2] for part in drawn if part[2] is not None]
     whole = len(colors) == len(drawn)
@@ -108,9 +111,15 @@ def sample(surfaces: list[Surface], count: int, source: str, name: str) -> Cloud
 
 
 def _paint(
-    surface: Surface, points: Float[np.ndarray, "n 3"], faces: Num[np.ndarray, " n"]
+    surface: Surface,
+    points: Float[np.ndarray, "n 3"],
+    faces: Num[np.ndarray, " n"],
+    pixels: dict[int, UInt8[np.ndarray, "h w 3"]],
 ) -> Num[np.ndarray, "n 3"] | None:
-    """Return the colours of points on faces: of vertices, texture, faces or material."""
+    """Return the colours of points on faces: of vertices, texture, faces or material.
+
+    `pixels` are those of textures, kept from part to part: unpacking a large one takes a second.
+    """
     mesh, visual = surface.mesh, surface.mesh.visual
     corners = mesh.faces[faces]
     if surface.vertex_colors is not None or visual.kind == "texture":
@@ -122,18 +131,38 @@ def _paint(
         image, uv = _texture(visual.material), getattr(visual, "uv", None)
         if image is not None and uv is not None:
             place = np.einsum("nk,nkc->nc", weights, np.asarray(uv)[corners])
-            return np.asarray(uv_to_interpolated_color(place, as_rgb(image)))[:, :3]
+            if id(image) not in pixels:
+                pixels[id(image)] = np.asarray(as_rgb(image))
+            return _colors_at(pixels[id(image)], place)
         color = np.asarray(visual.material.main_color)[:3]
         return None if tuple(color) in GREYS else np.tile(color, (len(points), 1))
     return np.asarray(visual.face_colors)[faces, :3] if visual.defined else None
 
 
-def check_textures(visual: Any) -> None:
-    """Raise ValueError for a texture that is no picture to read, before any is copied or drawn."""
-    material = getattr(visual, "material", None)
-    for name in (*TEXTURES, *OTHERS):
-        if (image := getattr(material, name, None)) is not None:
-            check_picture(image)
+def _colors_at(
+    pixels: UInt8[np.ndarray, "h w 3"], place: Float[np.ndarray, "n 2"]
+) -> UInt8[np.ndarray, "n 3"]:
+    """Interpolate a picture between its pixels; it goes on beyond its edges, v points upwards."""
+    height, width = pixels.shape[:2]
+    x, y = place[:, 0] * (width - 1), (1 - place[:, 1]) * (height - 1)
+    left, right = (f(x).astype(np.int64) % width for f in (np.floor, np.ceil))
+    top, bottom = (f(y).astype(np.int64) % height for f in (np.floor, np.ceil))
+    dx, dy = (x % width - left)[:, None], (y % height - top)[:, None]
+    upper = (1 - dx) * (1 - dy) * pixels[top, left] + dx * (1 - dy) * pixels[top, right]
+    lower = (1 - dx) * dy * pixels[bottom, left] + dx * dy * pixels[bottom, right]
+    return (upper + lower).round().astype(np.uint8)
+
+
+def check_textures(visuals: Iterable[Any]) -> None:
+    """Raise ValueError for textures that are no pictures to read, or too many pixels together."""
+    drawn: dict[int, int] = {}
+    for material in (getattr(visual, "material", None) for visual in visuals):
+        for name in (*TEXTURES, *OTHERS):
+            if (image := getattr(material, name, None)) is not None:
+                check_picture(image)
+                drawn |= {id(image): image.width * image.height} if name in TEXTURES else {}
+    if sum(drawn.values()) > DRAWN:
+        raise ValueError(f"textures of {sum(drawn.values()):,} pixels, {DRAWN:,} are read")
 
 
 def _texture(material: Any) -> Any:
