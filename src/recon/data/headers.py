@@ -119,7 +119,9 @@ def check_glb(path: Path) -> None:
 
 
 def _check_tree(nodes: Sequence[dict[str, Any]]) -> None:
-    """Raise ValueError for nodes in a circle, with several parents, or too deep."""
+    """Raise ValueError for too many nodes, in a circle, with several parents, or too deep."""
+    if len(nodes) > PARTS:
+        raise ValueError(f"it has {len(nodes)} nodes, {PARTS} are read")
     children = [child for node in nodes for child in node.get("children", [])]
     above = {child: row for row, node in enumerate(nodes) for child in node.get("children", [])}
     if len(above) < len(children):
@@ -146,8 +148,8 @@ def _check_instances(scene: dict[str, Any], size: int) -> None:
         raise ValueError(f"its nodes show {shown} values, of a file of {size} bytes")
     nodes = scene.get("nodes", [])
     parts = sum(len(meshes[node["mesh"]]["primitives"]) for node in nodes if "mesh" in node)
-    if max(parts, len(nodes)) > PARTS:
-        raise ValueError(f"it has {len(nodes)} nodes and {parts} parts, {PARTS} are read")
+    if parts > PARTS:
+        raise ValueError(f"its nodes show {parts} parts of meshes, {PARTS} are read")
 
 
 def check_las(path: Path) -> None:

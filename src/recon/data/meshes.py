@@ -136,9 +136,7 @@ def _open_ply(path: Path) -> PlyData:
     with path.open("rb") as file:
         head = file.read(2**16).partition(b"end_header")[0]
     names = [name for name in CORNERS if re.search(rb"\s%s\s" % name.encode(), head)]
-    if (
-        names and head.isascii()
-    ):  # triangles alone are read many times faster when they are announced
+    if names and head.isascii():  # triangles are read many times faster when they are announced
         with suppress(PlyParseError):
             return PlyData.read(path, known_list_len={"face": {names[0]: 3}})
     # From memory: of a file it would allocate what a list's length announces.
