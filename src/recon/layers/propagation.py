@@ -36,7 +36,8 @@ class Propagation(nn.Module):
         own, carried = self.joint_in.weight.split([self.channels, tokens.shape[-1]], dim=1)
         near = three_nearest(channels[..., :3], centers)
         x = interpolate(F.linear(tokens, carried, self.joint_in.bias), near)
-        x = activated(x.add_(_few_channels(channels, own)), self.joint_norm)
+        # What is carried is a view: changed in place, its gradient would be copied three times.
+        x = activated(_few_channels(channels, own).add_(x), self.joint_norm)
         return activated(self.out(x), self.out_norm)
 
 
