@@ -113,7 +113,8 @@ class PatchEmbed(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             of_patch, of_point = self.joint_in.weight.chunk(2, dim=1)
             through = of_point @ self.point_out.weight
-            count, mean = x.shape[:2].numel(), x.mean(1, dtype=through.dtype)
+            # Not `mean`, whose gradient divides every point's part, not a patch's.
+            count, mean = x.shape[:2].numel(), x.sum(1, dtype=through.dtype) / x.shape[1]
             # The mean is detached: distances from it add up to nothing, so no gradient is lost.
             away = x - mean.detach().unsqueeze(1).to(x.dtype)
             within = gram(away.flatten(0, 1)) / count
