@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from torch import multiprocessing
 
 from recon.callbacks.checkpoints import WholeCheckpoints, whole_checkpoint
-from recon.entry import conf_dir, one_line_errors
+from recon.entry import conf_dir, one_line_errors, stops
 from recon.prepare import prepare
 from runs import EVERY_STEP, TINY, run
 
@@ -302,6 +303,18 @@ def test_a_worker_that_dies_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=said), one_line_errors():
         run(tmp_path, *kill)
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_a_program_that_is_asked_to_stop_says_what_is_kept(
+    number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended, stops("stopped: all is kept"):
+        signal.raise_signal(number)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == "stopped: all is kept\n"
+    assert signal.getsignal(number) == before
 
 
 def _send_and_die(queue: multiprocessing.SimpleQueue) -> None:

@@ -4,7 +4,6 @@ A stopped run goes on where it was, by the same command. Files that cannot be re
 counted, and the rest goes on.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
+from recon.entry import conf_dir, device_of, keep_large_blocks, quiet, stops
 from recon.files import writing
 
 if TYPE_CHECKING:
@@ -211,11 +210,8 @@ def _row(
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="embed")
 def main(cfg: DictConfig) -> None:
     """Embed as the command line says; wrong input ends in one line."""
-    try:
-        with one_line_errors():
-            embed(cfg)
-    except KeyboardInterrupt:
-        sys.exit("stopped: what is done is kept, the same command goes on")
+    with stops("stopped: what is done is kept, the same command goes on"):
+        embed(cfg)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from recon.names import spelled
@@ -153,6 +155,31 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or _cure(error) is None:
             raise
         _leave(error)
+
+
+@contextmanager
+def stops(said: str) -> Iterator[None]:
+    """End the program with a sentence where it is asked to stop: code 1 of Ctrl-C, 143 of SIGTERM.
+
+    Wrong input ends in one line within it.
+    """
+    asked, here = list[int](), os.getpid()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != here:  # a worker, which took this over
+            os._exit(128 + number)
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        with one_line_errors():
+            yield
+    except KeyboardInterrupt:
+        print(said, file=sys.stderr, flush=True)
+        sys.exit(128 + asked[0] if asked else 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(error: BaseException) -> NoReturn:

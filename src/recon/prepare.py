@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, one_line_errors
+from recon.entry import conf_dir, stops
 from recon.files import write_whole, writing
 
 if TYPE_CHECKING:
@@ -196,11 +196,8 @@ def _write(
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="prepare")
 def main(cfg: DictConfig) -> None:
     """Check and prepare as the command line says; wrong input ends in one line."""
-    try:
-        with one_line_errors():
-            findings = prepare(cfg)
-    except KeyboardInterrupt:
-        sys.exit("stopped: finished files are kept, the same command goes on")
+    with stops("stopped: finished files are kept, the same command goes on"):
+        findings = prepare(cfg)
     if findings.errors and cfg.on_error == "raise":
         sys.exit(
             f"error: {len(findings.errors)} entries cannot be read, see above: mend them and run "
