@@ -39,6 +39,7 @@ def quiet() -> None:
         ".*when using `ckpt_path`.*callbacks.*",
         ".*You passed in a `val_dataloader`.*",
         ".*multiple `ModelCheckpoint` callbacks.*",  # the first selects
+        "Grad strides do not match bucket view strides.*",  # of queries, (1, 1, dim)
     ):
         warnings.filterwarnings("ignore", message)
     if "SLURM_JOB_ID" not in os.environ:  # outside a job srun is not meant
