@@ -344,6 +344,27 @@ def test_a_stop_within_the_optimizer_saves_no_torn_step(
     assert resumed == {k: v for k, v in whole[1].items() if k >= 5}
 
 
+def test_a_checkpoint_that_has_no_room_names_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files, checkpoints = WholeCheckpoints(), tmp_path / "checkpoints"
+    saved = {"hpc_ckpt_1.ckpt": tmp_path, "epoch-001.ckpt": checkpoints, "last.ckpt": checkpoints}
+    monkeypatch.setattr(os, "fsync", full)
+    for name, folder in saved.items():
+        with pytest.raises(ValueError, match=f"{name}: .*start again: nothing was saved"):
+            files.save_checkpoint({"global_step": 1}, folder / name)
+    monkeypatch.undo()
+    files.save_checkpoint({"global_step": 1}, checkpoints / "last.ckpt")
+    monkeypatch.setattr(os, "fsync", full)
+    for name, folder in saved.items():
+        with pytest.raises(ValueError, match=f"{name}: .*ckpt_path={checkpoints}/last.ckpt, which"):
+            files.save_checkpoint({"global_step": 2}, folder / name)
+    assert whole_checkpoint(checkpoints / "last.ckpt") == checkpoints / "last.ckpt"
+
+
 def test_weights_without_a_step_are_saved_as_they_are(tmp_path: Path) -> None:
     files = WholeCheckpoints()  # spawned processes hand them back so
     files.save_checkpoint({"weight": torch.ones(2)}, tmp_path / "weights.ckpt")

@@ -37,7 +37,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         target.parent.mkdir(parents=True, exist_ok=True)
         earlier = target.with_name(BEFORE) if target.name == LAST else None
-        cure = f"and go on with ckpt_path={target.with_name(LAST)}, which is as it was"
+        places = (target.with_name(LAST), target.parent / "checkpoints" / LAST)  # or that of SAVED
+        cure = "and start again: nothing was saved before"
+        if last := next((place for place in places if place.is_file()), None):
+            cure = f"and go on with ckpt_path={last}, which is as it was"
         write_whole(target, buffer.getbuffer(), cure, earlier)
         if "global_step" in checkpoint:  # spawned processes hand bare weights back in a file too
             self.saved[str(target)] = checkpoint["global_step"]
