@@ -1,5 +1,6 @@
 """A job's name, and what it finished before the cluster started it again."""
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_a_run_is_named_by_its_job(
             folder = Path(compose("train", [f"trainer={trainer}", "name=x"]).output_dir)
             assert folder.parent == Path("outputs/x")
             assert name in ("noon", folder.name)
+
+
+def test_jobs_of_a_multirun_stay_in_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train")
+    folder = cfg.output_dir
+    monkeypatch.setenv("SLURM_JOB_ID", "77")  # as the launcher hands it over to a job
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert pickle.loads(pickle.dumps(cfg)).output_dir == folder
 
 
 def test_processes_without_a_common_name_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

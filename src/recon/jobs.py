@@ -40,7 +40,8 @@ def job_name(otherwise: str) -> str:
     return run
 
 
-OmegaConf.register_new_resolver("job_name", job_name, replace=True)
+# Kept with a configuration, so that the jobs of a multirun stay in the folder that it was given.
+OmegaConf.register_new_resolver("job_name", job_name, use_cache=True, replace=True)
 
 
 def started_again() -> bool:
