@@ -6,7 +6,8 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "recon"
 FLOORS = (
     "files names", "jobs", "ops", "layers", "models losses teachers", "data", "configs",
-    "tasks provenance", "encode callbacks pretrained portable", "entry options submitted", "sweep",
+    "tasks provenance", "encode callbacks pretrained portable",
+    "comparison entry options submitted", "sweep",
     "train prepare evaluate segment embed search figures export info",
 )  # fmt: skip
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names.split()}

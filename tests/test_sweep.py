@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from recon.comparison import short
 from recon.entry import conf_dir
-from recon.sweep import attempt, collect, failures, finish, jobs, main, short
+from recon.sweep import attempt, collect, failures, finish, jobs, main
 from recon.train import fit, objective, train_seeds
 
 

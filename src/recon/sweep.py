@@ -3,10 +3,7 @@
 Of a multirun that was cut short, or ran on a cluster: python -m recon.sweep <its folder>.
 """
 
-import json
 import math
-import re
-import statistics
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,19 +16,16 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from recon.comparison import Measured, show
 from recon.configs import read_config
 from recon.data.readers import naming, read_json
 from recon.entry import in_one_line, one_line_errors
-from recon.files import write_whole
 from recon.jobs import is_first_process
 from recon.names import spelled
 
 FAILED = "failed.txt"
 REPEATS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
 """Options that repeat a measurement rather than change it."""
-
-Measured = dict[str, dict[str, list[float]]]
-"""Accuracies in %, by the options that were measured, then by name."""
 
 
 def _accuracies(results: dict[str, Any]) -> Iterator[tuple[str, float]]:
@@ -145,79 +139,6 @@ def failures(folder: Path) -> dict[str, str]:
 def _is_newer(path: Path, other: Path) -> bool:
     """Tell whether a file is there and was written after another."""
     return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
-
-
-def show(found: Measured, folder: Path) -> None:
-    """Print mean and deviation of what runs measured; write them to sweep.json and sweep.png."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    if not found:
-        return
-    table = Table(Column("options", overflow="fold"), box=SIMPLE, title="in %")
-    for column in ("measure", "mean", "std", "runs"):
-        table.add_column(column)
-    for told, rows in found.items():
-        for name, values in rows.items():
-            spread = f"{statistics.stdev(values):.1f}" if len(values) > 1 else "-"
-            mean = f"{statistics.mean(values):.1f}"
-            table.add_row(
-                escape(spelled(short(told))), escape(spelled(name)), mean, spread, str(len(values))
-            )
-    Console().print(table)
-    write_whole(folder / "sweep.json", json.dumps(found, indent=1).encode())
-    draw(found, folder / "sweep.png")
-
-
-def short(options: str) -> str:
-    """Return options with numbers of three digits: those that a search draws have seventeen."""
-    return re.sub(r"\d+\.\d{7,}(e-?\d+)?", lambda found: f"{float(found[0]):.3g}", options)
-
-
-def _along(options: Sequence[str]) -> tuple[str, list[float]] | None:
-    """Return the option and its values where one numeric option is all that differs."""
-    keys, values = zip(*(word.partition("=")[::2] for word in options), strict=True)
-    try:
-        numbers = [float(value) for value in values]
-    except ValueError:
-        return None
-    return (keys[0], numbers) if len(set(keys)) == 1 and len(numbers) > 1 else None
-
-
-def draw(found: Measured, path: Path) -> None:
-    """Draw a panel a measure: a line along a numeric option, else a bar for each of the options.
-
-    Bars of error are deviations over repeats.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(name for rows in found.values() for name in rows))
-    along = _along([*found])
-    height = 2.6 if along else 1.2 + 0.3 * len(found)
-    width = 7 if along else 5 + 0.07 * max(len(short(told)) for told in found)  # need room
-    mpl.rcParams["text.parse_math"] = False  # what is drawn are names
-    figure = Figure(figsize=(width, height * len(names)), layout="constrained")
-    for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
-        rows = {told: measured[name] for told, measured in found.items() if name in measured}
-        means = [statistics.mean(values) for values in rows.values()]
-        spread = [statistics.stdev(v) if len(v) > 1 else math.nan for v in rows.values()]
-        if along:
-            at = dict(zip(found, along[1], strict=True))
-            order = sorted(range(len(means)), key=lambda i: [at[told] for told in rows][i])
-            x = sorted(at[told] for told in rows)
-            y, error = [means[i] for i in order], [spread[i] for i in order]
-            axes.errorbar(x, y, error, marker="o", capsize=3)
-            axes.set(xlabel=along[0], ylabel="%", title=name)
-        else:
-            places = range(len(rows))
-            axes.barh(places, means, xerr=spread, capsize=3)
-            axes.set_yticks(places, [short(told) or "as configured" for told in rows])
-            axes.invert_yaxis()
-            axes.set(xlabel="%", title=name)
-    figure.savefig(path, dpi=130)
 
 
 def finish(folder: Path) -> int:

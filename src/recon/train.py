@@ -164,7 +164,8 @@ def train_seeds(cfg: DictConfig) -> float | None:
 
     Returns the mean objective, None without one.
     """
-    from recon.sweep import collect, show
+    from recon.comparison import show
+    from recon.sweep import collect
 
     if cfg.ckpt_path:
         raise ValueError("one checkpoint resumes one run: set seed, not seeds")
