@@ -10,6 +10,7 @@ import argparse
 import csv
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
