@@ -118,8 +118,9 @@ def submit(folder: Path) -> str:
     """Queue a training of two tasks on two nodes; return the job's number."""
     script = folder / "job.sh"
     python = f"{sys.executable} -m recon.train {' '.join(OPTIONS)}"
-    # The two nodes are this machine, which may not know their names.
-    script.write_text(f"#!/bin/bash\nexport MASTER_ADDR=127.0.0.1\nsrun {python}\n")
+    # The two nodes are this machine, which may not know their names, and has few cores for all.
+    here = "export MASTER_ADDR=127.0.0.1 OMP_NUM_THREADS=1"
+    script.write_text(f"#!/bin/bash\n{here}\nsrun {python}\n")
     where = [f"--chdir={folder}", f"--output={folder}/%j.log", "--open-mode=append"]
     size = ["--nodes=2", "--ntasks-per-node=1", "--time=10", "--requeue"]
     return told("sbatch", "--parsable", *size, *where, str(script)).strip()
