@@ -97,6 +97,8 @@ FAILURES = (MemoryError, RuntimeError, OSError, EOFError)
 
 def _cure(error: BaseException) -> str | None:
     """Return what to do about want of memory or a worker that died, None for any other error."""
+    if not isinstance(error, FAILURES):
+        return None
     text = str(error).strip()
     dead = WORKER.search(text)
     if dead or _lost_a_worker(error):
@@ -131,7 +133,7 @@ def in_one_line(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: add {error.full_key}=<value>"
-    if isinstance(error, FAILURES) and (cure := _cure(error)):
+    if cure := _cure(error):
         return cure
     if isinstance(error, OSError) and error.errno in FULL:
         return f"{error}: make room, or choose another folder"
@@ -146,14 +148,12 @@ def one_line_errors() -> Iterator[None]:
     from hydra.errors import InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
+    wrong_input = (ValueError, OSError, InstantiationException, OmegaConfBaseException)
     try:
         yield
-    except (ValueError, OSError, InstantiationException, OmegaConfBaseException) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        _leave(error)
-    except FAILURES as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or _cure(error) is None:
+    except Exception as error:
+        known = isinstance(error, wrong_input) or _cure(error) is not None
+        if not known or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         _leave(error)
 

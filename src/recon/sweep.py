@@ -107,16 +107,19 @@ def jobs(folder: Path) -> dict[str, list[Path]]:
 def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
     """Run one job of a multirun; where it fails, say so, and let the others run.
 
-    Why it failed is kept in failed.txt, until the job starts again. Returns None of a failed job: a
-    search leaves it out.
+    Why it failed is kept in failed.txt. Returns None of a failed job: a search leaves it out.
     """
-    if is_first_process():
-        (folder / FAILED).unlink(missing_ok=True)
     try:
         return job()
     except Exception as error:
         _fail(folder, in_one_line(error), traceback.format_exc())
         return None
+
+
+def forget_failure(folder: Path) -> None:
+    """Drop why a job failed, as it starts again, in a multirun or alone."""
+    if is_first_process():
+        (folder / FAILED).unlink(missing_ok=True)
 
 
 def _fail(folder: Path, why: str, told: str) -> None:
@@ -127,18 +130,9 @@ def _fail(folder: Path, why: str, told: str) -> None:
 
 
 def failures(folder: Path) -> dict[str, str]:
-    """Return why jobs of a multirun failed, by their folders' names, but of those resumed since."""
+    """Return why jobs of a multirun failed, by their folders' names."""
     paths = sorted(folder.glob(f"*/{FAILED}"), key=lambda path: (len(path.parts[-2]), path))
-    return {
-        path.parent.name: path.read_text(errors="replace").split("\n")[0]
-        for path in paths
-        if not _is_newer(path.with_name("results.json"), path)
-    }
-
-
-def _is_newer(path: Path, other: Path) -> bool:
-    """Tell whether a file is there and was written after another."""
-    return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
+    return {path.parent.name: path.read_text(errors="replace").split("\n")[0] for path in paths}
 
 
 def finish(folder: Path) -> int:

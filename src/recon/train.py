@@ -202,12 +202,13 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from recon.sweep import attempt
+    from recon.sweep import attempt, forget_failure
 
     def job() -> float | None:
         return objective(cfg, _measured(cfg)) if cfg.seeds is None else train_seeds(cfg)
 
     cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own
+    forget_failure(Path(cfg.output_dir))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return attempt(job, Path(cfg.output_dir))
     with one_line_errors():

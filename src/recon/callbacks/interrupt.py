@@ -49,14 +49,18 @@ class BeforeStepError(ValueError):
     """Raised before the optimizer touched the weights."""
 
 
+def _spawned() -> bool:
+    """Tell whether another process of Python started this one to work for it."""
+    return multiprocessing.parent_process() is not None
+
+
 def _stopped_by(number: int) -> BaseException:
     """Return what ends a training that a signal asked to stop.
 
     A process that Lightning spawned ends with the code of the signal, which `heard` knows again:
     it takes one that is interrupted for one that is done, and waits for its results.
     """
-    spawned = multiprocessing.parent_process() is not None
-    if number == signal.SIGINT and not spawned:
+    if number == signal.SIGINT and not _spawned():
         return KeyboardInterrupt()
     return SIGTERMException(128 + number)
 
@@ -126,7 +130,7 @@ class FinishStep(Callback):
             # It is not done with an epoch of which the last batch is still to come.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
             error = _stopped_by(asked)
-            if multiprocessing.parent_process() is not None:  # where Lightning tells no callback
+            if _spawned():  # where Lightning tells no callback
                 _interrupt(trainer, error)
                 say_how_to_go_on(trainer)
             raise error

@@ -44,7 +44,7 @@ def read_columns(path: Path, names: Sequence[str]) -> Any:
 def _is_text(kind: Any) -> bool:
     from pyarrow import types
 
-    found = kind.value_type if types.is_dictionary(kind) else kind
+    found = _in_full(kind)
     kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary,
              types.is_large_binary, types.is_binary_view)  # fmt: skip
     return any(is_(found) for is_ in kinds)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from recon.layers.batch_norm import by_statistics
@@ -111,14 +112,12 @@ class PatchEmbed(nn.Module):
         patches from what the layer makes of their means.
         """
         with torch.autocast(x.device.type, enabled=False):
-            of_patch, of_point = self.joint_in.weight.chunk(2, dim=1)
-            through = of_point @ self.point_out.weight
+            of_patch, through, bias = _through(self.point_out, self.joint_in)
             # Not `mean`, whose gradient divides every point's part, not a patch's.
             count, mean = x.shape[:2].numel(), x.sum(1, dtype=through.dtype) / x.shape[1]
             # The mean is detached: distances from it add up to nothing, so no gradient is lost.
             away = x - mean.detach().unsqueeze(1).to(x.dtype)
             within = gram(away.flatten(0, 1)) / count
-            bias = self.joint_in.bias + of_point @ self.point_out.bias
             share = F.linear(largest.to(through.dtype), of_patch, bias)
             center = share + F.linear(mean, through)
             scale, shift = by_statistics(
@@ -128,6 +127,24 @@ class PatchEmbed(nn.Module):
                 count,
             )
             return scale.unsqueeze(1) * through, scale * share + shift
+
+
+def _through(before: nn.Linear, joint: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a joint layer's weight of patches, that of what `before` takes, and the bias of both.
+
+    No activation lies between them: a point passes the two as one.
+    """
+    of_patch, of_point = joint.weight.chunk(2, dim=1)
+    return of_patch, of_point @ before.weight, joint.bias + of_point @ before.bias
+
+
+def _linear(weight: Float[Tensor, "d c"], bias: Tensor | None, *, like: nn.Linear) -> nn.Linear:
+    """Return a layer of this weight, on the device and in the precision of another."""
+    size, dtype = (weight.shape[1], weight.shape[0]), weight.dtype
+    layer = skip_init(nn.Linear, *size, bias=bias is not None, dtype=dtype)  # draws nothing
+    values = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    layer.load_state_dict(values)
+    return layer.to(like.weight.device, like.weight.dtype)
 
 
 def _usual(norm: nn.Module) -> bool:
@@ -172,7 +189,10 @@ class FoldedPatchEmbed(nn.Module):
         self.point_in = fuse_linear_bn_eval(embed.point_in.eval(), embed.point_norm.eval())
         self.point_out = deepcopy(embed.point_out)
         joint = fuse_linear_bn_eval(embed.joint_in.eval(), embed.joint_norm.eval())
-        self.patch_in, self.through = _through(embed.point_out, joint)
+        exact = (deepcopy(layer).cpu().double() for layer in (embed.point_out, joint))
+        of_patch, through, bias = _through(*exact)
+        self.patch_in = _linear(of_patch, bias, like=joint)
+        self.through = _linear(through, None, like=joint)
         self.joint_out = deepcopy(embed.joint_out)
         self.block = block
 
@@ -187,21 +207,3 @@ class FoldedPatchEmbed(nn.Module):
         x = F.relu(self.point_in(patches), inplace=True)
         shared = self.patch_in(self.point_out(x).amax(1)).unsqueeze(1)
         return self.joint_out(F.relu(self.through(x).add_(shared), inplace=True)).amax(1)
-
-
-@torch.no_grad()
-def _through(before: nn.Linear, joint: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
-    """Part a joint layer into that of patches, with all of the bias, and that of points.
-
-    The latter takes what the layer before it takes.
-    """
-    weight, bias = joint.weight.cpu().double(), joint.bias.cpu().double()
-    of_patch, of_point = weight.chunk(2, dim=1)
-    patch = nn.Linear(of_patch.shape[1], joint.out_features)
-    points = nn.Linear(before.in_features, joint.out_features, bias=False)
-    for layer in (patch, points):
-        layer.to(joint.weight.device, joint.weight.dtype)
-    patch.weight.copy_(of_patch)
-    patch.bias.copy_(bias + of_point @ before.bias.cpu().double())
-    points.weight.copy_(of_point @ before.weight.cpu().double())
-    return patch, points
