@@ -68,11 +68,11 @@ def test_a_saved_folder_finds_as_its_checkpoint_does(folder: Path) -> None:
     assert hits.similarity[0, 0] == pytest.approx(1, abs=1e-4)
 
 
-def test_a_turned_query_finds_the_same(folder: Path) -> None:
+def test_a_turned_query_finds_the_same(folder: Path, tmp_path: Path) -> None:
     points = np.load(folder / "shapes" / "lamp" / "4.npy")
     turned = UpAxis("y", "z")(torch.from_numpy(points)[None])[0]
-    np.save(folder / "z.npy", turned.numpy())
-    hits = run(*options(folder, f"query={folder / 'z.npy'}", "up=z", "top=1"))
+    np.save(tmp_path / "z.npy", turned.numpy())
+    hits = run(*options(folder, f"query={tmp_path / 'z.npy'}", "up=z", "top=1"))
     assert hits.similarity[0, 0] == pytest.approx(1, abs=1e-4)
     assert read_features(folder / "f.parquet", []).paths[hits.rows[0, 0]] == "lamp/4.npy"
 
@@ -112,20 +112,20 @@ def test_stand_ins_are_weighted_cached_sentences() -> None:
 
 
 def test_wrong_input_is_named(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "z.npy", np.random.default_rng(0).normal(size=(50, 3)))
     for told, why in {
         ("query=none.ply",): "query=none.ply: no such file",
         (f"query={folder}",): "a folder: name one file, or write a sentence",
         ("query=chair", "top=0"): "top must be a number from 1 on, got 0",
-        (f"query={folder}/z.npy", "by=height"): "by=height: choose among pooled",
+        (f"query={tmp_path}/z.npy", "by=height"): "by=height: choose among pooled",
         ("query=chair", "checkpoint=gone.ckpt"): "gone.ckpt: the checkpoint of these features is",
         ("query=chair", "teacher=untrained"): "its text_projected has 384 features, the query 256",
     }.items():
         with pytest.raises((ValueError, OSError), match=why):
             run(*options(folder, *told))
-    np.save(folder / "z.npy", np.random.default_rng(0).normal(size=(50, 3)))
     other = save_network(tmp_path / "other.ckpt", seed=3)
     with pytest.raises(ValueError, match="other.ckpt: holds other weights"):
-        run(*options(folder, f"query={folder}/z.npy", f"checkpoint={other}"))
+        run(*options(folder, f"query={tmp_path}/z.npy", f"checkpoint={other}"))
     (tmp_path / "x.parquet").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="x.parquet: not a readable Parquet table"):
         run(f"features={tmp_path / 'x.parquet'}", "query=chair")
