@@ -17,6 +17,7 @@ from torch import Tensor
 # Tests run in parallel, one core each; more threads would only wait for each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+torch.manual_seed(0)  # of what test modules draw when they are imported: torch's own seed is none
 
 RELEASED = Path(__file__).parent / "data" / "released"
 
@@ -43,6 +44,12 @@ def assert_near(actual: Tensor, expected: Tensor, tolerance: float = 2e-5) -> No
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """Seed what whole modules share too: it is made before the first test of them that asks."""
+    if fixturedef.scope != "function":
+        torch.manual_seed(0)
 
 
 @pytest.fixture

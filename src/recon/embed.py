@@ -45,6 +45,7 @@ def _embed(cfg: DictConfig) -> int:
 
     from recon.data.feature_table import GrowingTable
     from recon.data.files import WholeClouds
+    from recon.data.workers import end_with_parent
     from recon.encode import PointEncoder
 
     quiet()
@@ -66,7 +67,11 @@ def _embed(cfg: DictConfig) -> int:
         todo[start : start + cfg.batch_size] for start in range(0, len(todo), cfg.batch_size)
     ]
     loader = DataLoader(
-        WholeClouds(dataset), batch_sampler=batches, collate_fn=list, num_workers=cfg.workers
+        WholeClouds(dataset),
+        batch_sampler=batches,
+        collate_fn=list,
+        num_workers=cfg.workers,
+        worker_init_fn=end_with_parent,
     )
     told = 0
     for rows, clouds in zip(

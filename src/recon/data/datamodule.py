@@ -19,6 +19,7 @@ from recon.data.images import ImageAugmentation
 from recon.data.prepared import Prepared, is_prepared
 from recon.data.sampler import DrawSampler, OrderedSampler
 from recon.data.transforms import Transform, UpAxis, axis_number
+from recon.data.workers import end_with_parent
 from recon.ops.processes import drawing_as_one, everyone, processes
 
 Split = str | Sequence[str]
@@ -199,6 +200,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
             sampler=sampler,
             collate_fn=collate,
             num_workers=self.workers,
+            worker_init_fn=end_with_parent,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
         )
