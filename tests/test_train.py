@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import multiprocessing
 
 from recon.callbacks.checkpoints import WholeCheckpoints, whole_checkpoint
@@ -298,7 +301,7 @@ def test_errors_of_the_machine_end_in_one_line(capsys: pytest.CaptureFixture[str
 
 
 def test_a_worker_that_dies_is_named(tmp_path: Path) -> None:
-    kill = ["+callbacks.kill._target_=wrong.KillWorker", "+callbacks.kill.step=2", "data.workers=1"]
+    kill = ["+callbacks.kill._target_=wrong.KillWorker", "+callbacks.kill.step=7", "data.workers=1"]
     said = "a data-loading worker .process .* died"
     with pytest.raises(SystemExit, match=said), one_line_errors():
         run(tmp_path, *kill)
@@ -346,6 +349,23 @@ def test_a_stop_within_the_optimizer_saves_no_torn_step(
     assert torch.load(last, weights_only=True)["global_step"] == 5  # the end of the epoch
     resumed = run(tmp_path / "on", f"ckpt_path={last}")
     assert resumed == {k: v for k, v in whole[1].items() if k >= 5}
+
+
+def test_a_stop_between_two_checkpoints_names_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = ModelCheckpoint._save_last_checkpoint
+
+    def stop(self: ModelCheckpoint, trainer: Trainer, candidates: dict[str, Any]) -> None:
+        if trainer.global_step == 10:
+            raise RuntimeError("stopped before last.ckpt")
+        save(self, trainer, candidates)
+
+    monkeypatch.setattr(ModelCheckpoint, "_save_last_checkpoint", stop)
+    with pytest.raises(RuntimeError, match="stopped before last.ckpt"):
+        run(tmp_path)
+    newer = tmp_path / "checkpoints" / "epoch-001.ckpt"
+    assert f"stopped after 10 steps; go on with ckpt_path={newer}\n" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_has_no_room_names_the_one_before(

@@ -28,7 +28,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def __init__(self) -> None:
         self.saved: dict[str, int] = {}
-        """Steps that files of this run hold, by path."""
+        """Steps that files of this run hold which a training can go on from, by path."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -42,7 +42,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         if last := next((place for place in places if place.is_file()), None):
             cure = f"and go on with ckpt_path={last}, which is as it was"
         write_whole(target, buffer.getbuffer(), cure, earlier)
-        if "global_step" in checkpoint:  # spawned processes hand bare weights back in a file too
+        if "optimizer_states" in checkpoint:  # not so bare weights, by option or of spawned ones
             self.saved[str(target)] = checkpoint["global_step"]
 
     def load_checkpoint(
@@ -99,9 +99,9 @@ def say_how_to_go_on(trainer: Trainer) -> None:
     if not isinstance(saving, ModelCheckpoint) or not isinstance(files, WholeCheckpoints):
         return
     last = f"{saving.dirpath}/{LAST}"
-    held = {p: steps for p, steps in files.saved.items() if p == last or Path(p).match(SAVED)}
+    held = {path: steps for path, steps in files.saved.items() if Path(path).is_file()}
     if trainer.is_global_zero and held:
-        path = max(held, key=held.__getitem__)
+        path = max(held, key=lambda path: (held[path], path == last))
         older = "" if held[path] == trainer.global_step else f", of step {held[path]}"
         said = f"stopped after {trainer.global_step} steps; go on with ckpt_path={path}{older}"
         print(f"\n{said}", flush=True)
