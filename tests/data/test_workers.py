@@ -33,11 +33,13 @@ def running(pid: str) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lists processes by /proc")
 def test_workers_end_when_their_parent_is_killed_as_they_hand_over() -> None:
-    with subprocess.Popen([sys.executable, "-c", LOADER], stdout=subprocess.PIPE, text=True) as told:
+    command = [sys.executable, "-c", LOADER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as told:
         assert told.stdout is not None
         workers = told.stdout.readline().split()
         time.sleep(0.5)  # both then wait for room in the pipe
-        assert len(workers) == 2 and all(map(running, workers))
+        assert len(workers) == 2
+        assert all(map(running, workers))
         told.kill()
     end = time.monotonic() + 10
     while any(map(running, workers)) and time.monotonic() < end:

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recon.ops.interpolation import interpolate, three_nearest
+from recon.ops.linear import linear_of_points
 
 
 class Propagation(nn.Module):
@@ -38,7 +39,7 @@ class Propagation(nn.Module):
         x = interpolate(F.linear(tokens, carried, self.joint_in.bias), near)
         # What is carried is a view: changed in place, its gradient would be copied three times.
         x = activated(_few_channels(channels, own).add_(x), self.joint_norm)
-        return activated(self.out(x), self.out_norm)
+        return activated(linear_of_points(x, self.out.weight, self.out.bias), self.out_norm)
 
 
 FEW = 16

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from recon.layers.grouping import PatchGrouper
 from recon.layers.propagation import Propagation, activated, pooled
 from recon.models.encoder import Encoder
+from recon.ops.linear import linear_of_points
 
 OBJECT_WIDTH = 64
 AXES = "xyz"
@@ -63,9 +64,10 @@ class PointHead(nn.Module):
         self, points: Float[Tensor, "b n p"], cloud: Float[Tensor, "b e"]
     ) -> Float[Tensor, "b n c"]:
         own, shared = self.joint_in.weight.split([self.point, cloud.shape[-1]], dim=1)
-        x = F.linear(points, own) + F.linear(cloud, shared, self.joint_in.bias).unsqueeze(1)
-        x = self.dropout(activated(x, self.joint_norm))
-        return self.out(activated(self.middle(x), self.middle_norm))
+        of_cloud = F.linear(cloud, shared, self.joint_in.bias).unsqueeze(1)
+        x = self.dropout(activated(linear_of_points(points, own).add_(of_cloud), self.joint_norm))
+        x = linear_of_points(x, self.middle.weight, self.middle.bias)
+        return self.out(activated(x, self.middle_norm))
 
 
 class Segmenter(nn.Module):

@@ -1,0 +1,41 @@
+"""The linear layer of points is a linear layer, whoever multiplies."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torch.testing import assert_close
+
+from recon.ops import linear
+from recon.ops.linear import linear_of_points
+
+
+def given(dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    x, wide, bias = torch.randn(3, 40, 7), torch.randn(5, 9), torch.randn(5)
+    # The weight is a part of a wider one, as where points and clouds share a layer.
+    return [tensor.to(dtype).requires_grad_() for tensor in (x, wide, bias)]
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_values_and_gradients_are_those_of_a_linear_layer(biased: bool) -> None:
+    assert linear._by_onednn(torch.zeros(1)) == torch.backends.mkldnn.is_available()
+    ends = []
+    for layer in (F.linear, linear_of_points):
+        torch.manual_seed(0)
+        x, wide, bias = given()
+        y = layer(x, wide[:, 1:8], bias if biased else None)
+        y.square().sum().backward()
+        ends.append([y.detach(), *(tensor.grad for tensor in (x, wide, bias)[: 2 + biased])])
+    assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-5)
+
+
+def test_other_numbers_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "to_mkldnn", lambda self: pytest.fail("taken to oneDNN"))
+    for dtype in (torch.float64, torch.bfloat16):
+        x, wide, bias = given(dtype)
+        assert linear_of_points(x, wide[:, :7], bias).dtype == dtype
+    x, wide, bias = given()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear_of_points(x, wide[:, :7], bias).dtype == torch.bfloat16
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert linear_of_points(x, wide[:, :7], bias).shape == (3, 40, 5)
