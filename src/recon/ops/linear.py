@@ -14,13 +14,12 @@ def linear_of_points(
     On a CPU torch leaves float32 to MKL; oneDNN, which it has beside it, takes a tenth less time
     for matrices so large that its own copies of them do not count.
     """
-    if not _by_onednn(x):
+    if torch.compiler.is_compiling() or not _by_onednn(x):
         return F.linear(x, weight, bias)
     return F.linear(x.to_mkldnn(), weight.contiguous(), bias).to_dense()
 
 
 def _by_onednn(x: Tensor) -> bool:
-    """Return whether plain float32 is multiplied on a CPU, and not traced."""
+    """Return whether float32 is multiplied on a CPU, and the build of torch has oneDNN."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32
-    traced = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    return plain and torch.backends.mkldnn.is_available() and not traced
+    return plain and not torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.is_available()
