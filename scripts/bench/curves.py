@@ -28,10 +28,10 @@ STEPS, BATCH = 50, 16
 def network() -> ReCon:
     """Return the demo's network."""
     torch.manual_seed(0)
-    sizes = {"heads": 4, "drop_path": 0.1}
-    encoder = Encoder(128, depth=4, patch_widths=(32, 64, 128), **sizes)
+    encoder = Encoder(128, depth=4, heads=4, drop_path=0.1, patch_widths=(32, 64, 128))
+    decoder = Decoder(128, depth=2, heads=4, drop_path=0.1)
     projections = Projections(128, {"image": 1280, "text": 384})
-    return ReCon(PatchGrouper(32, 32), encoder, Decoder(128, depth=2, **sizes), projections)
+    return ReCon(PatchGrouper(32, 32), encoder, decoder, projections)
 
 
 def clouds() -> Iterator[Tensor]:

@@ -114,8 +114,8 @@ def measure(roots: dict[str, Path], clouds: int) -> None:
     for workers in (0, 2):
         for _ in range(ROUNDS):
             for name, root in roots.items():
-                found = loader_rate(module(root, workers), min(150, clouds // 32 - 2))
-                rates.setdefault(f"loader, {workers} workers, {name}", []).append(found)
+                loaded = loader_rate(module(root, workers), min(150, clouds // 32 - 2))
+                rates.setdefault(f"loader, {workers} workers, {name}", []).append(loaded)
     table = Table("clouds of one run", "clouds a second", "ratio to original")
     for name, found in rates.items():
         original = statistics.median(rates[f"{name.rpartition(', ')[0]}, original"])

@@ -77,8 +77,8 @@ def growth(*, bf16: bool) -> Iterator[dict[str, Any]]:
     """Time a step with other numbers of clouds, points and patches than 16, 1,024 and 64."""
     usual = {"batch": 16, "points": 1024, "groups": 64}
     others = [("batch", 8), ("batch", 32), ("points", 4096), ("points", 8192)]
-    for changed in [(), *others, ("groups", 32), ("groups", 128)]:
-        sizes = usual | ({changed[0]: changed[1]} if changed else {})
+    for name, size in [("batch", 16), *others, ("groups", 32), ("groups", 128)]:
+        sizes = usual | {name: size}
         model = base(sizes["groups"])
         step = pretraining(model, sizes["batch"], bf16=bf16, fast=True, points=sizes["points"])
         yield sizes | {"seconds": best(step, 2), "gflop": gflop(step)}

@@ -3,10 +3,11 @@
 `make_plain` puts them into a copy of a network: its weights, names and numbers stay the same.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from types import MethodType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ def contrast(features: Float[Tensor, "b d"], category: Int[Tensor, " b"]) -> Flo
     features = F.normalize(features, dim=-1)
     losses = []
     for anchor in range(len(features)):
-        positive, negative = [], []
+        positive: list[Tensor] = []
+        negative: list[Tensor] = []
         for other, similarity in enumerate((features @ features[anchor] / 0.1).unbind()):
             (positive if category[anchor] == category[other] else negative).append(similarity)
         mean = torch.stack(positive).mean()
@@ -109,7 +111,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def _self_attention(self: SelfAttention, tokens: Tensor) -> Tensor:
-    return self.proj(_attend(*self.qkv(tokens).chunk(3, -1), self.heads))
+    q, k, v = self.qkv(tokens).chunk(3, -1)
+    return self.proj(_attend(q, k, v, self.heads))
 
 
 def _block(self: Block, x: Tensor, last: int | None = None) -> Tensor:
@@ -119,7 +122,8 @@ def _block(self: Block, x: Tensor, last: int | None = None) -> Tensor:
 
 
 def _cross_attention(self: CrossAttention, queries: Tensor, tokens: Tensor) -> Tensor:
-    return self.proj(_attend(self.q(queries), *self.kv(tokens).chunk(2, -1), self.heads))
+    k, v = self.kv(tokens).chunk(2, -1)
+    return self.proj(_attend(self.q(queries), k, v, self.heads))
 
 
 def _propagate(self: Propagation, tokens: Tensor, centers: Tensor, channels: Tensor) -> Tensor:
@@ -139,7 +143,7 @@ def _score(self: PointHead, points: Tensor, cloud: Tensor) -> Tensor:
 
 
 Network = TypeVar("Network", bound=nn.Module)
-PLAIN = {
+PLAIN: dict[type[nn.Module], Callable[..., Any]] = {
     PatchGrouper: _group,
     PatchEmbed: embed,
     Block: _block,

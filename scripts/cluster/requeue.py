@@ -76,7 +76,7 @@ def cluster(folder: Path) -> Iterator[None]:
     munged = ["munged", "--foreground", "--force"]
     munged += [f"--{option}={folder / 'munge' / name}" for option, name in places]
     commands = [munged, ["slurmctld", "-D"], *(["slurmd", "-D", "-N", n] for n in ("n1", "n2"))]
-    running = []
+    running: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
             log = (folder / f"{command[0]}{len(running)}.log").open("w")

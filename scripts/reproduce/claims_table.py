@@ -8,6 +8,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -30,13 +31,13 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
 
 
-def read(folder: Path, name: str) -> dict[str, dict]:
+def read(folder: Path, name: str) -> dict[str, dict[str, Any]]:
     """Return the results of a student's runs by seed."""
     found = sorted((folder / name).glob("*/results.json"))
     return {path.parent.name: json.loads(path.read_text()) for path in found}
 
 
-def one_view(results: dict) -> float:
+def one_view(results: dict[str, Any]) -> float:
     """Return the overall accuracy of one view."""
     return results["results"]["one view"]["overall_accuracy"]["mean"]
 

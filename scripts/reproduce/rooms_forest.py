@@ -29,6 +29,7 @@ def describe(room: Cloud, tree: cKDTree, rows: np.ndarray) -> Float[np.ndarray, 
     low, high = room.points.min(0), room.points.max(0)
     features.append(np.stack([points[:, 2] - low[2], high[2] - points[:, 2]], 1))
     edge = np.minimum(points[:, :2] - low[:2], high[:2] - points[:, :2]).min(1, keepdims=True)
+    assert room.colors is not None
     features += [edge, room.colors[rows] / 255.0]
     for count in NEIGHBOURS:
         near = room.points[tree.query(points, count)[1]]
@@ -53,6 +54,7 @@ def main() -> None:
         rooms = S3DISRooms(told.root, area)
         for number in range(len(rooms)):
             room = rooms.cloud(number)
+            assert room.point_labels is not None
             rows = rng.choice(len(room.points), min(told.points, len(room.points)), replace=False)
             x.append(describe(room, cKDTree(room.points), rows))
             y.append(room.point_labels[rows])

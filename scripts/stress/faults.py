@@ -155,7 +155,8 @@ class Faults:
         how = rng.choice(["cut", "bit", "emptied", "gone"])
         if how == "bit":
             content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        last.write_bytes({"cut": content[: len(content) // 2], "emptied": b""}.get(how, content))
+        kept = {"cut": len(content) // 2, "emptied": 0}.get(how, len(content))
+        last.write_bytes(content[:kept])
         if how == "gone":
             last.unlink()
         lost = self.finish_from_before(folder)
@@ -334,7 +335,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="faults whose names begin so")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
     asked = parser.parse_args()
-    rng, rows, lost = random.Random(asked.seed), [], []
+    rng, lost = random.Random(asked.seed), list[str]()
+    rows: list[tuple[str, int, int, int]] = []
     with tempfile.TemporaryDirectory(prefix="recon-stress-") as place:
         folder = Path(place)
         known = bench(folder)
@@ -346,7 +348,8 @@ def main() -> None:
             rows.append((name, count, survived, sum(map(len, found))))
             lost += [f"{name} {number}: {one}" for number, all_ in enumerate(found) for one in all_]
             print(f"{name}: {survived} of {count} survived", flush=True)
-    total = ("all", *(sum(row[i] for row in rows) for i in (1, 2, 3)))
+    done, survived, items = (sum(int(row[i]) for row in rows) for i in (1, 2, 3))
+    total = ("all", done, survived, items)
     table = Table("fault", "injected", "survived", "items lost", box=SIMPLE)
     for row in (*rows, total):
         table.add_row(*map(str, row))

@@ -49,7 +49,7 @@ class Witness(Callback):
         self.path = Path(path)
 
     def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
-        self._loss, self._random = loss.item().hex(), digest(torch.get_rng_state())
+        self._loss, self._random = float(loss).hex(), digest(torch.get_rng_state())
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any
