@@ -3,17 +3,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
 
 from recon.comparison import short
 from recon.entry import conf_dir
-from recon.sweep import attempt, collect, failures, finish, jobs, main
+from recon.jobs import keep_finished
+from recon.sweep import attempt, collect, failures, finish, jobs, main, stored_trials
 from recon.train import fit, objective, train_seeds
 from runs import TINY
 
@@ -123,6 +127,62 @@ def test_options_that_all_jobs_share_are_left_out_and_the_plot_is_written(tmp_pa
     with Image.open(tmp_path / "sweep.png") as picture:
         assert picture.size == (910, 338)
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_what_a_search_chose_by_is_shown_and_the_loss_of_runs_without_accuracies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged = {"val/accuracy": 0.5, "train/total": 2.25, "train/other": float("nan")}
+    for number, chosen in enumerate(("val/accuracy", "train/other", None)):
+        folder = tmp_path / str(number)
+        run_folder(folder, [f"mask.ratio=0.{number}"], 0.25)
+        keep_finished(folder, logged)
+        OmegaConf.save({"objective": chosen}, folder / "config.yaml")
+    (tmp_path / "2" / "results.json").unlink()
+    finish(tmp_path)
+    accuracy = {"accuracy, one view, honest": [25]}
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {
+        "mask.ratio=0.0": accuracy | {"val/accuracy, as logged": [0.5]},
+        "mask.ratio=0.1": accuracy,
+        "mask.ratio=0.2": {"train/total, as logged": [2.25]},
+    }
+    told = capsys.readouterr().out
+    assert "2.2500" in told
+    assert "without results" not in told
+
+
+def test_jobs_that_differ_by_their_seeds_have_one_row(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run_folder(tmp_path / str(seed), ["experiment=x", f"seed={seed}"], 0.5)
+    assert collect(jobs(tmp_path)) == {"": {"accuracy, one view, honest": [50, 50]}}
+
+
+def test_a_search_that_goes_on_has_the_number_of_its_trials_as_seed(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        told = ["hparams_search=pretrain", "experiment=pretrain_furniture"]
+        told += [f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=x"]
+        for trials in (0, 2):
+            cfg = compose("train", told, return_hydra_config=True)
+            assert cfg.hydra.sweeper.sampler.seed == trials
+            study = optuna.create_study(storage=storage, study_name="x", load_if_exists=True)
+            study.optimize(lambda trial: trial.number, n_trials=2)
+    assert stored_trials(None, "x") == 0
+
+
+def test_a_stop_ends_a_multirun_and_names_what_shows_finished_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> float:
+        raise KeyboardInterrupt
+
+    for kind in ("BasicLauncher", "SlurmLauncher"):
+        hydra = SimpleNamespace(launcher=SimpleNamespace(_target_=kind))
+        monkeypatch.setattr(HydraConfig, "get", lambda hydra=hydra: hydra)
+        with pytest.raises(KeyboardInterrupt):
+            attempt(stopped, tmp_path / "1")
+        told = f"python -m recon.sweep {tmp_path}\n" in capsys.readouterr().out
+        assert told == (kind == "BasicLauncher")
 
 
 def test_a_failed_job_is_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,32 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
         assert torch.equal(value, ends[1]["state_dict"][name]), name
 
 
+def test_an_interruption_of_the_last_step_ends_the_program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = ["+callbacks.cut._target_=conftest.InterruptStep", "+callbacks.cut.step=14"]
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, *cut)
+    assert ended.value.code == 1
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert f"stopped after 15 steps; go on with ckpt_path={last}\n" in capsys.readouterr().out
+    assert torch.load(last, weights_only=True)["global_step"] == 15
+    assert not (tmp_path / "finished.json").exists()
+
+
+def test_checkpoints_of_an_earlier_run_are_not_written_over(tmp_path: Path) -> None:
+    run(tmp_path, "trainer.max_epochs=1")
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    with pytest.raises(ValueError, match=f"{last}: is of an earlier run: go on with ckpt_path="):
+        run(tmp_path, "seed=1")
+    assert last.read_bytes() == before
+    run(tmp_path, f"ckpt_path={last}")  # goes on in the same folder, under the same names
+    assert torch.load(last, weights_only=True)["global_step"] == 15
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"last.ckpt", "before-last.ckpt", "epoch-002.ckpt"}
+
+
 def test_what_cannot_be_resumed_is_said(whole: tuple[Path, dict[int, str]], tmp_path: Path) -> None:
     last = whole[0] / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"last.ckpt: .* another network.*config.yaml"):

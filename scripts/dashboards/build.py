@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--project", default="recon")
     told = parser.parse_args()
     try:
+        import wandb
         import wandb_workspaces  # noqa: F401
     except ImportError:
         sys.exit("error: dashboards need wandb-workspaces: pip install 'recon3d[dashboards]'")
@@ -139,9 +140,12 @@ def main() -> None:
         sys.exit(1 if lacking else 0)
     if not told.entity:
         parser.error("--entity says where to save; --check <run> needs no network")
-    for name in DASHBOARDS:
-        for built in (workspace, report):
-            print(built(name, told.entity, told.project).save().url)
+    try:
+        for name in DASHBOARDS:
+            for built in (workspace, report):
+                print(built(name, told.entity, told.project).save().url)
+    except wandb.Error as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -335,6 +335,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="faults whose names begin so")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
     asked = parser.parse_args()
+    if not any(name.replace("_", " ").startswith(asked.only) for name in COUNTS):
+        parser.error(f"--only {asked.only}: no fault's name begins so: {', '.join(COUNTS)}")
     rng, lost = random.Random(asked.seed), list[str]()
     rows: list[tuple[str, int, int, int]] = []
     with tempfile.TemporaryDirectory(prefix="recon-stress-") as place:

@@ -12,6 +12,9 @@ from recon.names import spelled
 
 Measured = dict[str, dict[str, list[float]]]
 """Accuracies in %, by the options that were measured, then by name."""
+PLAIN = "as configured"
+LOGGED = ", as logged"
+"""Ends the names of measures that are no accuracies in %."""
 
 
 def show(found: Measured, folder: Path) -> None:
@@ -23,15 +26,22 @@ def show(found: Measured, folder: Path) -> None:
 
     if not found:
         return
-    table = Table(Column("options", overflow="fold"), box=SIMPLE, title="in %")
+    plain = all(name.endswith(LOGGED) for rows in found.values() for name in rows)
+    title = None if plain else "in %"
+    table = Table(Column("options", overflow="fold"), box=SIMPLE, title=title)
     for column in ("measure", "mean", "std", "runs"):
         table.add_column(column)
     for told, rows in found.items():
         for name, values in rows.items():
-            spread = f"{statistics.stdev(values):.1f}" if len(values) > 1 else "-"
-            mean = f"{statistics.mean(values):.1f}"
+            places = 4 if name.endswith(LOGGED) else 1
+            spread = f"{statistics.stdev(values):.{places}f}" if len(values) > 1 else "-"
+            mean = f"{statistics.mean(values):.{places}f}"
             table.add_row(
-                escape(spelled(short(told))), escape(spelled(name)), mean, spread, str(len(values))
+                escape(spelled(short(told) or PLAIN)),
+                escape(spelled(name)),
+                mean,
+                spread,
+                str(len(values)),
             )
     Console().print(table)
     write_whole(folder / "sweep.json", json.dumps(found, indent=1).encode())
@@ -71,17 +81,18 @@ def draw(found: Measured, path: Path) -> None:
         rows = {told: measured[name] for told, measured in found.items() if name in measured}
         means = [statistics.mean(values) for values in rows.values()]
         spread = [statistics.stdev(v) if len(v) > 1 else math.nan for v in rows.values()]
+        unit = "" if name.endswith(LOGGED) else "%"
         if along:
             at = dict(zip(found, along[1], strict=True))
             order = sorted(range(len(means)), key=lambda i: [at[told] for told in rows][i])
             x = sorted(at[told] for told in rows)
             y, error = [means[i] for i in order], [spread[i] for i in order]
             axes.errorbar(x, y, error, marker="o", capsize=3)
-            axes.set(xlabel=along[0], ylabel="%", title=name)
+            axes.set(xlabel=along[0], ylabel=unit, title=name)
         else:
             places = range(len(rows))
             axes.barh(places, means, xerr=spread, capsize=3)
-            axes.set_yticks(places, [short(told) or "as configured" for told in rows])
+            axes.set_yticks(places, [short(told) or PLAIN for told in rows])
             axes.invert_yaxis()
-            axes.set(xlabel="%", title=name)
+            axes.set(xlabel=unit, title=name)
     figure.savefig(path, dpi=130)

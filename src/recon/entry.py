@@ -32,8 +32,9 @@ def quiet() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*module.*in eval mode.*",
-        ".*logs directory.*exists and is not empty.*",
+        ".*directory.*exists and is not empty.*",  # a run that goes on in its folder
         ".*LeafSpec.*",
+        ".*least populated class in y.*",  # of few shapes, which the SVM says itself
         ".*dataloader is not resumable.*",  # it is: see PointCloudDataModule
         ".*The dirpath has changed from.*",
         ".*when using `ckpt_path`.*callbacks.*",

@@ -13,7 +13,7 @@ from recon.files import write_whole
 
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 FINISHED = "finished.json"
-"""What a finished run measured, so that its job, started again, need not train it again."""
+"""What a finished run logged last: for sweeps, and its job, started again, need not train again."""
 
 
 def is_first_process() -> bool:
@@ -50,10 +50,9 @@ def started_again() -> bool:
 
 
 def keep_finished(folder: Path, measured: Mapping[str, SupportsFloat]) -> None:
-    """Write down what a finished run measured, where a job can be started again."""
-    if "SLURM_JOB_ID" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ:
-        values = {name: float(value) for name, value in measured.items()}
-        write_whole(folder / FINISHED, json.dumps(values).encode())
+    """Write down what a finished run logged last."""
+    values = {name: float(value) for name, value in measured.items()}
+    write_whole(folder / FINISHED, json.dumps(values).encode())
 
 
 def finished(folder: Path) -> dict[str, float] | None:

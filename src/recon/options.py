@@ -89,6 +89,8 @@ def check_devices(trainer: DictConfig) -> None:
     there_are = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kinds = {kind for kind, there in there_are.items() if there}
     asked = trainer.get("accelerator", "auto")
+    if "fsdp" in str(trainer.get("strategy")).lower() and asked == "auto":
+        asked = "cuda"
     there = {"gpu": {"cuda", "mps"}, "cuda": {"cuda"}, "mps": {"mps"}}.get(asked)
     if there is not None and not there & kinds:
         raise ValueError(

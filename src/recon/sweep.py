@@ -9,18 +9,19 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from recon.comparison import Measured, show
-from recon.configs import read_config
+from recon.comparison import LOGGED, Measured, show
+from recon.configs import part_of, read_config
 from recon.data.readers import naming, read_json
 from recon.entry import in_one_line, one_line_errors
-from recon.jobs import is_first_process
+from recon.jobs import FINISHED, is_first_process
 from recon.names import spelled
 
 FAILED = "failed.txt"
@@ -62,7 +63,22 @@ def collect(runs: Mapping[str, Sequence[Path]]) -> Measured:
         with naming(there[0] if there else told, "file of a run's results"):
             for name, value in _together(found):
                 table[told][name] = [100 * value]
+        for name, value in (logged for folder in folders for logged in _logged(folder)):
+            table.setdefault(told, {}).setdefault(f"{name}{LOGGED}", []).append(value)
     return table
+
+
+def _logged(folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield what a search chose a run by, and the loss of a run without accuracies."""
+    if not (folder / FINISHED).is_file():
+        return
+    measured = read_json(folder / FINISHED)
+    with naming(folder / FINISHED, "file of what a run logged"):
+        chosen = part_of(read_config(folder / "config.yaml"), "objective")
+        loss = None if (folder / "results.json").is_file() else "train/total"
+        for name in dict.fromkeys((chosen, loss)):
+            if name in measured and math.isfinite(measured[name]):
+                yield name, float(measured[name])
 
 
 def _together(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float]]:
@@ -96,10 +112,9 @@ def jobs(folder: Path) -> dict[str, list[Path]]:
         run: [w for w in words if w.split("=")[0] not in REPEATS] for run, words in told.items()
     }
     common = set.intersection(*map(set, kept.values())) if kept else set()
-    alike = all(set(words) == common for words in kept.values())
     found: dict[str, list[Path]] = {}
     for run, words in kept.items():
-        name = " ".join(word for word in words if alike or word not in common)
+        name = " ".join(word for word in words if len(kept) == 1 or word not in common)
         found.setdefault(name, []).extend([run, *sorted(run.glob("seed_*"))])
     return found
 
@@ -114,6 +129,11 @@ def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
     except Exception as error:
         _fail(folder, in_one_line(error), traceback.format_exc())
         return None
+    except (KeyboardInterrupt, SystemExit):
+        if "BasicLauncher" in HydraConfig.get().launcher._target_:  # else jobs do not wait for it
+            shown = spelled(str(folder.parent))
+            print(f"later jobs are not run; finished ones: python -m recon.sweep {shown}")
+        raise
 
 
 def forget_failure(folder: Path) -> None:
@@ -141,7 +161,10 @@ def finish(folder: Path) -> int:
     failed = failures(folder)
     for number, why in failed.items():
         print(f"job {number} failed: {spelled(why)}")
-    without = [run.name for run in _numbered(folder) if not [*run.rglob("results.json")]]
+    ended = ("results.json", FINISHED)
+    without = [
+        run.name for run in _numbered(folder) if not any([*run.rglob(name)] for name in ended)
+    ]
     if waiting := [number for number in without if number not in failed]:
         print(f"without results: job {', '.join(waiting)}")
     return len(failed)
@@ -153,6 +176,22 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"error: {folder}: cannot be made ({error.strerror}): output_dir=<another folder>")
+
+
+def stored_trials(storage: str | None, study: str) -> int:
+    """Return how many trials a stored study has, 0 of one that is not there or is not stored."""
+    if storage is None:
+        return 0
+    import optuna
+
+    try:
+        return len(optuna.load_study(study_name=study, storage=storage).trials)
+    except KeyError:
+        return 0
+
+
+# The seed of a search: one that goes on draws other trials than it drew first.
+OmegaConf.register_new_resolver("stored_trials", stored_trials, use_cache=True, replace=True)
 
 
 class MultirunTable(Callback):
@@ -169,6 +208,8 @@ class MultirunTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _make(Path(config.hydra.sweep.dir))
+        if config.hydra.launcher._target_.endswith("SlurmLauncher") and not which("srun"):
+            sys.exit("error: hydra/launcher=slurm: there is no srun here: start it where SLURM is")
         if "submitit" in config.hydra.launcher._target_:
             from recon.submitted import lost_jobs_fail
 
@@ -195,9 +236,11 @@ class MultirunTable(Callback):
 
 def main(arguments: Sequence[str]) -> None:
     """Show the table and the plot of the multirun in a folder."""
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+    if len(arguments) != 1:
         sys.exit("usage: python -m recon.sweep <folder of a multirun>")
     folder = Path(arguments[0])
+    if not folder.is_dir():
+        sys.exit(f"error: {folder}: no such folder")
     with one_line_errors():
         if not collect(jobs(folder)) and not failures(folder):
             sys.exit(f"error: {folder}: holds no results of a multirun")

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
 from recon.files import write_whole, writing
-from recon.jobs import finished, is_first_process, keep_finished
+from recon.jobs import finished, is_first_process, keep_finished, started_again
 from recon.options import check_compiled, check_devices, check_numbers, different_seeds
 
 if TYPE_CHECKING:
@@ -46,7 +46,18 @@ def fit(cfg: DictConfig) -> Trained:
     if not is_first_process():
         return _train(cfg)
     with writing(Path(cfg.output_dir), "wait for it, or choose another folder, output_dir=<new>"):
+        _check_unused(cfg)
         return _train(cfg)
+
+
+def _check_unused(cfg: DictConfig) -> None:
+    """Raise ValueError for a folder with the checkpoints of a run that this one does not go on."""
+    last = Path(cfg.output_dir) / "checkpoints" / "last.ckpt"
+    if last.is_file() and not cfg.ckpt_path and not started_again():
+        raise ValueError(
+            f"{last}: is of an earlier run: go on with ckpt_path={last}, or choose another folder, "
+            "output_dir=<new>"
+        )
 
 
 def _train(cfg: DictConfig) -> Trained:
@@ -216,4 +227,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # between two jobs of a multirun
+        sys.exit("stopped")

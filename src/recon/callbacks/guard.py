@@ -19,10 +19,7 @@ from recon.files import write_whole
 
 ACTIONS = ("stop", "skip")
 SHOWN = 5
-CURE = (
-    "lower optimizer.lr, set trainer.gradient_clip_val=1 or trainer.precision=32-true, or leave "
-    "such steps out with callbacks/guard=skip"
-)
+CURE = "lower optimizer.lr, set trainer.gradient_clip_val=1 or trainer.precision=32-true"
 
 
 class FiniteGuard(Callback):
@@ -106,7 +103,8 @@ class FiniteGuard(Callback):
             said += f"; written to {path}"
         self.in_a_row += 1
         if self.action == "stop":
-            raise BeforeStepError(f"{said}: {CURE}")
+            other = "or leave such steps out with callbacks/guard=skip"
+            raise BeforeStepError(f"{said}: {CURE}, {other}")
         if self.in_a_row > self.limit:
             raise BeforeStepError(f"{said}: more than {self.limit} such steps in a row: {CURE}")
         self.skipped += 1

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -120,25 +120,27 @@ class FinishStep(Callback):
             raise _stopped_by(signal.SIGINT)
         self._asked = number
 
-    def _stop(self, trainer: Trainer) -> None:
-        """Stop where one of the processes was asked to."""
-        asked = self._asked
-        if trainer.world_size > 1:
-            told = torch.tensor(asked, device=trainer.strategy.root_device)
-            asked = int(trainer.strategy.reduce(told, reduce_op="max"))
-        if asked:
-            # It is not done with an epoch of which the last batch is still to come.
-            trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
-            error = _stopped_by(asked)
-            if _spawned():  # where Lightning tells no callback
-                _interrupt(trainer, error)
-                say_how_to_go_on(trainer)
-            raise error
+    def _asked_of_any(self, trainer: Trainer) -> int:
+        """Return the signal by which one of the processes was asked to stop, 0 where none was."""
+        if trainer.world_size == 1:
+            return self._asked
+        told = torch.tensor(self._asked, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(told, reduce_op="max"))
+
+    def _stop(self, trainer: Trainer, asked: int) -> NoReturn:
+        error = _stopped_by(asked)
+        if _spawned():  # where Lightning tells no callback
+            _interrupt(trainer, error)
+            say_how_to_go_on(trainer)
+        raise error
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         # Resumed from between two steps, Lightning counts one too many for its loggers.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-        self._stop(trainer)
+        if asked := self._asked_of_any(trainer):
+            # It is not done with an epoch of which the last batch is still to come.
+            trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
+            self._stop(trainer, asked)
         self._statistics.remember()
         self._torn = False
 
@@ -152,6 +154,8 @@ class FinishStep(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+        if asked := self._asked_of_any(trainer):
+            self._stop(trainer, asked)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -118,6 +118,7 @@ class PretrainingPage(Callback):
             [*looks(shown, of="Shapes it was trained on"), seen.nearest, *told(shown)],
             config.read_text() if config.is_file() else "",
         )
+        print(f"{seconds:.0f} s; written to {self.folder}, pictures in report.html", flush=True)
 
 
 def write_tested(

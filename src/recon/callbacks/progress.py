@@ -79,8 +79,8 @@ class TrainingBar(ProgressBar):
         self._progress.update(self._task, completed=done, description=epoch, losses=losses)
         if not self._progress.console.is_terminal and self._is_line_due(done):
             task = self._progress.tasks[-1]
-            left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
-            line = f"{epoch}: {losses}, {task.elapsed or 0:.0f} s elapsed, {left}"
+            left = f", {task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
+            line = f"{epoch}: {losses}, {task.elapsed or 0:.0f} s elapsed{left}"
             self._progress.console.print(line)
 
     def _is_line_due(self, done: int) -> bool:
