@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from recon.data.readers import check_file, naming
 
-LARGEST, DEEP, PARTS = 2**22, 64, 20_000
-"""Bytes of a configuration, and parts of it: those that lie in one another, and all."""
+LARGEST, DEEP, PARTS, LONGEST = 2**22, 64, 20_000, 2**16
+"""Bytes of a configuration, parts of it that lie in one another, all, characters of one of them."""
 
 
 def read_config(path: Path) -> Any:
@@ -30,6 +30,8 @@ def _check_events(text: str) -> None:
     """Raise ValueError for aliases, of which a few stand for any number of values, or depth."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST:
+            raise ValueError(f"it has a value of {len(event.value):,} characters")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("it repeats its parts by aliases")
         depth += isinstance(event, yaml.CollectionStartEvent)

@@ -69,7 +69,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     check_file(path)
     if path.suffix.lower() == ".csv":
         with naming(path, "table"), path.open(newline="", encoding="utf-8-sig") as file:
-            rows: list[dict[str, Any]] = [*csv.DictReader(file)]
+            reader = csv.DictReader(file, strict=True)
+            rows: list[dict[str, Any]] = [*reader]
+            if len({*(names := reader.fieldnames or ())}) < len(names):
+                raise ValueError("two columns have one name")
+            if long := next((n for n, row in enumerate(rows, start=2) if None in row), None):
+                raise ValueError(f"line {long} has more cells than the first: quote commas")
     else:
         parquet = pyarrow()
         with naming(path, "Parquet table"):
@@ -77,7 +82,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
                 raise ValueError(f"it announces {count} rows")
             there = parquet.read_schema(path).names
         kept = [name for name in COLUMNS if name in there]
-        rows = read_columns(path, kept).to_pylist() if kept else [dict.fromkeys(there)]
+        table = read_columns(path, kept) if kept else None
+        with naming(path, "Parquet table"):
+            rows = table.to_pylist() if table is not None else [dict.fromkeys(there)]
     if not rows:
         raise ValueError(f"{path}: lists no shapes: {AGAIN}")
     if "path" not in rows[0]:

@@ -12,6 +12,12 @@ from typing import Any, NamedTuple
 
 PACKED = 100
 """How many times larger than its file what it holds may be, where a format compresses."""
+DESCRIBED = 2**24
+"""Bytes of the longest description of a scene."""
+SHADING = ("KHR_materials_", "KHR_texture_transform", "KHR_lights_", "EXT_texture_")
+"""Extensions that change no points."""
+FLOAT, FAN = 5126, 6
+"""Of glTF: a type of numbers, and of what corners form."""
 DEEP, PARTS = 256, 2**13
 """Nodes of a scene that lie in one another, and parts of meshes: each takes a millisecond."""
 CORNERS = ("vertex_indices", "vertex_index")
@@ -67,6 +73,8 @@ def _elements(lines: Sequence[Sequence[str]], *, text: bool) -> list[_Element]:
     found: list[_Element] = []
     for words in lines:
         if words[:1] == ["element"] and len(words) == 3:
+            if not words[2].isdecimal():
+                raise ValueError(f"{words[2]} of {words[1]!r} are announced")
             found.append(_Element(words[1], int(words[2]), 0))
         elif words[:1] == ["property"] and len(words) > 2 and found:
             kinds = words[2:3] if words[1] == "list" else words[1:2]
@@ -78,13 +86,36 @@ def _elements(lines: Sequence[Sequence[str]], *, text: bool) -> list[_Element]:
     return found
 
 
+VERTEX, WHOLE, MATERIAL, FACE, BACKWARDS, ZERO = (
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        rb"^[ \t]*v[ \t]",
+        rb"^[ \t]*v(?:[ \t]+\S+){3,8}[ \t]*\r?$",
+        rb"^[ \t]*usemtl[ \t]([^\r\n]*)",
+        rb"^[ \t]*f[ \t]",
+        rb"^[ \t]*f[ \t](?:.*[ \t])?-\d",
+        rb"^[ \t]*f[ \t](?:.*[ \t])?0+(?:[/ \t\r]|$)",
+    )
+)
+"""Of lines in an .obj file."""
+
+
 def check_obj(path: Path) -> None:
-    """Raise ValueError for an .obj file that is no text, or of too many materials."""
+    """Raise ValueError for an .obj file that trimesh would misread, or of too many materials."""
     content = path.read_bytes()
     if b"\0" in content[:4096]:
         raise ValueError("it is no text")
-    names = {*re.findall(rb"^[ \t]*usemtl[ \t]([^\r\n]*)", content, re.MULTILINE)}
-    if len(names) > PARTS:
+    if len(VERTEX.findall(content)) != len(WHOLE.findall(content)):
+        raise ValueError("it has vertices of fewer than three numbers, or of more than eight")
+    if ZERO.search(content):
+        raise ValueError("it has a face of vertex 0: they are numbered from 1 on")
+    face = FACE.search(content)
+    if face and VERTEX.search(content, face.end()) and BACKWARDS.search(content):
+        raise ValueError(
+            "its faces count back from where they stand, and vertices follow: number them from the "
+            "first one on"
+        )
+    if len(names := {*MATERIAL.findall(content)}) > PARTS:
         raise ValueError(f"it has {len(names)} materials, parts of {PARTS} are read")
 
 
@@ -106,16 +137,33 @@ def check_glb(path: Path) -> None:
         if len(head) < 20 or head[:4] != b"glTF":
             raise ValueError("it has no header of a GLB file")
         length = struct.unpack("<I", head[12:16])[0]
-        if length > size - 20:
-            raise ValueError(f"{length} bytes are announced, it has {size - 20}")
+        if length > min(size - 20, DESCRIBED):
+            raise ValueError(f"a scene of {length} bytes is announced, it has {size - 20}")
         scene = json.loads(file.read(length))
     if not isinstance(scene, dict):
         raise ValueError("it describes no scene")
     counts = [accessor.get("count", 0) for accessor in scene.get("accessors", [])]
     if any(not isinstance(n, int) or n < 0 for n in counts) or sum(counts) > PACKED * size:
         raise ValueError(f"{sum(map(int, counts))} values are announced in {size} bytes")
+    _check_features(scene)
     _check_tree(scene.get("nodes", []))
     _check_instances(scene, size)
+
+
+def _check_features(scene: dict[str, Any]) -> None:
+    """Raise ValueError for what trimesh passes over, and would give other points."""
+    needed = scene.get("extensionsRequired", [])
+    if strange := [name for name in needed if not str(name).startswith(SHADING)]:
+        raise ValueError(f"it needs the extension {strange[0]!r}, which is not read")
+    views = [*scene.get("accessors", []), *scene.get("bufferViews", [])]
+    if any("sparse" in view or view.get("byteOffset", 0) < 0 for view in views):
+        raise ValueError("its values are sparse, or begin before their buffer")
+    for part in (p for mesh in scene.get("meshes", []) for p in mesh["primitives"]):
+        place = scene["accessors"][part["attributes"]["POSITION"]]
+        if (place["type"], place["componentType"]) != ("VEC3", FLOAT):
+            raise ValueError("it has positions that are not three floats each")
+        if part.get("mode", 4) == FAN:
+            raise ValueError("it has fans of triangles: write single ones")
 
 
 def _check_tree(nodes: Sequence[dict[str, Any]]) -> None:
@@ -150,56 +198,3 @@ def _check_instances(scene: dict[str, Any], size: int) -> None:
     parts = sum(len(meshes[node["mesh"]]["primitives"]) for node in nodes if "mesh" in node)
     if parts > PARTS:
         raise ValueError(f"its nodes show {parts} parts of meshes, {PARTS} are read")
-
-
-def check_las(path: Path) -> None:
-    """Raise ValueError for a .las or .laz file that announces more than fits into it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(375)
-    if len(head) < 227 or head[:4] != b"LASF":
-        raise ValueError("it has no header of a LAS file")
-    start, records = struct.unpack_from("<II", head, 96)
-    length, count = struct.unpack_from("<HI", head, 105)
-    more = 0
-    if head[25] >= 4 and len(head) >= 255:
-        (more,) = struct.unpack_from("<I", head, 243)
-        count = max(count, struct.unpack_from("<Q", head, 247)[0])
-    packed = PACKED if head[104] & 0x80 or path.suffix.lower() == ".laz" else 1
-    if start > size or (records + more) * 54 > size or count * length > packed * size:
-        raise ValueError(
-            f"{records + more} records and {count} points of {length} bytes are announced, it has "
-            f"{size} bytes"
-        )
-    if head[104] & 0x80:
-        _check_laz(path, head, length)
-
-
-def _check_laz(path: Path, head: bytes, length: int) -> None:
-    """Raise ValueError for packed points of another length, or more chunks than fit into a file.
-
-    The unpacker takes both as they are, and where it fails, it ends the program.
-    """
-    size, told = path.stat().st_size, b""
-    place, start, records = struct.unpack_from("<HII", head, 94)
-    with path.open("rb") as file:
-        for _ in range(records):
-            file.seek(place)
-            record = file.read(54)
-            told = file.read(struct.unpack_from("<H", record, 20)[0])
-            if record[2:16] == b"laszip encoded":
-                break
-            place += len(record) + len(told)
-        (items,) = struct.unpack_from("<H", told, 32)
-        parts = sum(struct.unpack_from("<H", told, 36 + 6 * item)[0] for item in range(items))
-        if parts != length:
-            raise ValueError(f"points of {length} bytes are packed as {parts}")
-        file.seek(start)
-        table = struct.unpack("<q", file.read(8))[0]
-        if table == -1:  # it was not known yet when the points were written
-            file.seek(-8, 2)
-            table = struct.unpack("<q", file.read(8))[0]
-        file.seek(table)
-        chunks = struct.unpack("<II", file.read(8))[1]
-    if chunks * length > size:
-        raise ValueError(f"{chunks} chunks of points are announced, it has {size} bytes")

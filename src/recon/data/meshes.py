@@ -14,7 +14,8 @@ from trimesh import PointCloud, Trimesh, load_scene
 from trimesh.resolvers import FilePathResolver
 
 from recon.data.dataset import Cloud
-from recon.data.headers import CORNERS, check_glb, check_obj, check_ply, check_stl
+from recon.data.headers import CORNERS, PARTS, check_glb, check_obj, check_ply, check_stl
+from recon.data.pictures import check_scans
 from recon.data.readers import AGAIN, check_file, naming
 from recon.data.surface import Surface, check_textures, make_cloud, make_colors, sample
 
@@ -49,7 +50,24 @@ def read_mesh(path: Path, count: int) -> Cloud:
 
 
 class _Beside(FilePathResolver):
-    """Give trimesh the materials and textures beside a mesh, where they are files of a size."""
+    """Give trimesh the materials and textures beside a mesh, where they are files of a size.
+
+    Each is read anew for each material: all together have a size, and a number. trimesh goes on
+    without what it cannot get, so that `check` raises ValueError where there was too much.
+    """
+
+    taken = count = 0
+
+    def get(self, name: str) -> bytes:
+        self.check()
+        content: bytes = super().get(name)
+        self.taken, self.count = self.taken + len(content), self.count + 1
+        check_scans(content)
+        return content
+
+    def check(self) -> None:
+        if self.taken > 4 * BESIDE or self.count > PARTS:
+            raise ValueError(f"it reads {self.count} files beside it, of {self.taken:,} bytes")
 
     def absolute(self, name: str) -> Path:
         path: Path = super().absolute(name)
@@ -62,6 +80,8 @@ def _scene(source: Path | io.BytesIO, kind: str) -> list[Any]:
     """Return the parts of a scene in its coordinates; nothing is merged or cleaned."""
     beside = _Beside(source) if isinstance(source, Path) else None
     scene = load_scene(source, file_type=kind.lower(), process=False, resolver=beside)
+    if beside is not None:
+        beside.check()
     check_textures([getattr(geometry, "visual", None) for geometry in scene.geometry.values()])
     parts = []
     for node in scene.graph.nodes_geometry:
@@ -83,6 +103,8 @@ def _off(path: Path) -> list[Any]:
     """Read an .off file without its comments; raise ValueError where lines are missing."""
     lines = [line.partition(b"#")[0].strip() for line in path.read_bytes().splitlines()]
     content = b"\n".join(line for line in lines if line)
+    if content[:4].upper() == b"4OFF":
+        raise ValueError("its vertices have four coordinates")
     if not (
         head := re.match(rb"([A-Z0-9]*OFF)?\s*(\d+)\s+(\d+)(?:\s+\d+)?\s*(?:\n|$)", content, re.I)
     ):

@@ -70,6 +70,8 @@ class ModelNet(PointCloudDataset):
         mark = f"{name}_shape_names.txt"
         self.root = TREE.find(Path(root), mark, [FOLDER, f"ModelNet/{FOLDER}"])
         self.classes = read_lines(self.root / mark)
+        if len({*self.classes}) < len(self.classes):
+            raise ValueError(f"{self.root / mark}: lists a class twice: {AGAIN}")
         cache = self.root / f"{name}_{split}_8192pts_fps.dat"
         listed = self.root / f"{name}_{split}.txt"
         names = read_lines(listed) if listed.is_file() or not cache.is_file() else None

@@ -121,11 +121,8 @@ class OpenShape(PointCloudDataset):
         found: list[str] = []
         for key in SENTENCES if isinstance(held, dict) else ():
             value = held.get(key)
-            found += (
-                [value]
-                if isinstance(value, str)
-                else [t for t in value or () if isinstance(t, str)]
-            )
+            listed = value if isinstance(value, list | tuple) else [value]
+            found += [text for text in listed if isinstance(text, str)]
         if not found and (label := self._class_of(index)):
             found = prompts(label)
         if not found:

@@ -1,10 +1,13 @@
 """Columns of Parquet files, read where they fit."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recon.data.readers import PACKED, SMALL, check_file, naming
+from recon.data.readers import AGAIN, PACKED, SMALL, check_file, naming
 
 
 def pyarrow() -> Any:
@@ -16,6 +19,34 @@ def pyarrow() -> Any:
     return parquet
 
 
+LOOK = """
+import sys, pyarrow.parquet as parquet
+about = parquet.read_metadata(sys.argv[1])
+for group in range(about.num_row_groups):
+    for column in range(about.num_columns):
+        about.row_group(group).column(column)
+"""
+
+
+def check_footer(path: Path) -> None:
+    """Raise ValueError for a table whose description of its columns ends the program that reads it.
+
+    pyarrow lets such an error through as no Python program can catch it: another one looks first.
+    """
+    about = check_file(path).stat()
+    if code := _looked(str(path.absolute()), about.st_mtime_ns, about.st_size):
+        raise ValueError(
+            f"{path}: not a readable Parquet table (it ended its reader, code {code}): {AGAIN}"
+        )
+
+
+@lru_cache(maxsize=64)
+def _looked(path: str, modified_ns: int, size: int) -> int:
+    """Return the code of the signal that ended a program which looked at a table, 0 for none."""
+    command = [sys.executable, "-c", LOOK, path]
+    return min(0, subprocess.run(command, capture_output=True, timeout=60).returncode)
+
+
 def read_columns(path: Path, names: Sequence[str]) -> Any:
     """Read columns of a table, no more than what fits its file; raise ValueError that names it.
 
@@ -24,6 +55,7 @@ def read_columns(path: Path, names: Sequence[str]) -> Any:
     import pyarrow as pa
 
     parquet, allowed = pyarrow(), max(SMALL, PACKED * check_file(path).stat().st_size)
+    check_footer(path)
     with naming(path, "Parquet table"):
         about, schema = parquet.read_metadata(path), parquet.read_schema(path)
         groups = [about.row_group(number) for number in range(about.num_row_groups)]

@@ -27,8 +27,24 @@ PLAIN = (str, bytes, int, float, bool, type(None), np.generic)
 """What a dictionary may be indexed by: looking up other things may take without end."""
 
 
+MOST = 2**21
+"""Steps of the longest pickle that is read: an array, or a text, takes some ten."""
+
+
 class RefusedError(ValueError):
     """A pickle names something other than plain arrays."""
+
+
+class _Counted(dict[int, Any]):
+    """What each code of a pickle does, looked up so many times and no more."""
+
+    left = MOST
+
+    def __getitem__(self, code: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise RefusedError(f"more than {MOST:,} steps")
+        return super().__getitem__(code)
 
 
 class _Type:
@@ -36,8 +52,8 @@ class _Type:
 
     def __init__(self, name: Any, *_: Any) -> None:
         found = np.dtype(name) if isinstance(name, str) else None
-        if found is None or found.kind not in KINDS:
-            raise RefusedError(f"data type {name!r}")
+        if found is None or found.kind not in KINDS or (found.kind == "f" and found.itemsize > 8):
+            raise RefusedError(f"data type {name!r:.50}")
         self.dtype = found
 
     def order(self, state: Any) -> None:
@@ -60,6 +76,14 @@ def _data(raw: Any, dtype: np.dtype[Any], count: int) -> Any:
     return raw
 
 
+def _count(shape: Any) -> int:
+    """Return how many values an array of a shape has; raise RefusedError for what is no shape."""
+    sizes = shape if isinstance(shape, tuple) else (shape,)
+    if len(sizes) > 32 or not all(type(n) is int and 0 <= n < 2**63 for n in sizes):
+        raise RefusedError("an array of no shape")
+    return prod(sizes)
+
+
 def _reconstruct(*_: Any) -> np.ndarray:
     return np.empty(0)  # its shape and content follow
 
@@ -75,7 +99,7 @@ def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     dtype = _plain(kind)
     if dtype.hasobject:
         raise RefusedError("objects in a buffer")
-    return np.frombuffer(_data(raw, dtype, prod(shape)), dtype).reshape(shape, order=order).copy()
+    return np.frombuffer(_data(raw, dtype, _count(shape)), dtype).reshape(shape, order=order).copy()
 
 
 def _encode(text: Any, encoding: Any = None) -> bytes:
@@ -123,6 +147,10 @@ class _Unpickler(pickle._Unpickler):
     readline: Callable[[], bytes]
     pop_mark: Callable[[], list[Any]]
 
+    def load(self) -> Any:
+        self.dispatch = _Counted(type(self).dispatch)  # type: ignore[misc] # its own, which counts
+        return super().load()
+
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if (module, name) not in KNOWN:
             raise RefusedError(f"{module}.{name}")
@@ -143,7 +171,7 @@ class _Unpickler(pickle._Unpickler):
         elif isinstance(target, np.ndarray):
             _, shape, kind, fortran, raw = state
             dtype = _plain(kind)
-            raw = _data(raw, dtype, prod(shape))
+            raw = _data(raw, dtype, _count(shape))
             target.__setstate__(cast(Any, (1, shape, dtype, bool(fortran), raw)))
         else:
             raise RefusedError("a state for something that is no array")

@@ -6,6 +6,16 @@ FORMATS, PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
 """Of pictures: Pillow starts programs for some others, and unpacks as many pixels as there are."""
 
 
+SCANS = 100
+"""Passes of a progressive JPEG, which has some ten: each goes over all pixels."""
+
+
+def check_scans(content: bytes) -> None:
+    """Raise ValueError for a JPEG of passes without end; within one no such bytes can be."""
+    if content[:2] == b"\xff\xd8" and (count := content.count(b"\xff\xda")) > SCANS:
+        raise ValueError(f"a JPEG of {count} passes, {SCANS} are read")
+
+
 def as_rgb(image: Image.Image) -> Image.Image:
     """Load an opened picture as RGB; raise what `check_picture` raises."""
     check_picture(image)

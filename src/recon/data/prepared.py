@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.readers import check_cloud, check_labels, decode_image, naming, read_json
@@ -95,6 +95,12 @@ class Prepared(PointCloudDataset):
         self._check_files()
 
     def _take(self, index: dict[str, Any]) -> None:
+        counts = [file["clouds"] for file in index["files"]]
+        kept = (index["labels"], index["families"], index["categories"], index["sentences"]["rows"])
+        if not all(type(number) is int for part in (counts, *kept) for number in part):
+            raise ValueError("has classes or counts that are no whole numbers")
+        if min(counts, default=0) < 0:
+            raise ValueError("has files of less than no clouds")
         self.ids, self.classes = index["ids"], index["classes"]
         self.labels = np.array(index["labels"], dtype=np.int64)
         self.families = np.array(index["families"], dtype=np.int64)
@@ -167,21 +173,21 @@ class Prepared(PointCloudDataset):
             offsets = {f"{name}_offsets": file.get_tensor(f"{name}_offsets") for name in slices}
             return slices | offsets
 
-    def _range(self, file: dict[str, Any], name: str, row: int) -> np.ndarray | None:
-        """Return what one cloud has of a field, None where it has none."""
+    def _range(self, index: int, name: str) -> np.ndarray | None:
+        """Return what one cloud has of a field, None where it has none; raise ValueError."""
+        file, row = self._place(index)
         if name not in file:
             return None
-        start, end = (int(offset) for offset in file[f"{name}_offsets"][row : row + 2])
-        return file[name][start:end] if end > start else None
-
-    def cloud(self, index: int) -> Cloud:
-        file, row = self._place(index)
         try:
-            fields = {name: self._range(file, name, row) for name in CARRIED}
-        except (SafetensorError, IndexError) as error:
+            start, end = (int(offset) for offset in file[f"{name}_offsets"][row : row + 2])
+            return file[name][start:end] if end > start else None
+        except Exception as error:  # damaged files fail in any way
             raise ValueError(
                 f"{self.folder}: damaged at {self.ids[index]}: prepare anew"
             ) from error
+
+    def cloud(self, index: int) -> Cloud:
+        fields = {name: self._range(index, name) for name in CARRIED}
         source = f"{self.folder} ({self.ids[index]})"
         fields["points"] = points = check_cloud(fields["points"], source)
         for name in ("normals", "colors"):
@@ -195,8 +201,7 @@ class Prepared(PointCloudDataset):
         return Cloud(**cast(Any, fields))
 
     def image_bytes(self, index: int) -> bytes | None:
-        file, row = self._place(index)
-        content = self._range(file, "images", row)
+        content = self._range(index, "images")
         return None if content is None else content.tobytes()
 
     def image(self, index: int) -> Image.Image:

@@ -15,11 +15,13 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from recon.data.pickles import unpickle
-from recon.data.pictures import FORMATS, as_rgb
+from recon.data.pictures import FORMATS, as_rgb, check_scans
 from recon.names import check_names
 
 LIMIT = 4 * 2**30
 """Bytes of the largest file that is read as one cloud."""
+LISTED, LONGEST = 2**28, 4096
+"""Bytes of the largest JSON file, and of the longest path in a list."""
 SMALL, PACKED = 2**26, 100
 """Bytes that any archive may unpack to, and how many times its size a larger one may."""
 AGAIN = "copy it again or take it off the list"
@@ -125,9 +127,12 @@ def plain_number(value: object) -> int | float:
 
 def read_npy(path: Path) -> Any:
     """Read one .npy file; object arrays come from `unpickle`, as what they hold."""
-    check_file(path)
+    size = check_file(path).stat().st_size
     with naming(path, "array"), path.open("rb") as file:
-        return _npy(file, str(path), path.stat().st_size)
+        held = _npy(file, str(path), size)
+        if (more := size - file.tell()) > 0:
+            raise ValueError(f"{more:,} bytes follow what it announces")
+        return held
 
 
 def _npy(file: io.BufferedIOBase, source: str, size: int) -> Any:
@@ -153,6 +158,10 @@ def read_npz(path: Path) -> dict[str, Any]:
     check_file(path)
     with naming(path, "archive"), zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
+        if len({member.filename for member in members}) < len(members):
+            raise ValueError("it has two arrays of one name")
+        if not {m.compress_type for m in members} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise ValueError("it is packed as numpy does not pack")  # others unpack without end
         allowed = min(LIMIT, max(SMALL, PACKED * path.stat().st_size))
         if (total := sum(member.file_size for member in members)) > allowed:
             raise ValueError(f"unpacks to {total:,} bytes, {allowed:,} are allowed")
@@ -204,6 +213,8 @@ def _check_text(content: bytes) -> None:
     """Raise ValueError for text whose numbers would be taken apart."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:20:2] == b"\0" * 10:
         raise ValueError("it is UTF-16: save it as UTF-8")
+    if b"\0\0" in content:
+        raise ValueError("it has bytes of zero, which no text has")
     if not content.isascii() and (found := _other_digits(content)):
         raise ValueError(f"it has digits or signs that are no plain ones, such as {found!a}")
     line = next((x for x in content[:4096].split(b"\n") if re.match(rb"\s*[-+\d]", x)), b"")
@@ -240,7 +251,7 @@ def _numbers(words: Sequence[bytes]) -> bool:
 
 def read_json(path: Path) -> Any:
     """Read one JSON file; raise ValueError or FileNotFoundError that names it."""
-    check_file(path)
+    check_file(path, LISTED)
     with naming(path, "JSON file"):
         content = path.read_bytes()
         held = json.loads(content)
@@ -261,12 +272,16 @@ def read_lines(path: Path) -> list[str]:
 
 def decode_image(content: bytes, source: Path | str) -> Image.Image:
     """Decode a picture to RGB; raise ValueError that names its source."""
-    with naming(source, "picture"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return as_rgb(image)
+    with naming(source, "picture"):
+        check_scans(content)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return as_rgb(image)
 
 
 def inside(root: Path, name: str, source: Path | str) -> Path:
     """Return the path of a listed name below `root`; raise ValueError where it leads elsewhere."""
+    if len(name) > LONGEST:
+        raise ValueError(f"{source}: lists a path of {len(name):,} characters: {name[:50]!r}...")
     place = posixpath.normpath(name.replace("\\", "/"))
     outside = posixpath.isabs(place) or place.split("/")[0] == ".." or ":" in place.split("/")[0]
     if not name or "\0" in name or outside:

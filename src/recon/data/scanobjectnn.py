@@ -4,6 +4,7 @@
 """
 
 import zlib
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ CLASSES = (
     "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door",
     "shelf", "table", "bed", "pillow", "sink", "sofa", "toilet",
 )  # fmt: skip
-DEFLATE, LZF = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF
-PLAIN_FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
-"""Of HDF5: they leave a chunk about as long as it is."""
+SHUFFLE, CHECKSUM = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
+DEFLATE = h5py.h5z.FILTER_DEFLATE
+CHECKSUM_BYTES = 4
 HARDEST = "_objectdataset_augmentedrot_scale75.h5"
 VARIANTS = {
     "OBJ_BG": ("main_split", "_objectdataset.h5"),
@@ -53,28 +54,42 @@ def check_stored(data: h5py.Dataset, size: int) -> None:
     most = max(chunk, data.nbytes)
     if most > 64 * size or chunk > max(data.nbytes, SMALL):
         raise ValueError(f"`{data.name[1:]}` announces {most:,} bytes")
-    _check_chunks(data, chunk, size)
+    if data.chunks:
+        _check_chunks(data, chunk, size)
+    elif data.id.get_storage_size() < data.nbytes:
+        raise ValueError(f"`{data.name[1:]}` was never written")
 
 
 def _check_chunks(data: h5py.Dataset, length: int, size: int) -> None:
-    """Raise ValueError for chunks that unpack to more than the `length` of each."""
-    layout = data.id.get_create_plist()
+    """Raise ValueError for chunks that are not there, or are not of the `length` of each.
+
+    HDF5 reads past the end of a shorter one: the memory behind it, or none.
+    """
+    layout, name = data.id.get_create_plist(), data.name[1:]
     filters = [layout.get_filter(number)[0] for number in range(layout.get_nfilters())]
-    packed = [number for number in filters if number not in PLAIN_FILTERS]
-    if len(packed) > 1 or not set(packed) <= {DEFLATE, LZF}:
-        raise ValueError(f"`{data.name[1:]}` is packed by the filters {filters}: write it anew")
+    if not set(filters) <= {SHUFFLE, CHECKSUM, DEFLATE} or len({*filters}) < len(filters):
+        raise ValueError(f"`{name}` is packed by the filters {filters}: write it anew by gzip")
     chunks: list[Any] = []
-    if data.chunks:
-        data.id.chunk_iter(chunks.append)
+    data.id.chunk_iter(chunks.append)
+    grid = prod(-(-whole // part) for whole, part in zip(data.shape, data.chunks, strict=True))
+    if len(chunks) != grid:
+        raise ValueError(f"of the {grid} chunks of `{name}` {len(chunks)} were written")
     if sum(part.size for part in chunks) > size:
-        raise ValueError(f"`{data.name[1:]}` has chunks that lie in one another")
-    if packed != [DEFLATE]:
-        return
-    left_out = 1 << filters.index(DEFLATE)  # where packing would have made it longer
-    for part in (part for part in chunks if not part.filter_mask & left_out):
-        content = data.id.read_direct_chunk(part.chunk_offset)[1]
-        if len(zlib.decompressobj().decompress(content, length + 1)) > length:
-            raise ValueError(f"a chunk of `{data.name[1:]}` unpacks to more than it announces")
+        raise ValueError(f"`{name}` has chunks that lie in one another")
+    for part in chunks:
+        if _unpacked(data, part, filters, length) != length:
+            raise ValueError(f"a chunk of `{name}` is not as long as it announces")
+
+
+def _unpacked(data: h5py.Dataset, part: Any, filters: Sequence[int], length: int) -> int:
+    """Return the bytes that a chunk unpacks to, no more than one beyond `length` and checksum."""
+    used = [kind for place, kind in enumerate(filters) if not part.filter_mask >> place & 1]
+    checksum = CHECKSUM_BYTES if CHECKSUM in used else 0
+    if DEFLATE not in used:
+        return int(part.size) - checksum
+    inner = checksum if CHECKSUM in used[: used.index(DEFLATE)] else 0
+    content = data.id.read_direct_chunk(part.chunk_offset)[1]
+    return len(zlib.decompressobj().decompress(content, length + inner + 1)) - inner
 
 
 class ScanObjectNN(PointCloudDataset):

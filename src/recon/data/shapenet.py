@@ -50,10 +50,15 @@ def _categories(path: Path) -> dict[str, tuple[int, str]]:
                 for key in table["catalogue"]
             ]
         # The synset is kept as a number, without its leading zero.
-        return {
+        found = {
             f"{int(row['catalogue']):08d}": (index, str(row["describe"]))
             for index, row in enumerate(rows)
         }
+        if len(found) < len(rows):
+            raise ValueError("it has two rows of one category")
+        if any(not isinstance(row["describe"], str) for row in rows):
+            raise ValueError("it has a category without a name")
+        return found
 
 
 class ShapeNet(PointCloudDataset):

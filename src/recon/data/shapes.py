@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from recon.data.dataset import Cloud
-from recon.data.headers import check_las
+from recon.data.las import read_las
 from recon.data.meshes import MESHES, read_mesh
 from recon.data.readers import (
     check_file,
-    naming,
     read_npy,
     read_npz,
     read_table,
@@ -119,42 +118,9 @@ def _read_npz(path: Path, count: int) -> Cloud:
     return _named(read_npz(path), str(path))
 
 
-def _read_las(path: Path, count: int) -> Cloud:
-    try:
-        import laspy
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{path}: reading it needs laspy: pip install 'recon3d[las]'") from error
-    with naming(path, "LAS file"):
-        check_las(path)
-        las = _unpacked(laspy, path)
-        if len(las.points) < las.header.point_count:
-            raise ValueError(f"ends after {len(las.points)} of {las.header.point_count} points")
-        points = np.stack([las.x, las.y, las.z], 1).astype(np.float64)
-        painted = {"red", "green", "blue"} <= set(las.point_format.dimension_names)
-        colors = np.stack([las.red, las.green, las.blue], 1) if painted else None
-    if colors is not None and not colors.any():  # the format has them, the scanner did not
-        colors = None
-    return make_cloud(points, str(path), None, colors)
-
-
-def _unpacked(laspy: Any, path: Path) -> Any:
-    """Read a .las or .laz file by one thread: several hang in forked workers, and take any chunk.
-
-    Raises ValueError where the unpacker gives up, which is no `Exception` to Python.
-    """
-    found = laspy.LazBackend.detect_available()
-    single = [backend for backend in found if backend != laspy.LazBackend.LazrsParallel]
-    try:
-        return laspy.read(path, laz_backend=single)
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise ValueError(f"its packed points are damaged: {error}") from error
-
-
 READERS: Mapping[str, Callable[[Path, int], Cloud]] = {
     **dict.fromkeys(MESHES, read_mesh),
-    **dict.fromkeys((".las", ".laz"), _read_las),
+    **dict.fromkeys((".las", ".laz"), read_las),
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".xyz": _read_text,

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-LARGEST = 2**24
-"""Bytes of a configuration."""
+LARGEST, TENSORS = 2**24, 2**16
+"""Bytes of a configuration, and tensors of the largest file."""
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
 
@@ -47,6 +47,14 @@ def is_saved(path: Path) -> bool:
     return path.suffix == ".safetensors" or (path / CONFIG).is_file() or (path / WEIGHTS).is_file()
 
 
+def _check_count(path: Path) -> None:
+    """Raise ValueError for a file of so many tensors that to make them takes without end."""
+    with path.open("rb") as file:
+        head = file.read(min(2**27, int.from_bytes(file.read(8), "little")))
+    if (count := head.count(b'"data_offsets"')) > TENSORS:
+        raise ValueError(f"it has {count:,} tensors, {TENSORS:,} are read")
+
+
 def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a saved folder, or its weights by name: its configuration and its named tensors.
 
@@ -66,6 +74,7 @@ def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
         raise ValueError(f"{folder / CONFIG}: not of this library: it describes no `network`")
     try:
+        _check_count(weights)
         return config, load_file(weights)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{weights}: corrupt ({error}): fetch it again") from error

@@ -20,13 +20,17 @@ MAGIC = 0x1950A86A20F9469CFC6C
 """What such a file begins with, a number of 77 bits."""
 DEEP = 1000
 """Brackets in brackets: no checkpoint comes near."""
+MOST = 2**20
+"""Steps of the longest pickle that is read: a weight takes some thirty."""
+KEYS = ("str", "int", "int_or_bool", "bool", "None", "float", "bytes", "bytes_or_str")
+"""What a dictionary may be indexed by, as pickletools call the kinds."""
+PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
 NUMBERS = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 SCALAR = re.compile(r"numpy\._?core\.multiarray scalar|numpy dtype|_codecs encode")
 REBUILT = re.compile(
     r"torch\._utils _rebuild_(tensor(_v[23])?|parameter|qtensor|sparse_tensor|"
     r"meta_tensor_no_storage)|torch\.serialization _get_layout|collections OrderedDict|"
-    r"torch \w+Storage|torch\.storage (Untyped|Typed)Storage|torch (Size|device)|"
-    r"builtins set|__builtin__ set"
+    r"torch \w+Storage|torch\.storage (Untyped|Typed)Storage|torch (Size|device)"
 )
 
 
@@ -77,8 +81,11 @@ def is_archive(path: Path) -> bool:
 
 def _check(file: BufferedIOBase) -> None:
     """Look at the codes of one pickle, up to its end."""
-    depth = 0
-    for code, argument, _ in pickletools.genops(cast(Any, file)):
+    depth, kinds = 0, _Kinds()
+    for number, (code, argument, _) in enumerate(pickletools.genops(cast(Any, file))):
+        if number > MOST:
+            raise pickle.UnpicklingError(f"it takes more than {MOST:,} steps")
+        kinds.step(code, argument)
         if code.name == "GLOBAL" and not _known(str(argument)):
             name = str(argument).replace(" ", ".")
             raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {name}")
@@ -88,6 +95,49 @@ def _check(file: BufferedIOBase) -> None:
         depth = depth + 1 if code.name in ("TUPLE1", "TUPLE2", "TUPLE3") else 0
         if depth > DEEP:
             raise pickle.UnpicklingError("its parts lie in one another without end")
+
+
+class _Kinds:
+    """What kinds of things lie on the stack of a pickle that is being read: codes tell them.
+
+    Raises UnpicklingError for a dictionary that is indexed by anything but texts and numbers:
+    others can all fall into one place of it, and looking up then takes without end.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[str] = []
+        self.memo: dict[int, str] = {}
+
+    def step(self, code: pickletools.OpcodeInfo, argument: Any) -> None:
+        if code.name in ("SETITEM", "SETITEMS", "DICT"):
+            self._check_keys(1 if code.name == "SETITEM" else 0)
+        if code.name in PUTS:
+            self.memo[len(self.memo) if argument is None else int(argument)] = self._top()
+        made = [kind.name for kind in code.stack_after]
+        if code.name in GETS:
+            made = [self.memo.get(int(argument), "any")]
+        elif code.name == "DUP":
+            made = [self._top()] * 2
+        before = [kind.name for kind in code.stack_before]
+        if "mark" in before:
+            del self.stack[self._mark() :]
+            before = before[: before.index("mark")]
+        if before:
+            del self.stack[-len(before) :]
+        self.stack += made
+
+    def _top(self) -> str:
+        return self.stack[-1] if self.stack else "any"
+
+    def _mark(self) -> int:
+        """Return where the last mark lies, 0 without one: torch then refuses the pickle."""
+        rows = range(len(self.stack) - 1, -1, -1)
+        return next((row for row in rows if self.stack[row] == "mark"), 0)
+
+    def _check_keys(self, single: int) -> None:
+        keys = self.stack[-2:-1] if single else self.stack[self._mark() + 1 :: 2]
+        if wrong := [kind for kind in keys if kind not in KEYS]:
+            raise pickle.UnpicklingError(f"a dictionary is indexed by a thing of kind {wrong[0]!r}")
 
 
 def _known(name: str) -> bool:
