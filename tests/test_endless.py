@@ -306,3 +306,49 @@ def test_sentences_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
     for strange in (5, float("nan"), np.array(["a", "b"]), {"a": 1}, None):
         np.save(path, np.array(held | {"text": strange, "blip_caption": "a lamp"}))
         assert "a lamp" in data.texts(0)
+
+
+@pytest.mark.parametrize(
+    ("corners", "why"),
+    [
+        (["0 0 0", "1 0 0", "0 1 0", "1 1 0"], "its 1 facets have 4 corners"),
+        (["0 0 0", "1 0", "0 1 0 5"], "its 1 facets have 1 corners"),
+    ],
+)
+def test_an_stl_of_text_that_would_shift_is_refused(
+    corners: list[str], why: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.stl"
+
+    def write(corners: list[str]) -> None:
+        lines = ["solid x", "facet normal 0 0 1", "outer loop", *(f"vertex {c}" for c in corners)]
+        path.write_text("\n".join([*lines, "endloop", "endfacet", "endsolid x", ""]))
+
+    write(corners)
+    refused(path, lambda: read_shape(path), why)
+    write(["0 0 0", "1 0 0", "0 1 0"])
+    assert len(read_shape(path, 9).points) == 9
+
+
+def test_an_off_of_more_lines_than_announced_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.off"
+    path.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
+    assert len(read_shape(path, 9).points) == 9
+    path.write_text("OFF\n2 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
+    refused(path, lambda: read_shape(path), "4 lines of 3 that are announced")
+    path.write_text("4OFF\n1 0 0\n0 0 0 1\n")
+    refused(path, lambda: read_shape(path), "four coordinates")
+
+
+@pytest.mark.parametrize("kind", ["F", "I", "I;16"])
+def test_pictures_of_more_than_8_bits_are_refused(kind: str) -> None:
+    content = io.BytesIO()
+    Image.new(kind, (8, 8)).save(content, "TIFF")
+    refused(Path("x.tif"), lambda: decode_image(content.getvalue(), "x.tif"), "with 8 bits each")
+
+
+def test_a_label_that_is_no_number_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    columns = {"path": ["a.npy", "b.npy"], "label": [float("nan"), 2.0]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert Folder(path).labels.tolist() == [-1, 0]

@@ -95,7 +95,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _listed(table: Path, root: Path) -> Iterator[Entry]:
     """Read the shapes that a table lists, by paths relative to `root`."""
     for number, row in enumerate(_rows(table), start=2):
-        known = {key: str(row[key]).strip() for key in row if key and row[key] not in (None, "")}
+        told = {key: value for key, value in row.items() if key and value == value}  # NaN is none
+        known = {key: str(value).strip() for key, value in told.items() if value not in (None, "")}
         if "path" not in known:
             raise ValueError(f"{table}: line {number} has no path")
         source = f"{table}, line {number}"

@@ -119,6 +119,12 @@ def check_obj(path: Path) -> None:
         raise ValueError(f"it has {len(names)} materials, parts of {PARTS} are read")
 
 
+FACET = re.compile(rb"^[ \t]*facet[ \t]", re.MULTILINE | re.IGNORECASE)
+LINE = re.compile(rb"^[ \t]*vertex[ \t]", re.MULTILINE | re.IGNORECASE)
+CORNER = re.compile(rb"^[ \t]*vertex(?:[ \t]+\S+){3}[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
+"""Of lines in an .stl file of text."""
+
+
 def check_stl(path: Path) -> None:
     """Raise ValueError for an .stl file that is no text, and not as long as it announces."""
     size = path.stat().st_size
@@ -127,6 +133,11 @@ def check_stl(path: Path) -> None:
     count = struct.unpack_from("<I", head, 80)[0] if len(head) >= 84 else 0
     if b"\0" in head and size != 84 + 50 * count:
         raise ValueError(f"{count} triangles of 50 bytes are announced, it has {size} bytes")
+    if b"\0" not in head:
+        content = path.read_bytes()
+        facets, corners = FACET.findall(content), CORNER.findall(content)
+        if not len(corners) == 3 * len(facets) == len(LINE.findall(content)):
+            raise ValueError(f"its {len(facets)} facets have {len(corners)} corners, not 3 each")
 
 
 def check_glb(path: Path) -> None:

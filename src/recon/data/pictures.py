@@ -6,6 +6,8 @@ FORMATS, PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
 """Of pictures: Pillow starts programs for some others, and unpacks as many pixels as there are."""
 
 
+WIDE = ("I", "F")
+"""Of pictures: 32 bits a number."""
 SCANS = 100
 """Passes of a progressive JPEG, which has some ten: each goes over all pixels."""
 
@@ -19,6 +21,8 @@ def check_scans(content: bytes) -> None:
 def as_rgb(image: Image.Image) -> Image.Image:
     """Load an opened picture as RGB; raise what `check_picture` raises."""
     check_picture(image)
+    if image.mode in WIDE or image.mode.startswith("I;"):  # Pillow would cut them off at 255
+        raise ValueError(f"a picture of numbers of the kind {image.mode}: save it with 8 bits each")
     return image.convert("RGB")
 
 
