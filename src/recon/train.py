@@ -44,6 +44,7 @@ def fit(cfg: DictConfig) -> Trained:
     check_numbers(cfg)
     check_compiled(cfg)
     if not is_first_process():
+        _check_unused(cfg)  # or it would wait for a first one that has ended
         return _train(cfg)
     with writing(Path(cfg.output_dir), "wait for it, or choose another folder, output_dir=<new>"):
         _check_unused(cfg)
