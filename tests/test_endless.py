@@ -335,7 +335,7 @@ def test_an_off_of_more_lines_than_announced_is_refused(tmp_path: Path) -> None:
     path.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
     assert len(read_shape(path, 9).points) == 9
     path.write_text("OFF\n2 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
-    refused(path, lambda: read_shape(path), "4 lines of 3 that are announced")
+    refused(path, lambda: read_shape(path), "it has 4 lines, 3 are announced")
     path.write_text("4OFF\n1 0 0\n0 0 0 1\n")
     refused(path, lambda: read_shape(path), "four coordinates")
 

@@ -110,8 +110,10 @@ def _off(path: Path) -> list[Any]:
     ):
         raise ValueError("it does not begin with OFF and the numbers of vertices and faces")
     announced = int(head[2]) + int(head[3])
-    if (found := len(content[head.end() :].split(b"\n"))) != announced:
-        raise ValueError(f"it has {found} lines of {announced} that are announced")
+    if (found := len(content[head.end() :].split(b"\n"))) < announced:
+        raise ValueError(f"it ends after {found} of {announced} lines")
+    if found > announced:
+        raise ValueError(f"it has {found} lines, {announced} are announced")
     faces = content[head.end() :].split(b"\n")[int(head[2]) : announced]
     wrong = (face for face in faces if not 0 <= int((words := face.split())[0]) < len(words))
     if short := next(wrong, None):
