@@ -16,8 +16,8 @@ from recon.data.readers import (
     read_lines,
     read_npy,
     read_npz,
-    read_table,
 )
+from recon.data.text import read_table
 
 TABLE = np.array([[0.5, -1.0, 2.25], [1e-3, 4.0, 5.0]])
 

@@ -110,11 +110,12 @@ def _off(path: Path) -> list[Any]:
     ):
         raise ValueError("it does not begin with OFF and the numbers of vertices and faces")
     announced = int(head[2]) + int(head[3])
-    if (found := len(content[head.end() :].split(b"\n"))) < announced:
-        raise ValueError(f"it ends after {found} of {announced} lines")
-    if found > announced:
-        raise ValueError(f"it has {found} lines, {announced} are announced")
-    faces = content[head.end() :].split(b"\n")[int(head[2]) : announced]
+    rows = content[head.end() :].split(b"\n")
+    if len(rows) < announced:
+        raise ValueError(f"it ends after {len(rows)} of {announced} lines")
+    if len(rows) > announced:
+        raise ValueError(f"it has {len(rows)} lines, {announced} are announced")
+    faces = rows[int(head[2]) :]
     wrong = (face for face in faces if not 0 <= int((words := face.split())[0]) < len(words))
     if short := next(wrong, None):
         raise ValueError(f"a face has fewer corners than it announces: {short[:50]!r}")

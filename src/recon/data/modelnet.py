@@ -22,8 +22,8 @@ from recon.data.readers import (
     naming,
     plain_number,
     read_lines,
-    read_table,
 )
+from recon.data.text import read_table
 from recon.data.tree import Tree
 from recon.ops.sampling import farthest_point_sample
 from recon.teachers.prompts import prompts

@@ -110,7 +110,7 @@ class Prepared(PointCloudDataset):
         self._sentences: list[list[str]] = index["sentences"]["lists"]
         self._sentence_rows: list[int] = index["sentences"]["rows"]
         self._names = [file["name"] for file in index["files"]]
-        self._ends = list(accumulate(file["clouds"] for file in index["files"]))
+        self._ends = list(accumulate(counts))
         self._slices: OrderedDict[int, dict[str, Any]] = OrderedDict()
         count = self._ends[-1] if self._ends else 0
         columns = (self.labels, self.families, self._categories, self._sentence_rows)

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.readers import AGAIN, check_cloud, read_table
+from recon.data.readers import AGAIN, check_cloud
 from recon.data.rooms import RoomColumns, WholeRooms
+from recon.data.text import read_table
 from recon.data.tree import Tree
 from recon.names import check_names
 

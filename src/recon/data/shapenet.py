@@ -50,14 +50,14 @@ def _categories(path: Path) -> dict[str, tuple[int, str]]:
                 for key in table["catalogue"]
             ]
         # The synset is kept as a number, without its leading zero.
+        if any(not isinstance(row["describe"], str) for row in rows):
+            raise ValueError("it has a category without a name")
         found = {
-            f"{int(row['catalogue']):08d}": (index, str(row["describe"]))
+            f"{int(row['catalogue']):08d}": (index, row["describe"])
             for index, row in enumerate(rows)
         }
         if len(found) < len(rows):
             raise ValueError("it has two rows of one category")
-        if any(not isinstance(row["describe"], str) for row in rows):
-            raise ValueError("it has a category without a name")
         return found
 
 

@@ -19,8 +19,8 @@ from recon.data.readers import (
     naming,
     read_json,
     read_lines,
-    read_table,
 )
+from recon.data.text import read_table
 from recon.data.tree import Tree
 from recon.names import check_names
 

@@ -16,10 +16,9 @@ from recon.data.readers import (
     check_file,
     read_npy,
     read_npz,
-    read_table,
-    table_names,
 )
 from recon.data.surface import make_cloud
+from recon.data.text import read_table, table_names
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "points": ("points", "xyz", "pos", "coords", "coord", "vertices", "pc", "data", "arr_0"),

@@ -7,6 +7,7 @@ any number into sets and dictionaries: a file of 300 bytes took all memory, one 
 import pickle
 import pickletools
 import re
+from collections.abc import Iterator
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,18 @@ MOST = 2**20
 KEYS = ("str", "int", "int_or_bool", "bool", "None", "float", "bytes", "bytes_or_str")
 """What a dictionary may be indexed by, as pickletools call the kinds."""
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
+KEYED = ("SETITEM", "SETITEMS", "DICT")
+
+
+def _effect(code: pickletools.OpcodeInfo) -> tuple[int, bool, tuple[str, ...]]:
+    """Return how many things a code takes off the stack, whether all above a mark, what it puts."""
+    before = [kind.name for kind in code.stack_before]
+    marked = "mark" in before
+    taken = before.index("mark") if marked else len(before)
+    return taken, marked, tuple(kind.name for kind in code.stack_after)
+
+
+EFFECTS = {code.name: _effect(code) for code in pickletools.opcodes}
 NUMBERS = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 SCALAR = re.compile(r"numpy\._?core\.multiarray scalar|numpy dtype|_codecs encode")
 REBUILT = re.compile(
@@ -81,11 +94,10 @@ def is_archive(path: Path) -> bool:
 
 def _check(file: BufferedIOBase) -> None:
     """Look at the codes of one pickle, up to its end."""
-    depth, kinds = 0, _Kinds()
-    for number, (code, argument, _) in enumerate(pickletools.genops(cast(Any, file))):
+    depth = 0
+    for number, (code, argument) in enumerate(_Kinds().follow(file)):
         if number > MOST:
             raise pickle.UnpicklingError(f"it takes more than {MOST:,} steps")
-        kinds.step(code, argument)
         if code.name == "GLOBAL" and not _known(str(argument)):
             name = str(argument).replace(" ", ".")
             raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {name}")
@@ -106,36 +118,36 @@ class _Kinds:
 
     def __init__(self) -> None:
         self.stack: list[str] = []
+        self.marks: list[int] = []
         self.memo: dict[int, str] = {}
 
-    def step(self, code: pickletools.OpcodeInfo, argument: Any) -> None:
-        if code.name in ("SETITEM", "SETITEMS", "DICT"):
-            self._check_keys(1 if code.name == "SETITEM" else 0)
-        if code.name in PUTS:
-            self.memo[len(self.memo) if argument is None else int(argument)] = self._top()
-        made = [kind.name for kind in code.stack_after]
-        if code.name in GETS:
-            made = [self.memo.get(int(argument), "any")]
-        elif code.name == "DUP":
-            made = [self._top()] * 2
-        before = [kind.name for kind in code.stack_before]
-        if "mark" in before:
-            del self.stack[self._mark() :]
-            before = before[: before.index("mark")]
-        if before:
-            del self.stack[-len(before) :]
-        self.stack += made
+    def follow(self, file: BufferedIOBase) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+        """Yield the codes of one pickle and their arguments."""
+        for code, told, _ in pickletools.genops(cast(Any, file)):
+            argument: Any = told
+            name, stack = code.name, self.stack
+            taken, marked, made = EFFECTS[name]
+            start = (
+                self.marks.pop() if marked and self.marks else 0
+            )  # torch refuses one without a mark
+            if name in KEYED:
+                self._check_keys(stack[start + 1 :: 2] if marked else stack[-2:-1])
+            top = (stack or ["any"])[-1]
+            if name in PUTS:
+                self.memo[len(self.memo) if argument is None else int(argument)] = top
+            elif name in GETS:
+                made = (self.memo.get(int(argument), "any"),)
+            elif name == "DUP":
+                made = (top, top)
+            if marked:
+                del stack[start:]
+            elif name == "MARK":
+                self.marks.append(len(stack))
+            del stack[max(0, len(stack) - taken) :]
+            stack += made
+            yield code, argument
 
-    def _top(self) -> str:
-        return self.stack[-1] if self.stack else "any"
-
-    def _mark(self) -> int:
-        """Return where the last mark lies, 0 without one: torch then refuses the pickle."""
-        rows = range(len(self.stack) - 1, -1, -1)
-        return next((row for row in rows if self.stack[row] == "mark"), 0)
-
-    def _check_keys(self, single: int) -> None:
-        keys = self.stack[-2:-1] if single else self.stack[self._mark() + 1 :: 2]
+    def _check_keys(self, keys: list[str]) -> None:
         if wrong := [kind for kind in keys if kind not in KEYS]:
             raise pickle.UnpicklingError(f"a dictionary is indexed by a thing of kind {wrong[0]!r}")
 
