@@ -290,7 +290,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(
 
 
 def test_no_second_run_writes_into_a_folder(tmp_path: Path) -> None:
-    holder = "import time; from pathlib import Path; from recon.files import writing\n"
+    holder = "import time; from pathlib import Path; from recon.utils.atomic_write import writing\n"
     holder += f"with writing(Path({str(tmp_path)!r}), ''): print('in', flush=True); time.sleep(60)"
     first = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE)
     assert first.stdout is not None

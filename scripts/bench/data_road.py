@@ -26,7 +26,7 @@ from recon.data.prepared import MARK
 from recon.data.preparing import do_split, write_index
 from recon.data.shapenet import ShapeNetDataModule
 from recon.data.shards import Recipe
-from recon.files import write_whole
+from recon.utils.atomic_write import write_whole
 
 ROUNDS = 5
 PART = "train"

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.files import write_whole
-from recon.names import spelled
+from recon.utils.atomic_write import write_whole
+from recon.utils.printable import spelled
 
 Measured = dict[str, dict[str, list[float]]]
 """Accuracies in %, by the options that were measured, then by name."""

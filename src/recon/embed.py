@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from recon.entry import conf_dir, device_of, keep_large_blocks, quiet, stops
-from recon.files import writing
+from recon.utils.atomic_write import writing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from recon.names import spelled
+from recon.utils.printable import spelled
 
 
 def conf_dir() -> str:

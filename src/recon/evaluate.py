@@ -16,7 +16,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from recon.entry import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
-from recon.files import write_whole
+from recon.utils.atomic_write import write_whole
 
 POINTS = 1024
 

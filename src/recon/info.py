@@ -69,8 +69,8 @@ def _show(found: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from recon.names import spelled
     from recon.pretrained import one_line, shown
+    from recon.utils.printable import spelled
 
     console, network = Console(), dict(found["network"])
     flops, points = network.pop("flops"), network.pop("flops of points")

@@ -9,7 +9,7 @@ from typing import SupportsFloat
 
 from omegaconf import OmegaConf
 
-from recon.files import write_whole
+from recon.utils.atomic_write import write_whole
 
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 FINISHED = "finished.json"

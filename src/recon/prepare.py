@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from recon.entry import conf_dir, stops
-from recon.files import write_whole, writing
+from recon.utils.atomic_write import write_whole, writing
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from recon.configs import part_of, read_config
 from recon.data.readers import naming, read_json
-from recon.files import write_whole
 from recon.models.sources import locate
 from recon.models.weights import FORMAT_KEY, ORIGIN_KEY, family_of_file, read_checkpoint
+from recon.utils.atomic_write import write_whole
 
 ENVIRONMENT = "environment.json"
 BASELINES = {

@@ -22,7 +22,7 @@ from recon.configs import part_of, read_config
 from recon.data.readers import naming, read_json
 from recon.entry import in_one_line, one_line_errors
 from recon.jobs import FINISHED, is_first_process
-from recon.names import spelled
+from recon.utils.printable import spelled
 
 FAILED = "failed.txt"
 REPEATS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")

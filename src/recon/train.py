@@ -12,9 +12,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
-from recon.files import write_whole, writing
 from recon.jobs import finished, is_first_process, keep_finished, started_again
 from recon.options import check_compiled, check_devices, check_numbers, different_seeds
+from recon.utils.atomic_write import write_whole, writing
 
 if TYPE_CHECKING:
     from lightning import Trainer

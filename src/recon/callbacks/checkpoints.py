@@ -9,8 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from recon.files import write_whole
 from recon.models.weights import read_checkpoint
+from recon.utils.atomic_write import write_whole
 
 LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 BEFORE = f"before-{LAST}"

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from recon.callbacks.interrupt import BeforeStepError, Statistics
 from recon.data.batch import Batch
-from recon.files import write_whole
+from recon.utils.atomic_write import write_whole
 
 ACTIONS = ("stop", "skip")
 SHOWN = 5

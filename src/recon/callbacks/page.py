@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from recon.files import write_whole
+from recon.utils.atomic_write import write_whole
 
 RADIUS = 1.25
 """Half the width of what a viewer shows, in units of the unit sphere."""

@@ -27,7 +27,6 @@ from recon.callbacks.page import Section, write_page
 from recon.callbacks.pages import ATTENDED, SHOWN, trained
 from recon.callbacks.sections import Bar, bar, bars, looks, told
 from recon.data.furniture import Furniture
-from recon.files import write_whole
 from recon.tasks.pretrain import Pretraining
 from recon.tasks.probe import (
     Features,
@@ -37,6 +36,7 @@ from recon.tasks.probe import (
     stack_clouds,
     with_batch_statistics,
 )
+from recon.utils.atomic_write import write_whole
 
 TITLES = {
     "pretrained": "pretrained",

@@ -17,9 +17,9 @@ from recon.callbacks.pages import look, write_tested
 from recon.callbacks.sections import Bar, bar
 from recon.callbacks.tables import class_table, draw_confusion, plain, seen_in_training
 from recon.data.datamodule import PointCloudDataModule
-from recon.files import write_whole
 from recon.tasks.classify import Classification
 from recon.tasks.scores import Scores, score
+from recon.utils.atomic_write import write_whole
 
 BEST = "best of {} votes, chosen by test labels"
 

@@ -25,9 +25,9 @@ from recon.callbacks.tables import seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud
 from recon.data.render import render
-from recon.files import write_whole
 from recon.tasks.iou import IGNORED
 from recon.tasks.segment import Segmentation, Segmented
+from recon.utils.atomic_write import write_whole
 
 Views = list[tuple[str, UInt8[np.ndarray, "n 3"]]]
 

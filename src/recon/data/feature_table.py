@@ -19,8 +19,8 @@ from torch import Tensor
 from recon.data.parquet import pyarrow, read_columns
 from recon.data.readers import check_file, naming
 from recon.data.transforms import UnitSphere
-from recon.files import whole
-from recon.names import check_names
+from recon.utils.atomic_write import whole
+from recon.utils.printable import check_names
 
 TOLD = ("about", "source", "skipped")
 KEY = b"recon"

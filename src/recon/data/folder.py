@@ -17,8 +17,8 @@ from recon.data.readers import AGAIN, check_file, decode_image, inside, naming
 from recon.data.render import render
 from recon.data.shapes import READERS, read_shape, walk_folders
 from recon.data.transforms import axis_number
-from recon.names import check_names
 from recon.teachers.prompts import prompts
+from recon.utils.printable import check_names
 
 SPLITS = ("train", "val", "test")
 TABLES = (".csv", ".parquet")

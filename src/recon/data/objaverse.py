@@ -13,8 +13,8 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.readers import AGAIN, check_cloud, inside, read_json, read_npy
 from recon.data.tree import Tree
-from recon.names import check_names
 from recon.teachers.prompts import prompts
+from recon.utils.printable import check_names
 
 META = "meta_data/split"
 BASES = ("", "objaverse-processed/merged_for_training_final", "merged_for_training_final")

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.readers import check_cloud, check_labels, decode_image, naming, read_json
 from recon.data.transforms import axis_number
-from recon.names import check_names
+from recon.utils.printable import check_names
 
 MARK = "recon.json"
 INDEX = "index.json"

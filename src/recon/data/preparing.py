@@ -17,7 +17,7 @@ from typing import Any
 from recon.data.dataset import PointCloudDataset
 from recon.data.prepared import FORMAT, INDEX, shard_name
 from recon.data.shards import Recipe, Shard, do_shard
-from recon.files import write_whole
+from recon.utils.atomic_write import write_whole
 
 SHARD_BYTES = 2**28
 """Of the source files that make up one file."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from recon.data.pickles import unpickle
 from recon.data.pictures import FORMATS, as_rgb, check_scans
-from recon.names import check_names
+from recon.utils.printable import check_names
 
 LIMIT = 4 * 2**30
 """Bytes of the largest file that is read as one cloud."""

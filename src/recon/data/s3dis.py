@@ -18,7 +18,7 @@ from recon.data.readers import AGAIN, check_cloud
 from recon.data.rooms import RoomColumns, WholeRooms
 from recon.data.text import read_table
 from recon.data.tree import Tree
-from recon.names import check_names
+from recon.utils.printable import check_names
 
 FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 AREAS = tuple(f"Area_{number}" for number in range(1, 7))

@@ -23,8 +23,8 @@ from recon.data.readers import (
     read_npy,
 )
 from recon.data.tree import Tree
-from recon.names import check_names
 from recon.teachers.prompts import prompts
+from recon.utils.printable import check_names
 
 SPLITS = {"train": ["train"], "test": ["test"], "all": ["test", "train"]}
 TREE = Tree(

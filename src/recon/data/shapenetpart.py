@@ -22,7 +22,7 @@ from recon.data.readers import (
 )
 from recon.data.text import read_table
 from recon.data.tree import Tree
-from recon.names import check_names
+from recon.utils.printable import check_names
 
 FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"
 TREE = Tree(

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.prepared import CARRIED, FORMAT, checksum, shard_name
 from recon.data.readers import decode_image
-from recon.files import write_whole
+from recon.utils.atomic_write import write_whole
 
 
 class Shard(NamedTuple):

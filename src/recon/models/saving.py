@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from recon.files import write_whole
 from recon.layers.patch_embed import PatchEmbed
 from recon.models.building import Network
 from recon.models.checkpoint import describe, task_held
@@ -22,6 +21,7 @@ from recon.models.segmenter import WIDTHS, Segmenter
 from recon.models.sources import CONFIG, WEIGHTS
 from recon.models.two_tower import Tower, TwoTowers
 from recon.models.weights import ORIGIN_KEY, Weights
+from recon.utils.atomic_write import write_whole
 
 PATCH_WIDTHS = (128, 256, 512)
 """Widths of the patch embedding that the released implementation fixes."""

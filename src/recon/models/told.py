@@ -7,7 +7,7 @@ from typing import Any
 from recon.models.building import Network
 from recon.models.classifier import Classifier
 from recon.models.segmenter import Segmenter
-from recon.names import strange
+from recon.utils.printable import strange
 
 LARGEST = 2**20
 """Heads, groups or points of a group that a network may have."""

@@ -22,7 +22,7 @@ from recon.models.official import (
 )
 from recon.models.sources import is_saved, read_saved
 from recon.models.vetting import SAFE, check_calls, is_archive
-from recon.names import check_names
+from recon.utils.printable import check_names
 
 FORMAT_KEY = "recon"
 """Where a checkpoint of this library keeps what its weights do not tell."""

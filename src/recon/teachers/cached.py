@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from recon.files import write_whole
-from recon.names import check_names
 from recon.teachers.base import Teacher
+from recon.utils.atomic_write import write_whole
+from recon.utils.printable import check_names
 
 
 class Cache(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from recon.names import check_names
+from recon.utils.printable import check_names
 
 _NOUNS = (
     "model", "image", "3D model", "rendering model", "point cloud", "point cloud model",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from recon import files
-from recon.files import LOCK, write_whole, writing
+from recon.utils import atomic_write
+from recon.utils.atomic_write import LOCK, write_whole, writing
 
 
 def test_the_old_file_keeps_its_earlier_name(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_full_disk_leaves_what_was_there(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.os, "fsync", refuse)
+    monkeypatch.setattr(atomic_write.os, "fsync", refuse)
     with pytest.raises(ValueError, match=rf"last: cannot be written \({os.strerror(number)}\)"):
         write_whole(path, b"new", earlier=tmp_path / "before")
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
@@ -80,7 +80,7 @@ def test_a_write_that_is_killed_or_refused_after_some_bytes(after: int, tmp_path
 
 
 HOLDER = (
-    "import sys, time; from pathlib import Path; from recon.files import writing\n"
+    "import sys, time; from pathlib import Path; from recon.utils.atomic_write import writing\n"
     "with writing(Path(sys.argv[1]), ''): print('in', flush=True); time.sleep(60)"
 )
 
