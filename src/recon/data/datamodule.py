@@ -20,7 +20,7 @@ from recon.data.prepared import Prepared, is_prepared
 from recon.data.sampler import DrawSampler, OrderedSampler
 from recon.data.transforms import Transform, UpAxis, axis_number
 from recon.data.workers import end_with_parent
-from recon.ops.processes import drawing_as_one, everyone, processes
+from recon.ops.distributed import drawing_as_one, everyone, processes
 
 Split = str | Sequence[str]
 

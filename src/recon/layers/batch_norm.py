@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recon.ops.processes import processes, shared_sum
+from recon.ops.distributed import processes, shared_sum
 
 
 class Affine(NamedTuple):

@@ -11,7 +11,7 @@ from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from recon.layers.batch_norm import by_statistics
-from recon.ops.moments import gram, linear_variance
+from recon.ops.linear_statistics import gram, linear_variance
 from recon.ops.neighbors import gather
 from recon.ops.pooling import linear_max
 

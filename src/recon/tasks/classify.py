@@ -17,7 +17,7 @@ from recon.data.transforms import Transform
 from recon.models.checkpoint import describe
 from recon.models.classifier import Classifier
 from recon.models.weights import FORMAT_KEY
-from recon.ops.processes import drawing_as_one, shared_mean
+from recon.ops.distributed import drawing_as_one, shared_mean
 from recon.tasks.gather import in_order, rows_in_order
 from recon.tasks.optim import (
     OptimizerFactory,

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from recon.ops.processes import processes
+from recon.ops.distributed import processes
 
 Found = TypeVar("Found")
 

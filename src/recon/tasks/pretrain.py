@@ -15,7 +15,7 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.models.checkpoint import describe
 from recon.models.recon import PretrainingNetwork, Reconstruction
 from recon.models.weights import FORMAT_KEY
-from recon.ops.processes import drawing_as_one, everyone, shared_mean
+from recon.ops.distributed import drawing_as_one, everyone, shared_mean
 from recon.tasks.optim import (
     OptimizerFactory,
     SchedulerFactory,

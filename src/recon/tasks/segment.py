@@ -15,7 +15,7 @@ from recon.data.dataset import PointCloudDataset
 from recon.models.checkpoint import describe
 from recon.models.segmenter import Segmenter
 from recon.models.weights import FORMAT_KEY
-from recon.ops.processes import drawing_as_one, shared_mean
+from recon.ops.distributed import drawing_as_one, shared_mean
 from recon.tasks.gather import in_order
 from recon.tasks.iou import (
     IGNORED,

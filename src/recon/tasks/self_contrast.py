@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recon.data.batch import Batch
 from recon.losses.contrastive import CategoryContrast, ViewContrast
-from recon.ops.processes import everyone
+from recon.ops.distributed import everyone
 
 Project = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b d"]]
 

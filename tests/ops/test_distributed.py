@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from recon.layers.batch_norm import SharedBatchNorm
 from recon.losses.contrastive import CategoryContrast, ViewContrast
 from recon.losses.distillation import Cosine, InfoNCE, SigLIP, SmoothL1
-from recon.ops.processes import drawing_as_one, everyone, processes, shared_mean
+from recon.ops.distributed import drawing_as_one, everyone, processes, shared_mean
 
 ROWS = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 OTHER = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))

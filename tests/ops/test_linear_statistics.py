@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recon.ops.moments import gram, linear_variance
+from recon.ops.linear_statistics import gram, linear_variance
 
 
 def test_a_gram_matrix_and_its_gradient_are_those_of_the_product() -> None:
