@@ -5,9 +5,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from recon.layers.activation_checkpointing import recomputed
 from recon.layers.blocks import Block
 from recon.layers.position import PositionEmbed
-from recon.layers.recompute import recomputed
 from recon.models.encoder import INIT_STD, Encoding, drop_path_rates
 
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from recon.layers.activation_checkpointing import recomputed
 from recon.layers.blocks import LocalBlock, QueryBlock
 from recon.layers.grouping import Patches
 from recon.layers.patch_embed import PatchEmbed
 from recon.layers.position import PositionEmbed
-from recon.layers.recompute import recomputed
 from recon.ops.neighbors import gather
 
 MODALITIES = ("cls", "image", "text")

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from recon.layers.activation_checkpointing import recomputed
 from recon.layers.blocks import Block
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.layers.patch_embed import PatchEmbed
 from recon.layers.position import PositionEmbed
-from recon.layers.recompute import recomputed
 from recon.models.decoder import Decoder
 from recon.models.encoder import (
     Encoding,
