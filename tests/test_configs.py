@@ -13,13 +13,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from recon.configs import read_config
+from recon.checkpoints.reader import read_checkpoint, weights_in
+from recon.checkpoints.run_config import read_config
 from recon.data.folder import Folder
 from recon.data.readers import decode_image
 from recon.data.shapes import read_shape
 from recon.entry import one_line_errors
 from recon.evaluate import _view
-from recon.models.weights import read_checkpoint, weights_in
 from recon.search import _text_teacher
 from recon.sweep import main
 

@@ -16,15 +16,15 @@ from hydra import compose, initialize_config_dir
 from pyarrow import parquet
 
 from recon import PointEncoder, __version__
+from recon.checkpoints.loading import describe
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.data.feature_table import FEATURES, read_about, read_features
 from recon.embed import embed
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import describe
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.recon import Projections, ReCon
-from recon.models.weights import FORMAT_KEY
 
 BATCH = 4
 

@@ -8,9 +8,9 @@ import torch
 
 import recon
 from conftest import assert_near, released_arrays, released_path
+from recon.checkpoints.loading import load
 from recon.data.transforms import UpAxis
 from recon.encode import Features, PointEncoder
-from recon.models.checkpoint import load
 from recon.ops.neighbors import exact_distances
 
 PATH = released_path("recon_pretrain_small.pth")

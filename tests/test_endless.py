@@ -19,14 +19,14 @@ import torch
 import trimesh
 from PIL import Image
 
-from recon.configs import read_config
+from recon.checkpoints.locate import TENSORS, read_saved
+from recon.checkpoints.reader import read_checkpoint
+from recon.checkpoints.run_config import read_config
 from recon.data.folder import Folder
 from recon.data.objaverse import OpenShape
 from recon.data.readers import decode_image, inside, read_json, read_npz
 from recon.data.scanobjectnn import ScanObjectNN
 from recon.data.shapes import read_shape
-from recon.models.sources import TENSORS, read_saved
-from recon.models.weights import read_checkpoint
 from trees import objaverse, scanobjectnn
 
 

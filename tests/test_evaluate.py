@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from recon.checkpoints.loading import load
 from recon.data.furniture import Furniture
 from recon.entry import conf_dir
 from recon.evaluate import evaluate
-from recon.models.checkpoint import load
 from recon.tasks.scores import Scores
 from recon.train import train
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from recon.checkpoints.loading import describe
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.entry import conf_dir
 from recon.evaluate import evaluate, fingerprint
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import describe
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections
-from recon.models.weights import FORMAT_KEY
 from recon.train import train
 from trees import few_shot, meshes, modelnet, objaverse, s3dis, scanobjectnn, shapenetpart
 

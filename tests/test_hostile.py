@@ -31,7 +31,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recon.configs import read_config
+from recon.checkpoints.loading import describe, load
+from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.run_config import read_config
+from recon.checkpoints.writer import write_folder
 from recon.data.dataset import PointCloudDataset
 from recon.data.feature_table import Embedded, GrowingTable, read_features
 from recon.data.few_shot import FewShotFold
@@ -51,11 +54,8 @@ from recon.data.shapenetpart import ShapeNetPart
 from recon.data.shapes import read_shape
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import describe, load
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections
-from recon.models.saving import write_folder
-from recon.models.weights import FORMAT_KEY
 from recon.prepare import prepare
 from recon.teachers.cached import Cache, CachedTeacher, write_cache
 from trees import (

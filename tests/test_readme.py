@@ -8,9 +8,9 @@ import lightning
 import pytest
 from hydra import compose, initialize_config_dir
 
+from recon.checkpoints.loading import load
 from recon.entry import conf_dir, quoted
 from recon.info import as_source
-from recon.models.checkpoint import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

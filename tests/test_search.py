@@ -10,11 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from recon.checkpoints.hub import save_pretrained
 from recon.data.feature_table import read_features
 from recon.data.furniture import asset
 from recon.data.transforms import UpAxis
 from recon.entry import conf_dir, quoted
-from recon.pretrained import save_pretrained
 from recon.search import search
 from recon.tasks.probe import Hits
 from recon.tasks.retrieval import retrieval

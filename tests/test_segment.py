@@ -8,13 +8,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from plyfile import PlyData, PlyElement
 
+from recon.checkpoints.loading import describe
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.data.transforms import UpAxis
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import describe
 from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter
-from recon.models.weights import FORMAT_KEY
 from recon.segment import found_files, segment
 
 SMALL = ["windows.size=64", "windows.batch_size=4"]

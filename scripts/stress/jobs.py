@@ -19,9 +19,9 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from torch import Tensor
 
+from recon.checkpoints.reader import read_checkpoint
 from recon.embed import embed
 from recon.entry import conf_dir, one_line_errors
-from recon.models.weights import read_checkpoint
 from recon.prepare import prepare
 from recon.train import train
 

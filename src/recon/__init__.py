@@ -5,18 +5,18 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recon.checkpoints.hub import push_to_hub, save_pretrained
+    from recon.checkpoints.loading import load
     from recon.encode import PointEncoder
-    from recon.models.checkpoint import load
-    from recon.pretrained import push_to_hub, save_pretrained
 
 __version__ = version("recon3d")
 __all__ = ["PointEncoder", "__version__", "load", "push_to_hub", "save_pretrained"]
 
 _HOMES = {
     "PointEncoder": "recon.encode",
-    "load": "recon.models.checkpoint",
-    "push_to_hub": "recon.pretrained",
-    "save_pretrained": "recon.pretrained",
+    "load": "recon.checkpoints.loading",
+    "push_to_hub": "recon.checkpoints.hub",
+    "save_pretrained": "recon.checkpoints.hub",
 }
 
 

@@ -92,7 +92,7 @@ def about_of(cfg: DictConfig, encoder: "PointEncoder") -> dict[str, Any]:
     """Return what makes the features: two tables of different such are not to be mixed."""
     from importlib.metadata import version
 
-    from recon.models.weights import weights_hash
+    from recon.checkpoints.reader import weights_hash
 
     cut = encoder.network.grouper
     return {

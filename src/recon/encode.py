@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recon.checkpoints.factory import Network
+from recon.checkpoints.loading import load, task_of
 from recon.data.transforms import UnitSphere, UpAxis, axis_number
 from recon.layers.grouping import Patches, check_clouds
-from recon.models.building import Network
-from recon.models.checkpoint import load, task_of
 from recon.models.inference import folded
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter

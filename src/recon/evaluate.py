@@ -88,8 +88,8 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
 
 def _network(cfg: DictConfig, trained: Literal["pretrain", "classify"]) -> Any:
     """Load the weights, with what they do not tell and patches of the asked size."""
+    from recon.checkpoints.loading import load
     from recon.layers.grouping import PatchGrouper
-    from recon.models.checkpoint import load
 
     told = dict(cfg.network)
     group_size = told.pop("group_size")
@@ -123,7 +123,7 @@ def _view(cfg: DictConfig, trained: str) -> Any:
     """
     from hydra.utils import instantiate
 
-    from recon.configs import build_known, part_of, read_config
+    from recon.checkpoints.run_config import build_known, part_of, read_config
     from recon.data import transforms
 
     if cfg.view is not None:

@@ -20,7 +20,7 @@ FORMATS = {
 def export(cfg: DictConfig) -> str:
     """Write what a configuration asks for; return where it is."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
-    from recon.pretrained import push_to_hub, save_pretrained
+    from recon.checkpoints.hub import push_to_hub, save_pretrained
 
     if cfg.format not in FORMATS:
         raise ValueError(f"format={cfg.format}: choose {', '.join(FORMATS)}")
@@ -42,10 +42,10 @@ def export(cfg: DictConfig) -> str:
 
 def _written(cfg: DictConfig, told: dict[str, Any]) -> Path:
     """Write one file of the released format or of a graph, never over one that is there."""
-    from recon.models.checkpoint import load, task_of
-    from recon.models.saving import write_official
-    from recon.portable import export_graph
-    from recon.provenance import origin_of
+    from recon.checkpoints.graph_export import export_graph
+    from recon.checkpoints.loading import load, task_of
+    from recon.checkpoints.provenance import origin_of
+    from recon.checkpoints.writer import write_official
 
     target = Path(cfg.out) / FORMATS[cfg.format]
     if target.exists():

@@ -16,9 +16,9 @@ _OPTION = re.compile(r"(source|json|points|network(\.\w+)?|hydra(\.\w+)*)=|-")
 def info(cfg: DictConfig) -> dict[str, Any]:
     """Print what is known of a source of weights, as a table or as JSON; return it."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
-    from recon.models.checkpoint import load, task_of
-    from recon.pretrained import facts
-    from recon.provenance import origin_of
+    from recon.checkpoints.hub import facts
+    from recon.checkpoints.loading import load, task_of
+    from recon.checkpoints.provenance import origin_of
 
     origin, task = origin_of(cfg.source), task_of(cfg.source)
     asked: Any = task
@@ -69,7 +69,7 @@ def _show(found: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from recon.pretrained import one_line, shown
+    from recon.checkpoints.hub import one_line, shown
     from recon.utils.printable import spelled
 
     console, network = Console(), dict(found["network"])

@@ -106,11 +106,11 @@ def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
     from torch import from_numpy
 
     from recon.callbacks.page import View
+    from recon.checkpoints.reader import weights_hash
     from recon.data.feature_table import FEATURES, preview_of
     from recon.data.shapes import read_shape
     from recon.data.transforms import UpAxis
     from recon.encode import PointEncoder
-    from recon.models.weights import weights_hash
 
     if cfg.by not in FEATURES:
         raise ValueError(f"by={cfg.by}: choose among {', '.join(FEATURES)}")
@@ -168,7 +168,7 @@ def _text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
     """
     from hydra.utils import instantiate
 
-    from recon.configs import build_known, part_of, read_config
+    from recon.checkpoints.run_config import build_known, part_of, read_config
 
     if cfg.get("teacher") is not None:
         return instantiate(cfg.teacher.text, _convert_="all")

@@ -34,9 +34,9 @@ def segment(cfg: DictConfig) -> list[Path]:
     from rich.progress import track
 
     from recon.callbacks.colors import palette
+    from recon.checkpoints.loading import load, task_of
     from recon.data.labelled import write_labelled
     from recon.data.shapes import read_shape
-    from recon.models.checkpoint import load, task_of
 
     quiet()
     keep_large_blocks()

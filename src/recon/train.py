@@ -68,7 +68,7 @@ def _train(cfg: DictConfig) -> Trained:
     from lightning import seed_everything
 
     from recon.callbacks.loggers import logged
-    from recon.models.checkpoint import check_resumable
+    from recon.checkpoints.loading import check_resumable
     from recon.models.inference import compile_parts
 
     cfg.ckpt_path = _resumed_from(cfg)
@@ -196,7 +196,7 @@ def _save(cfg: DictConfig) -> None:
     from rich import print as show
     from rich.syntax import Syntax
 
-    from recon.provenance import write_environment
+    from recon.checkpoints.provenance import write_environment
 
     text = OmegaConf.to_yaml(cfg)
     folder = Path(cfg.output_dir)

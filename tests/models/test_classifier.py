@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from conftest import assert_near, released_arrays, released_json, released_path
+from recon.checkpoints.loading import describe, load
+from recon.checkpoints.official_keys import from_official, to_official, to_ours
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import describe, load
 from recon.models.classifier import Classifier, class_feature
 from recon.models.encoder import Encoder
 from recon.models.heads import linear_head, mlp_head
-from recon.models.official import from_official, to_official, to_ours
 from recon.models.two_tower import Tower, Towers
-from recon.models.weights import FORMAT_KEY
 
 ARRAYS = released_arrays("recon_cls_small.npz")
 PROBES = released_arrays("recon_svm_zeroshot_small.npz")

@@ -6,11 +6,11 @@ from timm.layers import DropPath
 from torch import Tensor
 
 from conftest import assert_near, released_arrays, released_json, released_path
+from recon.checkpoints.loading import load
+from recon.checkpoints.official_keys import from_official, to_ours
 from recon.losses.contrastive import CategoryContrast
 from recon.losses.distillation import SmoothL1
 from recon.losses.reconstruction import ChamferL1, ChamferL2
-from recon.models.checkpoint import load
-from recon.models.official import from_official, to_ours
 from recon.models.recon import ReCon, Reconstruction
 from recon.ops.masking import parted
 from recon.tasks.optim import parameter_groups

@@ -9,11 +9,11 @@ from torch import Tensor
 
 import recon
 from conftest import assert_near
+from recon.checkpoints.loading import load
+from recon.checkpoints.transfer import start_from
 from recon.encode import PointEncoder
 from recon.layers.grouping import Patches, PatchGrouper
-from recon.models.checkpoint import load
 from recon.models.encoder import Encoder
-from recon.models.transfer import start_from
 from recon.models.two_tower import Tower
 
 DIM, DEPTH, HEADS, GROUPS, SIZE, CLASSES = 24, 2, 3, 8, 8, 5

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from conftest import assert_near, released_arrays, released_json, released_path
+from recon.checkpoints.loading import describe, load
+from recon.checkpoints.official_keys import from_official, to_official, to_ours
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import describe, load
 from recon.models.encoder import Encoder
-from recon.models.official import from_official, to_official, to_ours
 from recon.models.segmenter import Segmenter, thirds
-from recon.models.weights import FORMAT_KEY
 from recon.ops.interpolation import three_nearest
 
 ARRAYS = released_arrays("recon_seg_small.npz")

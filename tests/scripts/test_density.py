@@ -6,8 +6,8 @@ import torch
 
 import recon
 from conftest import released_path
-from recon.models.checkpoint import load
-from recon.models.saving import write_folder
+from recon.checkpoints.loading import load
+from recon.checkpoints.writer import write_folder
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "density.py"))
 

@@ -16,18 +16,18 @@ from torch import nn
 
 from conftest import released_json, released_path
 from recon.callbacks.checkpoints import SelectedCheckpoint
+from recon.checkpoints.loading import load
+from recon.checkpoints.official_keys import to_official
+from recon.checkpoints.transfer import build_classifier, start_from
 from recon.data.furniture import Furniture, FurnitureDataModule
 from recon.data.hold_out import hold_out
 from recon.data.transforms import RandomScale
 from recon.entry import conf_dir
 from recon.evaluate import evaluate
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import load
 from recon.models.classifier import Classifier
 from recon.models.encoder import Encoder
 from recon.models.heads import linear_head, mlp_head
-from recon.models.official import to_official
-from recon.models.transfer import build_classifier, start_from
 from recon.tasks.classify import Classification
 from recon.tasks.optim import with_head
 from recon.tasks.scores import score

@@ -4,7 +4,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from conftest import released_json
-from recon.models.official import from_official
+from recon.checkpoints.official_keys import from_official
 from recon.tasks.optim import parameter_groups
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.data.batch import Batch
 from recon.layers.grouping import PatchGrouper
 from recon.losses.contrastive import CategoryContrast, ViewContrast
@@ -17,7 +18,6 @@ from recon.losses.reconstruction import ChamferL2
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections, ReCon
-from recon.models.weights import FORMAT_KEY
 from recon.ops.masking import random_mask
 from recon.tasks.pretrain import ContrastiveStudent, Ensemble, GenerativeStudent, ReConStudent
 from recon.tasks.self_contrast import ByCategory, ByView

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from conftest import released_json
 from recon.callbacks.colors import palette
 from recon.callbacks.segments import extremes
+from recon.checkpoints.loading import load
+from recon.checkpoints.official_keys import to_official
 from recon.data.batch import Batch
 from recon.data.furniture_parts import FurnitureParts
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import load
 from recon.models.encoder import Encoder
-from recon.models.official import to_official
 from recon.models.segmenter import Segmenter
 from recon.tasks.scene import SceneSegmentation
 from recon.tasks.segment import PartSegmentation, Segmented

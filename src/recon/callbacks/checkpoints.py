@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from recon.models.weights import read_checkpoint
+from recon.checkpoints.reader import read_checkpoint
 from recon.utils.atomic_write import write_whole
 
 LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION

@@ -10,13 +10,13 @@ from lightning import LightningModule
 from torch import Generator, Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
+from recon.checkpoints.loading import describe
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.data.batch import Batch, rows_together
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.sampler import OrderedSampler
 from recon.data.transforms import Transform
-from recon.models.checkpoint import describe
 from recon.models.classifier import Classifier
-from recon.models.weights import FORMAT_KEY
 from recon.ops.distributed import drawing_as_one, shared_mean
 from recon.tasks.gather import in_order, rows_in_order
 from recon.tasks.optim import (

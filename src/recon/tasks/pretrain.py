@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from recon.checkpoints.loading import describe
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.data.batch import Batch, rows_together
 from recon.data.datamodule import PointCloudDataModule
-from recon.models.checkpoint import describe
 from recon.models.recon import PretrainingNetwork, Reconstruction
-from recon.models.weights import FORMAT_KEY
 from recon.ops.distributed import drawing_as_one, everyone, shared_mean
 from recon.tasks.optim import (
     OptimizerFactory,

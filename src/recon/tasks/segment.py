@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from lightning import LightningModule
 from torch import Tensor
 
+from recon.checkpoints.loading import describe
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.data.batch import Batch, Clouds, channels, clouds_of, rows_together
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import PointCloudDataset
-from recon.models.checkpoint import describe
 from recon.models.segmenter import Segmenter
-from recon.models.weights import FORMAT_KEY
 from recon.ops.distributed import drawing_as_one, shared_mean
 from recon.tasks.gather import in_order
 from recon.tasks.iou import (

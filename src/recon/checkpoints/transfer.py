@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
+from recon.checkpoints.loading import differences
+from recon.checkpoints.locate import locate
+from recon.checkpoints.reader import FORMAT_KEY, Weights, read_checkpoint, weights_in
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import differences
 from recon.models.classifier import Classifier, Head
 from recon.models.encoder import Encoder
 from recon.models.heads import mlp_head
 from recon.models.segmenter import Segmenter
-from recon.models.sources import locate
 from recon.models.two_tower import Towers
-from recon.models.weights import FORMAT_KEY, Weights, read_checkpoint, weights_in
 
 
 def _encoder_weights(weights: Weights, encoder: Encoder | Towers) -> dict[str, Tensor]:

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from conftest import released_json, released_path
+from recon.checkpoints.loading import describe, load, task_of
+from recon.checkpoints.locate import CONFIG, WEIGHTS
+from recon.checkpoints.writer import official_state, write_folder, write_official
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import describe, load, task_of
 from recon.models.classifier import Classifier
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections, ReCon
-from recon.models.saving import official_state, write_folder, write_official
 from recon.models.segmenter import Segmenter
-from recon.models.sources import CONFIG, WEIGHTS
 
 TOLD = {"num_heads": 3, "num_groups": 32}
 RELEASED = (

@@ -7,15 +7,15 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from recon.models.building import Builder, Network, trunk_of
+from recon.checkpoints.factory import Builder, Network, trunk_of
+from recon.checkpoints.locate import locate
+from recon.checkpoints.metadata import check_counts, read_told
+from recon.checkpoints.official_keys import Kind
+from recon.checkpoints.reader import FORMAT_KEY, LISTED, Weights, read_checkpoint, weights_in
 from recon.models.classifier import Classifier
 from recon.models.encoder import Encoder
-from recon.models.official import Kind
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
-from recon.models.sources import locate
-from recon.models.told import check_counts, read_told
-from recon.models.weights import FORMAT_KEY, LISTED, Weights, read_checkpoint, weights_in
 
 TASKS: dict[str, Kind] = {
     "pretrain": "pretrain",

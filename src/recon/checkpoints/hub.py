@@ -6,12 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from recon.models.building import Network
-from recon.models.checkpoint import describe, load, task_of
+from recon.checkpoints.factory import Network
+from recon.checkpoints.loading import describe, load, task_of
+from recon.checkpoints.provenance import origin_of
+from recon.checkpoints.writer import task_for, write_folder
 from recon.models.classifier import Classifier
-from recon.models.saving import task_for, write_folder
 from recon.models.segmenter import Segmenter
-from recon.provenance import origin_of
 
 USES = {
     "pretrain": "`encoder.encode(points)` returns named features of clouds of any size, place and "

@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from recon.configs import part_of, read_config
+from recon.checkpoints.locate import locate
+from recon.checkpoints.reader import FORMAT_KEY, ORIGIN_KEY, family_of_file, read_checkpoint
+from recon.checkpoints.run_config import part_of, read_config
 from recon.data.readers import naming, read_json
-from recon.models.sources import locate
-from recon.models.weights import FORMAT_KEY, ORIGIN_KEY, family_of_file, read_checkpoint
 from recon.utils.atomic_write import write_whole
 
 ENVIRONMENT = "environment.json"

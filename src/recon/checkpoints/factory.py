@@ -4,17 +4,17 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from recon.checkpoints.official_keys import Kind
+from recon.checkpoints.reader import Weights, count_blocks
 from recon.layers.grouping import PatchGrouper
 from recon.models.classifier import Classifier
 from recon.models.decoder import Decoder
 from recon.models.encoder import MODALITIES, Encoder
 from recon.models.heads import linear_head, mlp_head
-from recon.models.official import Kind
 from recon.models.point_mae import ACT, PointMAE
 from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
 from recon.models.segmenter import Segmenter, thirds
 from recon.models.two_tower import Tower, Towers, TwoTowers
-from recon.models.weights import Weights, count_blocks
 
 Network = PretrainingNetwork | Classifier | Segmenter
 

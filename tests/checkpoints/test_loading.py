@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from conftest import released_json, released_path
+from recon.checkpoints.loading import check_resumable, describe, load
+from recon.checkpoints.official_keys import from_official, to_official
+from recon.checkpoints.reader import FORMAT_KEY
 from recon.layers.grouping import PatchGrouper
-from recon.models.checkpoint import check_resumable, describe, load
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
-from recon.models.official import from_official, to_official
 from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
 from recon.models.two_tower import Tower, TwoTowers
-from recon.models.weights import FORMAT_KEY
 
 OFFICIAL = released_path("recon_pretrain_small.pth")
 SIZES = {"base": (384, 6), "small": (256, 4), "tiny": (192, 3)}

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from recon.checkpoints.factory import Network
+from recon.checkpoints.graph_export import Exported, export_graph
 from recon.encode import PointEncoder
 from recon.layers.grouping import PatchGrouper
-from recon.models.building import Network
 from recon.models.classifier import Classifier
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.recon import Projections, ReCon
 from recon.models.segmenter import Segmenter
 from recon.ops.sampling import farthest_point_sample
-from recon.portable import Exported, export_graph
 
 POINTS = 48
 
@@ -105,6 +105,6 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_outputs_that_are_off_are_refused(
     error: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recon.portable._check", lambda *_: error)
+    monkeypatch.setattr("recon.checkpoints.graph_export._check", lambda *_: error)
     with pytest.raises(ValueError, match=r"network.pt2: its outputs are off by .*: do not use"):
         written(networks()["classify"].eval(), tmp_path, "torch_export")

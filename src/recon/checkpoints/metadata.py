@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recon.models.building import Network
+from recon.checkpoints.factory import Network
 from recon.models.classifier import Classifier
 from recon.models.segmenter import Segmenter
 from recon.utils.printable import strange

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from recon.checkpoints.factory import Network
 from recon.data.transforms import UnitSphere
-from recon.models.building import Network
 from recon.models.classifier import Classifier
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter

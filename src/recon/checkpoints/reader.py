@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recon.models.encoder import MODALITIES
-from recon.models.official import (
+from recon.checkpoints.locate import is_saved, read_saved
+from recon.checkpoints.official_keys import (
     Family,
     Kind,
     family_of,
@@ -20,8 +20,8 @@ from recon.models.official import (
     is_official,
     to_official,
 )
-from recon.models.sources import is_saved, read_saved
-from recon.models.vetting import SAFE, check_calls, is_archive
+from recon.checkpoints.pickle_scanner import SAFE, check_calls, is_archive
+from recon.models.encoder import MODALITIES
 from recon.utils.printable import check_names
 
 FORMAT_KEY = "recon"

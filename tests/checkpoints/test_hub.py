@@ -14,18 +14,18 @@ from omegaconf import OmegaConf
 
 import recon
 from conftest import released_path
+from recon.checkpoints.loading import load
+from recon.checkpoints.provenance import of_run, origin_of, write_environment
 from recon.data.furniture import FurnitureDataModule
 from recon.entry import conf_dir
 from recon.export import export
 from recon.info import as_source, count_flops, info
 from recon.layers.grouping import PatchGrouper
 from recon.losses.reconstruction import ChamferL2
-from recon.models.checkpoint import load
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.recon import Projections, ReCon
 from recon.ops.masking import random_mask
-from recon.provenance import of_run, origin_of, write_environment
 from recon.tasks.pretrain import GenerativeStudent
 
 PATH = released_path("recon_pretrain_small.pth")

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from conftest import released_path
-from recon.models.checkpoint import load, task_of
-from recon.models.weights import FORMAT_KEY
-from recon.provenance import origin_of
+from recon.checkpoints.loading import load, task_of
+from recon.checkpoints.provenance import origin_of
+from recon.checkpoints.reader import FORMAT_KEY
 
 CALLS = {
     "os.system": (os.system, lambda place: (f"touch {place}",)),

@@ -9,18 +9,18 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from recon.checkpoints.factory import Network
+from recon.checkpoints.loading import describe, task_held
+from recon.checkpoints.locate import CONFIG, WEIGHTS
+from recon.checkpoints.official_keys import Family, Kind, as_official, from_official
+from recon.checkpoints.reader import ORIGIN_KEY, Weights
 from recon.layers.patch_embed import PatchEmbed
-from recon.models.building import Network
-from recon.models.checkpoint import describe, task_held
 from recon.models.classifier import Classifier
 from recon.models.encoder import MODALITIES, Encoder
-from recon.models.official import Family, Kind, as_official, from_official
 from recon.models.point_mae import PointMAE
 from recon.models.recon import ReCon
 from recon.models.segmenter import WIDTHS, Segmenter
-from recon.models.sources import CONFIG, WEIGHTS
 from recon.models.two_tower import Tower, TwoTowers
-from recon.models.weights import ORIGIN_KEY, Weights
 from recon.utils.atomic_write import write_whole
 
 PATCH_WIDTHS = (128, 256, 512)
