@@ -23,7 +23,7 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from scipy.spatial import cKDTree
 
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 
 CLASSES = "ceiling floor wall beam column window door table chair sofa bookcase board clutter"
 HELD_OUT = 5

@@ -22,10 +22,10 @@ from PIL import Image
 from recon.checkpoints.locate import TENSORS, read_saved
 from recon.checkpoints.reader import read_checkpoint
 from recon.checkpoints.run_config import read_config
-from recon.data.folder import Folder
-from recon.data.objaverse import OpenShape
+from recon.data.datasets.folder import Folder
+from recon.data.datasets.objaverse import OpenShape
+from recon.data.datasets.scanobjectnn import ScanObjectNN
 from recon.data.readers import decode_image, inside, read_json, read_npz
-from recon.data.scanobjectnn import ScanObjectNN
 from recon.data.shapes import read_shape
 from trees import objaverse, scanobjectnn
 

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.checkpoints.loading import load
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 from recon.entry import conf_dir
 from recon.evaluate import evaluate
 from recon.tasks.scores import Scores

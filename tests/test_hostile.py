@@ -36,21 +36,21 @@ from recon.checkpoints.reader import FORMAT_KEY
 from recon.checkpoints.run_config import read_config
 from recon.checkpoints.writer import write_folder
 from recon.data.dataset import PointCloudDataset
+from recon.data.datasets.few_shot import FewShotFold
+from recon.data.datasets.folder import Folder
+from recon.data.datasets.furniture import FILE, Furniture, asset, read_archive
+from recon.data.datasets.furniture_parts import PARTS_FILE, FurnitureParts
+from recon.data.datasets.modelnet import ModelNet
+from recon.data.datasets.objaverse import OpenShape
+from recon.data.datasets.s3dis import S3DISRooms
+from recon.data.datasets.scanobjectnn import ScanObjectNN
+from recon.data.datasets.shapenet import ShapeNet
+from recon.data.datasets.shapenetpart import ShapeNetPart
 from recon.data.feature_table import Embedded, GrowingTable, read_features
-from recon.data.few_shot import FewShotFold
-from recon.data.folder import Folder
-from recon.data.furniture import FILE, Furniture, asset, read_archive
-from recon.data.furniture_parts import PARTS_FILE, FurnitureParts
-from recon.data.modelnet import ModelNet
-from recon.data.objaverse import OpenShape
 from recon.data.parquet import read_columns
 from recon.data.pickles import read_pickle
 from recon.data.prepared import INDEX, Prepared, prepared_splits
 from recon.data.readers import decode_image
-from recon.data.s3dis import S3DISRooms
-from recon.data.scanobjectnn import ScanObjectNN
-from recon.data.shapenet import ShapeNet
-from recon.data.shapenetpart import ShapeNetPart
 from recon.data.shapes import read_shape
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper

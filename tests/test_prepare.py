@@ -15,17 +15,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.few_shot import FewShotDataModule
+from recon.data.datasets.few_shot import FewShotDataModule
+from recon.data.datasets.folder import FolderDataModule
+from recon.data.datasets.furniture import FurnitureDataModule
+from recon.data.datasets.modelnet import ModelNetDataModule
+from recon.data.datasets.objaverse import ObjaverseLVISDataModule
+from recon.data.datasets.s3dis import S3DISDataModule
+from recon.data.datasets.scanobjectnn import ScanObjectNNDataModule
+from recon.data.datasets.shapenet import ShapeNetDataModule
+from recon.data.datasets.shapenetpart import ShapeNetPartDataModule
 from recon.data.findings import Findings
-from recon.data.folder import FolderDataModule
-from recon.data.furniture import FurnitureDataModule
-from recon.data.modelnet import ModelNetDataModule
-from recon.data.objaverse import ObjaverseLVISDataModule
 from recon.data.prepared import Prepared
-from recon.data.s3dis import S3DISDataModule
-from recon.data.scanobjectnn import ScanObjectNNDataModule
-from recon.data.shapenet import ShapeNetDataModule
-from recon.data.shapenetpart import ShapeNetPartDataModule
 from recon.data.shards import fingerprint
 from recon.entry import conf_dir
 from recon.prepare import prepare

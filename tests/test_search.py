@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from recon.checkpoints.hub import save_pretrained
+from recon.data.datasets.furniture import asset
 from recon.data.feature_table import read_features
-from recon.data.furniture import asset
 from recon.data.transforms import UpAxis
 from recon.entry import conf_dir, quoted
 from recon.search import search

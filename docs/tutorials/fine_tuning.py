@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 import recon
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 
 # ## A pretrained network
 #

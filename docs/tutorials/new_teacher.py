@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from recon.data.furniture import Furniture, FurnitureDataModule
+from recon.data.datasets.furniture import Furniture, FurnitureDataModule
 from recon.data.transforms import RandomSubset
 from recon.layers.grouping import PatchGrouper
 from recon.losses.distillation import SmoothL1

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch.nn.functional import cosine_similarity
 
 import recon
-from recon.data.furniture import Furniture, asset
+from recon.data.datasets.furniture import Furniture, asset
 from recon.teachers.cached import CachedTextTeacher
 
 # A network whose text query learned to say what a text teacher says can be asked for classes it

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 from recon.layers.grouping import PatchGrouper
 from recon.losses.reconstruction import ChamferL2
 from recon.models.decoder import Decoder

@@ -22,9 +22,9 @@ from rich.progress import track
 from rich.table import Table
 
 from recon.data.dataset import PointCloudDataset
+from recon.data.datasets.shapenet import ShapeNetDataModule
 from recon.data.prepared import MARK
 from recon.data.preparing import do_split, write_index
-from recon.data.shapenet import ShapeNetDataModule
 from recon.data.shards import Recipe
 from recon.utils.atomic_write import write_whole
 

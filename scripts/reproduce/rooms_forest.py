@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from sklearn.ensemble import RandomForestClassifier
 
 from recon.data.dataset import Cloud
-from recon.data.s3dis import AREAS, S3DISRooms
+from recon.data.datasets.s3dis import AREAS, S3DISRooms
 from recon.tasks.iou import confusion, scene_scores
 
 FURNITURE = ("table", "chair", "sofa", "bookcase")

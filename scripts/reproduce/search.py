@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recon.data.furniture import Furniture, asset
+from recon.data.datasets.furniture import Furniture, asset
 from recon.encode import PointEncoder
 from recon.tasks.probe import nearest
 from recon.tasks.retrieval import Retrieval, retrieval

@@ -43,8 +43,8 @@ def _embed(cfg: DictConfig) -> int:
     from rich.progress import track
     from torch.utils.data import DataLoader
 
+    from recon.data.datasets.file_list import WholeClouds
     from recon.data.feature_table import GrowingTable
-    from recon.data.files import WholeClouds
     from recon.data.workers import end_with_parent
     from recon.encode import PointEncoder
 
@@ -118,7 +118,7 @@ def _shapes(cfg: DictConfig) -> "PointCloudDataset":
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from recon.data.files import open_shapes
+    from recon.data.datasets.file_list import open_shapes
 
     if cfg.get("data") is not None:
         data = instantiate(cfg.data, _convert_="all")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TEACHERS = (
     "recon.teachers.text.OpenClipTextTeacher",
     "recon.teachers.cached.CachedTextTeacher",
-    "recon.data.furniture.asset",
+    "recon.data.datasets.furniture.asset",
 )
 """What the configuration of a run may have built; the last finds files inside the package."""
 COLORS = {"query": (232, 116, 59), "found": (120, 140, 170)}

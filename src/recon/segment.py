@@ -150,7 +150,7 @@ def _prepared(model: "Segmenter", cloud: "Cloud", cfg: DictConfig, source: str) 
     import torch
 
     from recon.data.batch import Clouds
-    from recon.data.rooms import place_in_room
+    from recon.data.datasets.rooms import place_in_room
     from recon.data.transforms import UpAxis
 
     scale = cfg.scale if model.objects is None else 1.0

@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.svm import SVMProbe
-from recon.data.furniture import FurnitureDataModule
+from recon.data.datasets.furniture import FurnitureDataModule
 from recon.data.transforms import FarthestSubset
 from recon.entry import conf_dir
 from recon.train import train

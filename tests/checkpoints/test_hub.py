@@ -16,7 +16,7 @@ import recon
 from conftest import released_path
 from recon.checkpoints.loading import load
 from recon.checkpoints.provenance import of_run, origin_of, write_environment
-from recon.data.furniture import FurnitureDataModule
+from recon.data.datasets.furniture import FurnitureDataModule
 from recon.entry import conf_dir
 from recon.export import export
 from recon.info import as_source, count_flops, info
@@ -35,7 +35,7 @@ CONFIG = {
     "output_dir": "/home/somebody/secret/run",
     "pretrained": "/home/somebody/secret/first.ckpt",
     "data": {
-        "_target_": "recon.data.shapenet.ShapeNetDataModule",
+        "_target_": "recon.data.datasets.shapenet.ShapeNetDataModule",
         "root": "/home/somebody/secret/ShapeNet55-34",
         "split": "train",
         "batch_size": 128,

@@ -11,7 +11,7 @@ from torch import Tensor
 from recon.data.batch import Batch, Clouds, Draw, channels
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset, Samples, resize
-from recon.data.furniture import FurnitureDataModule
+from recon.data.datasets.furniture import FurnitureDataModule
 from recon.data.transforms import Compose, RandomJitter, RandomRotation, RandomScale
 
 

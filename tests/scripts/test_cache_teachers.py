@@ -62,8 +62,8 @@ def test_cached_teachers_give_the_losses_of_live_ones(
 
 def test_fixed_views_are_as_many_as_asked_for(shapenet_root: Path) -> None:
     from recon.data.batch import Draw
+    from recon.data.datasets.shapenet import ShapeNet
     from recon.data.images import ImageAugmentation
-    from recon.data.shapenet import ShapeNet
 
     data = ShapeNet(shapenet_root)
     augment = ImageAugmentation(32)

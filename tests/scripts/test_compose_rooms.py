@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "compose_rooms.py"))
 OPTIONS = ["--rooms", "2", "--areas", "2", "--spacing", "0.1"]

@@ -19,7 +19,7 @@ from recon.callbacks.checkpoints import SelectedCheckpoint
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official
 from recon.checkpoints.transfer import build_classifier, start_from
-from recon.data.furniture import Furniture, FurnitureDataModule
+from recon.data.datasets.furniture import Furniture, FurnitureDataModule
 from recon.data.hold_out import hold_out
 from recon.data.transforms import RandomScale
 from recon.entry import conf_dir
@@ -128,7 +128,7 @@ class Watched(Furniture):
 
 
 def test_no_test_label_is_touched_before_the_final_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recon.data.furniture.Furniture", Watched)
+    monkeypatch.setattr("recon.data.datasets.furniture.Furniture", Watched)
     Watched.read.clear()
     data = FurnitureDataModule(
         split="train", test_split="test", val_share=0.2, keys=["label"], batch_size=64

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections

@@ -17,7 +17,7 @@ from recon.callbacks.segments import extremes
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official
 from recon.data.batch import Batch
-from recon.data.furniture_parts import FurnitureParts
+from recon.data.datasets.furniture_parts import FurnitureParts
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder

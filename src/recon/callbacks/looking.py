@@ -14,7 +14,7 @@ from recon.callbacks.exhibits import Attended, Plane, Rebuilt
 from recon.callbacks.page import Section, encode_image
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset, resize
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 from recon.data.render import render
 from recon.data.transforms import FarthestSubset, UnitSphere, UpAxis
 from recon.layers.attention import CrossAttention

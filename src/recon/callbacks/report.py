@@ -26,7 +26,7 @@ from recon.callbacks.media import show_accuracy, show_rebuilt
 from recon.callbacks.page import Section, write_page
 from recon.callbacks.pages import ATTENDED, SHOWN, trained
 from recon.callbacks.sections import Bar, bar, bars, looks, told
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 from recon.tasks.pretrain import Pretraining
 from recon.tasks.probe import (
     Features,

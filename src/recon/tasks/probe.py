@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from recon.data.dataset import PointCloudDataset
-from recon.data.furniture import Furniture
+from recon.data.datasets.furniture import Furniture
 from recon.data.transforms import FarthestSubset
 from recon.models.recon import PretrainingNetwork
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recon.data.batch import Clouds
-from recon.data.rooms import window_batches, windows
+from recon.data.datasets.rooms import window_batches, windows
 from recon.tasks.iou import IGNORED, confusion
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.objaverse import ObjaverseLVISDataModule, OpenShape
+from recon.data.datasets.objaverse import ObjaverseLVISDataModule, OpenShape
 from recon.teachers.prompts import prompts
 from trees import objaverse
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.shapenetpart import PARTS, ShapeNetPart, ShapeNetPartDataModule
+from recon.data.datasets.shapenetpart import PARTS, ShapeNetPart, ShapeNetPartDataModule
 from trees import shapenetpart, write_text
 
 

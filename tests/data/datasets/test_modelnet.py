@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recon.data.modelnet import ModelNet, ModelNetDataModule
+from recon.data.datasets.modelnet import ModelNet, ModelNetDataModule
 from recon.data.transforms import FarthestSubset
 from recon.teachers.prompts import prompts
 from trees import MODELNET_CLASSES, modelnet, modelnet_cache

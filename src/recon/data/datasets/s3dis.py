@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.datasets.layout import Tree
+from recon.data.datasets.rooms import RoomColumns, WholeRooms
 from recon.data.readers import AGAIN, check_cloud
-from recon.data.rooms import RoomColumns, WholeRooms
 from recon.data.text import read_table
-from recon.data.tree import Tree
 from recon.utils.printable import check_names
 
 FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"

@@ -11,7 +11,8 @@ import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.modelnet import with_normals
+from recon.data.datasets.layout import Tree
+from recon.data.datasets.modelnet import with_normals
 from recon.data.readers import (
     AGAIN,
     check_labels,
@@ -21,7 +22,6 @@ from recon.data.readers import (
     read_lines,
 )
 from recon.data.text import read_table
-from recon.data.tree import Tree
 from recon.utils.printable import check_names
 
 FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"

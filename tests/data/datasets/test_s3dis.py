@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.s3dis import ORDERS, S3DISDataModule, S3DISRooms
+from recon.data.datasets.s3dis import ORDERS, S3DISDataModule, S3DISRooms
 from trees import s3dis
 
 CLASSES = ("ceiling", "chair", "chair", "floor", "clutter")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.datasets.layout import Tree
 from recon.data.readers import (
     check_cloud,
     check_file,
@@ -22,7 +23,6 @@ from recon.data.readers import (
     read_lines,
     read_npy,
 )
-from recon.data.tree import Tree
 from recon.teachers.prompts import prompts
 from recon.utils.printable import check_names
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recon.data.shapenet import ShapeNet, ShapeNetDataModule
+from recon.data.datasets.shapenet import ShapeNet, ShapeNetDataModule
 from recon.teachers.prompts import prompts
 
 

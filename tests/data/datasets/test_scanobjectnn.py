@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from recon.data.scanobjectnn import VARIANTS, ScanObjectNN, ScanObjectNNDataModule
+from recon.data.datasets.scanobjectnn import VARIANTS, ScanObjectNN, ScanObjectNNDataModule
 from recon.teachers.prompts import prompts
 from trees import scanobjectnn
 

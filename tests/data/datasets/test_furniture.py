@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.furniture import Furniture, FurnitureDataModule, asset
-from recon.data.furniture_parts import FurnitureParts, FurniturePartsDataModule
+from recon.data.datasets.furniture import Furniture, FurnitureDataModule, asset
+from recon.data.datasets.furniture_parts import FurnitureParts, FurniturePartsDataModule
 from recon.teachers.cached import read_cache
 
 

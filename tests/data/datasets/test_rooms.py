@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.rooms import RoomColumns, window_batches, windows
+from recon.data.datasets.rooms import RoomColumns, window_batches, windows
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ import trimesh
 from PIL import Image
 from pyarrow import Table, parquet
 
-from recon.data.folder import Folder, FolderDataModule
+from recon.data.datasets.folder import Folder, FolderDataModule
 from recon.data.render import render
 from recon.data.shapes import READERS, read_shape
 from recon.teachers.prompts import prompts

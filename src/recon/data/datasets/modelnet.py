@@ -12,6 +12,7 @@ import torch
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.datasets.layout import Tree
 from recon.data.pickles import read_pickle
 from recon.data.readers import (
     AGAIN,
@@ -24,7 +25,6 @@ from recon.data.readers import (
     read_lines,
 )
 from recon.data.text import read_table
-from recon.data.tree import Tree
 from recon.ops.sampling import farthest_point_sample
 from recon.teachers.prompts import prompts
 

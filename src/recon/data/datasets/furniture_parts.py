@@ -10,7 +10,7 @@ import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud
-from recon.data.furniture import FILE, Furniture, asset, read_archive
+from recon.data.datasets.furniture import FILE, Furniture, asset, read_archive
 from recon.data.readers import naming
 
 PARTS_FILE = "parts.npz"

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.few_shot import FewShotDataModule, FewShotFold, draw_episode
-from recon.data.furniture import Furniture, FurnitureDataModule
-from recon.data.modelnet import ModelNetDataModule
+from recon.data.datasets.few_shot import FewShotDataModule, FewShotFold, draw_episode
+from recon.data.datasets.furniture import Furniture, FurnitureDataModule
+from recon.data.datasets.modelnet import ModelNetDataModule
 from trees import few_shot, modelnet
 
 
