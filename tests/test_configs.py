@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from recon.checkpoints.reader import read_checkpoint, weights_in
 from recon.checkpoints.run_config import read_config
 from recon.data.datasets.folder import Folder
-from recon.data.readers import decode_image
-from recon.data.shapes import read_shape
+from recon.data.io.arrays import decode_image
+from recon.data.io.shape import read_shape
 from recon.entry import one_line_errors
 from recon.evaluate import _view
 from recon.search import _text_teacher

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from recon import PointEncoder, __version__
 from recon.checkpoints.loading import describe
 from recon.checkpoints.reader import FORMAT_KEY
-from recon.data.feature_table import FEATURES, read_about, read_features
+from recon.data.io.feature_table import FEATURES, read_about, read_features
 from recon.embed import embed
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper

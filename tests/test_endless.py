@@ -25,8 +25,8 @@ from recon.checkpoints.run_config import read_config
 from recon.data.datasets.folder import Folder
 from recon.data.datasets.objaverse import OpenShape
 from recon.data.datasets.scanobjectnn import ScanObjectNN
-from recon.data.readers import decode_image, inside, read_json, read_npz
-from recon.data.shapes import read_shape
+from recon.data.io.arrays import decode_image, inside, read_json, read_npz
+from recon.data.io.shape import read_shape
 from trees import objaverse, scanobjectnn
 
 

@@ -46,12 +46,12 @@ from recon.data.datasets.s3dis import S3DISRooms
 from recon.data.datasets.scanobjectnn import ScanObjectNN
 from recon.data.datasets.shapenet import ShapeNet
 from recon.data.datasets.shapenetpart import ShapeNetPart
-from recon.data.feature_table import Embedded, GrowingTable, read_features
-from recon.data.parquet import read_columns
-from recon.data.pickles import read_pickle
+from recon.data.io.arrays import decode_image
+from recon.data.io.feature_table import Embedded, GrowingTable, read_features
+from recon.data.io.parquet import read_columns
+from recon.data.io.safe_pickle import read_pickle
+from recon.data.io.shape import read_shape
 from recon.data.prepared import INDEX, Prepared, prepared_splits
-from recon.data.readers import decode_image
-from recon.data.shapes import read_shape
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder

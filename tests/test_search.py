@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from recon.checkpoints.hub import save_pretrained
 from recon.data.datasets.furniture import asset
-from recon.data.feature_table import read_features
+from recon.data.io.feature_table import read_features
 from recon.data.transforms import UpAxis
 from recon.entry import conf_dir, quoted
 from recon.search import search

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.readers import check_cloud
+from recon.data.io.arrays import check_cloud
 from recon.entry import conf_dir
 from recon.train import train
 

@@ -11,7 +11,7 @@ import torch
 from measure import DEVICE, Row, Step, alternate, backward, half, same
 from torch import Tensor, nn
 
-from recon.data.text import read_table
+from recon.data.io.text_table import read_table
 from recon.data.transforms import Compose, RandomScale, RandomTranslate
 from recon.layers.grouping import PatchGrouper
 from recon.layers.patch_embed import PatchEmbed

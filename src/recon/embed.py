@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recon.data.dataset import Cloud, PointCloudDataset
-    from recon.data.feature_table import Embedded
+    from recon.data.io.feature_table import Embedded
     from recon.encode import PointEncoder
 
 SHOWN = 20
@@ -44,7 +44,7 @@ def _embed(cfg: DictConfig) -> int:
     from torch.utils.data import DataLoader
 
     from recon.data.datasets.file_list import WholeClouds
-    from recon.data.feature_table import GrowingTable
+    from recon.data.io.feature_table import GrowingTable
     from recon.data.workers import end_with_parent
     from recon.encode import PointEncoder
 
@@ -170,7 +170,7 @@ def _embedded(
 
 def _each(encoder: "PointEncoder", clouds: "Sequence[Tensor]") -> "list[dict[str, Any]]":
     """Encode upright clouds; return the features of each, by name."""
-    from recon.data.feature_table import FEATURES
+    from recon.data.io.feature_table import FEATURES
 
     if not clouds:
         return []
@@ -197,7 +197,7 @@ def _row(
     features: dict[str, Any],
 ) -> "Embedded":
     """Return a row of the table, with some of the points to draw the shape by."""
-    from recon.data.feature_table import Embedded, preview_of
+    from recon.data.io.feature_table import Embedded, preview_of
 
     name, label = dataset.ids[row], int(dataset.labels[row]) if len(dataset.labels) else -1
     preview, colors = preview_of(points, cloud.colors, name)

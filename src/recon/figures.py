@@ -13,7 +13,7 @@ def figures(cfg: DictConfig) -> list[Path]:
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from recon.callbacks.exhibits import FILE, read_exhibits
     from recon.callbacks.prints import print_exhibits
-    from recon.data.readers import naming
+    from recon.data.io.arrays import naming
 
     if not isinstance(cfg.dpi, int) or not 20 <= cfg.dpi <= 1200:
         raise ValueError(f"dpi must be a number from 20 to 1200, got {cfg.dpi!r}")

@@ -78,8 +78,8 @@ def _open(
 
 def _output(cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, Any]) -> Path | None:
     """Return the folder to write, None to check only; raise ValueError for an unfit one."""
+    from recon.data.io.arrays import read_json
     from recon.data.prepared import MARK, is_prepared
-    from recon.data.readers import read_json
 
     if cfg.check_only or is_prepared(data.root):
         return None

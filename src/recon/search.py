@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from recon.callbacks.page import View
-    from recon.data.feature_table import Features
+    from recon.data.io.feature_table import Features
     from recon.tasks.probe import Hits
     from recon.teachers.base import Teacher
 
@@ -45,7 +45,7 @@ class Query(NamedTuple):
 def search(cfg: DictConfig) -> "Hits":
     """Find the shapes of a table nearest to a query, print and draw them."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
-    from recon.data.feature_table import read_about
+    from recon.data.io.feature_table import read_about
     from recon.tasks.probe import nearest
 
     quiet()
@@ -63,7 +63,7 @@ def search(cfg: DictConfig) -> "Hits":
 
 def _is_file(query: str) -> bool:
     """Tell a file from a sentence; raise FileNotFoundError for one that is not there."""
-    from recon.data.shapes import READERS
+    from recon.data.io.shape import READERS
 
     path = Path(str(query)).expanduser()
     if path.suffix.lower() in READERS and not path.is_file():
@@ -75,7 +75,7 @@ def _is_file(query: str) -> bool:
 
 def _read(path: Path, query: Query) -> "Features":
     """Read the column to compare with; raise ValueError where it is of another width."""
-    from recon.data.feature_table import read_features
+    from recon.data.io.feature_table import read_features
 
     table = read_features(path, [query.column])
     width = table.columns[query.column].shape[1]
@@ -107,8 +107,8 @@ def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
 
     from recon.callbacks.page import View
     from recon.checkpoints.reader import weights_hash
-    from recon.data.feature_table import FEATURES, preview_of
-    from recon.data.shapes import read_shape
+    from recon.data.io.feature_table import FEATURES, preview_of
+    from recon.data.io.shape import read_shape
     from recon.data.transforms import UpAxis
     from recon.encode import PointEncoder
 

@@ -35,8 +35,8 @@ def segment(cfg: DictConfig) -> list[Path]:
 
     from recon.callbacks.colors import palette
     from recon.checkpoints.loading import load, task_of
-    from recon.data.labelled import write_labelled
-    from recon.data.shapes import read_shape
+    from recon.data.io.labeled_ply import write_labelled
+    from recon.data.io.shape import read_shape
 
     quiet()
     keep_large_blocks()
@@ -77,7 +77,7 @@ def found_files(asked: str | Sequence[str], out: str | Path) -> dict[Path, Path]
     What lies in `out` was written by an earlier run, and is left out. Raises FileNotFoundError
     where nothing is found, and ValueError where two files would be written to one place.
     """
-    from recon.data.shapes import shape_files
+    from recon.data.io.shape import shape_files
 
     found: dict[Path, Path] = {}
     written = Path(out).resolve()

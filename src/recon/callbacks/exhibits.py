@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from recon.data.readers import check_file, naming, read_npz
+from recon.data.io.arrays import check_file, naming, read_npz
 
 FILE = "exhibits.npz"
 

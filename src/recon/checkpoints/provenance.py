@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from recon.checkpoints.locate import locate
 from recon.checkpoints.reader import FORMAT_KEY, ORIGIN_KEY, family_of_file, read_checkpoint
 from recon.checkpoints.run_config import part_of, read_config
-from recon.data.readers import naming, read_json
+from recon.data.io.arrays import naming, read_json
 from recon.utils.atomic_write import write_whole
 
 ENVIRONMENT = "environment.json"

@@ -8,7 +8,7 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from recon.data.readers import check_file, naming
+from recon.data.io.arrays import check_file, naming
 
 LARGEST, DEEP, PARTS, LONGEST = 2**22, 64, 20_000, 2**16
 """Bytes of a configuration, parts of it that lie in one another, all, characters of one of them."""

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.readers import check_cloud, check_labels, decode_image, naming, read_json
+from recon.data.io.arrays import check_cloud, check_labels, decode_image, naming, read_json
 from recon.data.transforms import axis_number
 from recon.utils.printable import check_names
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.io.arrays import decode_image
 from recon.data.prepared import CARRIED, FORMAT, checksum, shard_name
-from recon.data.readers import decode_image
 from recon.utils.atomic_write import write_whole
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from pyarrow import Table, parquet
 
 from recon.data.datasets.folder import Folder, FolderDataModule
+from recon.data.io.shape import READERS, read_shape
 from recon.data.render import render
-from recon.data.shapes import READERS, read_shape
 from recon.teachers.prompts import prompts
 from trees import meshes, picture, table_of_shapes
 

@@ -15,8 +15,8 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset, View
 from recon.data.datasets.layout import Tree
 from recon.data.datasets.modelnet import with_normals
-from recon.data.pickles import read_pickle
-from recon.data.readers import AGAIN, check_cloud, check_file, check_labels, naming, plain_number
+from recon.data.io.arrays import AGAIN, check_cloud, check_file, check_labels, naming, plain_number
+from recon.data.io.safe_pickle import read_pickle
 
 TREE = Tree(
     "ModelNet40's few-shot set",

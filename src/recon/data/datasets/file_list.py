@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from recon.data.batch import Unreadable
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.folder import TABLES, Folder
-from recon.data.shapes import read_shape, shape_files
+from recon.data.io.shape import read_shape, shape_files
 
 
 class Files(PointCloudDataset):

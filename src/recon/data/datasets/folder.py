@@ -11,11 +11,11 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset, join
-from recon.data.parquet import pyarrow, read_columns
+from recon.data.io.arrays import AGAIN, check_file, decode_image, inside, naming
+from recon.data.io.parquet import pyarrow, read_columns
+from recon.data.io.shape import READERS, read_shape, walk_folders
 from recon.data.prepared import prepared_splits
-from recon.data.readers import AGAIN, check_file, decode_image, inside, naming
 from recon.data.render import render
-from recon.data.shapes import READERS, read_shape, walk_folders
 from recon.data.transforms import axis_number
 from recon.teachers.prompts import prompts
 from recon.utils.printable import check_names

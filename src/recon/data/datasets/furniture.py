@@ -14,7 +14,7 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.readers import check_cloud, naming, read_npz
+from recon.data.io.arrays import check_cloud, naming, read_npz
 
 SPLITS = ("train", "test", "unlabelled", "unused")
 FILE = "furniture.npz"

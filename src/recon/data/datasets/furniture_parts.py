@@ -11,7 +11,7 @@ import numpy as np
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud
 from recon.data.datasets.furniture import FILE, Furniture, asset, read_archive
-from recon.data.readers import naming
+from recon.data.io.arrays import naming
 
 PARTS_FILE = "parts.npz"
 

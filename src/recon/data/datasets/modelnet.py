@@ -13,8 +13,7 @@ import torch
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import Tree
-from recon.data.pickles import read_pickle
-from recon.data.readers import (
+from recon.data.io.arrays import (
     AGAIN,
     check_cloud,
     check_file,
@@ -24,7 +23,8 @@ from recon.data.readers import (
     plain_number,
     read_lines,
 )
-from recon.data.text import read_table
+from recon.data.io.safe_pickle import read_pickle
+from recon.data.io.text_table import read_table
 from recon.ops.sampling import farthest_point_sample
 from recon.teachers.prompts import prompts
 

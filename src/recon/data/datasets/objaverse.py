@@ -12,7 +12,7 @@ import numpy as np
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import Tree
-from recon.data.readers import AGAIN, check_cloud, inside, read_json, read_npy
+from recon.data.io.arrays import AGAIN, check_cloud, inside, read_json, read_npy
 from recon.teachers.prompts import prompts
 from recon.utils.printable import check_names
 

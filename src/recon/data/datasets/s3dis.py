@@ -16,8 +16,8 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import Tree
 from recon.data.datasets.rooms import RoomColumns, WholeRooms
-from recon.data.readers import AGAIN, check_cloud
-from recon.data.text import read_table
+from recon.data.io.arrays import AGAIN, check_cloud
+from recon.data.io.text_table import read_table
 from recon.utils.printable import check_names
 
 FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"

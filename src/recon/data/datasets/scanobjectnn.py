@@ -15,7 +15,7 @@ import numpy as np
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import Tree
-from recon.data.readers import SMALL, check_cloud, check_file, check_labels, naming
+from recon.data.io.arrays import SMALL, check_cloud, check_file, check_labels, naming
 from recon.teachers.prompts import prompts
 
 CLASSES = (

@@ -13,7 +13,7 @@ from PIL import Image
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import Tree
-from recon.data.readers import (
+from recon.data.io.arrays import (
     check_cloud,
     check_file,
     decode_image,

@@ -13,7 +13,7 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import Tree
 from recon.data.datasets.modelnet import with_normals
-from recon.data.readers import (
+from recon.data.io.arrays import (
     AGAIN,
     check_labels,
     inside,
@@ -21,7 +21,7 @@ from recon.data.readers import (
     read_json,
     read_lines,
 )
-from recon.data.text import read_table
+from recon.data.io.text_table import read_table
 from recon.utils.printable import check_names
 
 FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int8, Num, UInt8
 from torch import Tensor
 
-from recon.data.parquet import pyarrow, read_columns
-from recon.data.readers import check_file, naming
+from recon.data.io.arrays import check_file, naming
+from recon.data.io.parquet import pyarrow, read_columns
 from recon.data.transforms import UnitSphere
 from recon.utils.atomic_write import whole
 from recon.utils.printable import check_names

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recon.data.readers import AGAIN, PACKED, SMALL, check_file, naming
+from recon.data.io.arrays import AGAIN, PACKED, SMALL, check_file, naming
 
 
 def pyarrow() -> Any:

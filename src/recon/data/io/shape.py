@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Float
 
 from recon.data.dataset import Cloud
-from recon.data.las import read_las
-from recon.data.meshes import MESHES, read_mesh
-from recon.data.readers import (
+from recon.data.io.arrays import (
     check_file,
     read_npy,
     read_npz,
 )
-from recon.data.surface import make_cloud
-from recon.data.text import read_table, table_names
+from recon.data.io.las import read_las
+from recon.data.io.mesh import MESHES, read_mesh
+from recon.data.io.surface_sampling import make_cloud
+from recon.data.io.text_table import read_table, table_names
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "points": ("points", "xyz", "pos", "coords", "coord", "vertices", "pc", "data", "arr_0"),

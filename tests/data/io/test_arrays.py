@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recon.data import readers
-from recon.data.readers import (
+from recon.data.io import arrays
+from recon.data.io.arrays import (
     check_cloud,
     check_file,
     check_labels,
@@ -17,7 +17,7 @@ from recon.data.readers import (
     read_npy,
     read_npz,
 )
-from recon.data.text import read_table
+from recon.data.io.text_table import read_table
 
 TABLE = np.array([[0.5, -1.0, 2.25], [1e-3, 4.0, 5.0]])
 
@@ -89,7 +89,7 @@ def test_archives_that_unpack_to_too_much_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(100_000))
-    monkeypatch.setattr(readers, "LIMIT", 10_000)
+    monkeypatch.setattr(arrays, "LIMIT", 10_000)
     with pytest.raises(ValueError, match=r"bomb\.npz: .*unpacks to"):
         read_npz(tmp_path / "bomb.npz")
 

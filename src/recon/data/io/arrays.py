@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from recon.data.pickles import unpickle
-from recon.data.pictures import FORMATS, as_rgb, check_scans
+from recon.data.io.image_checks import FORMATS, as_rgb, check_scans
+from recon.data.io.safe_pickle import unpickle
 from recon.utils.printable import check_names
 
 LIMIT = 4 * 2**30

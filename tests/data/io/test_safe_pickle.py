@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.pickles import read_pickle, unpickle
-from recon.data.readers import read_npy, read_npz
+from recon.data.io.arrays import read_npy, read_npz
+from recon.data.io.safe_pickle import read_pickle, unpickle
 
 PLAIN = {
     "list": [np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1], dtype=np.int32)],

@@ -11,8 +11,8 @@ from trimesh.sample import sample_surface
 from trimesh.triangles import points_to_barycentric
 
 from recon.data.dataset import Cloud
-from recon.data.pictures import as_rgb, check_picture
-from recon.data.readers import AGAIN, check_cloud, naming
+from recon.data.io.arrays import AGAIN, check_cloud, naming
+from recon.data.io.image_checks import as_rgb, check_picture
 
 RESOLUTION = 2.0**-23
 """Of float32, relative to a number's size."""

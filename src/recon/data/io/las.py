@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from recon.data.dataset import Cloud
-from recon.data.headers import PACKED
-from recon.data.readers import naming
-from recon.data.surface import make_cloud
+from recon.data.io.arrays import naming
+from recon.data.io.header_checks import PACKED
+from recon.data.io.surface_sampling import make_cloud
 
 LAYERED, EXTRA_BYTES, LAYERS = 3, 14, {10: 9, 12: 2}
 """Of packed LAS: chunks in layers, an item with one for each byte, items with several."""

@@ -14,10 +14,10 @@ from trimesh import PointCloud, Trimesh, load_scene
 from trimesh.resolvers import FilePathResolver
 
 from recon.data.dataset import Cloud
-from recon.data.headers import CORNERS, PARTS, check_glb, check_obj, check_ply, check_stl
-from recon.data.pictures import check_scans
-from recon.data.readers import AGAIN, check_file, naming
-from recon.data.surface import Surface, check_textures, make_cloud, make_colors, sample
+from recon.data.io.arrays import AGAIN, check_file, naming
+from recon.data.io.header_checks import CORNERS, PARTS, check_glb, check_obj, check_ply, check_stl
+from recon.data.io.image_checks import check_scans
+from recon.data.io.surface_sampling import Surface, check_textures, make_cloud, make_colors, sample
 
 MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
 LIMIT = 2**30

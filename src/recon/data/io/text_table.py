@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from recon.data.readers import AGAIN, check_file, naming
+from recon.data.io.arrays import AGAIN, check_file, naming
 
 # Commas and semicolons separate; so does each byte that no text holds, as one known file has it.
 SEPARATORS = bytes(
