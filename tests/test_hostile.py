@@ -51,7 +51,7 @@ from recon.data.io.feature_table import Embedded, GrowingTable, read_features
 from recon.data.io.parquet import read_columns
 from recon.data.io.safe_pickle import read_pickle
 from recon.data.io.shape import read_shape
-from recon.data.prepared import INDEX, Prepared, prepared_splits
+from recon.data.prepared.dataset import INDEX, Prepared, prepared_splits
 from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder

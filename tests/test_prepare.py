@@ -24,9 +24,9 @@ from recon.data.datasets.s3dis import S3DISDataModule
 from recon.data.datasets.scanobjectnn import ScanObjectNNDataModule
 from recon.data.datasets.shapenet import ShapeNetDataModule
 from recon.data.datasets.shapenetpart import ShapeNetPartDataModule
-from recon.data.findings import Findings
-from recon.data.prepared import Prepared
-from recon.data.shards import fingerprint
+from recon.data.prepared.check_report import Findings
+from recon.data.prepared.dataset import Prepared
+from recon.data.prepared.shard import fingerprint
 from recon.entry import conf_dir
 from recon.prepare import prepare
 from trees import (

@@ -23,9 +23,9 @@ from rich.table import Table
 
 from recon.data.dataset import PointCloudDataset
 from recon.data.datasets.shapenet import ShapeNetDataModule
-from recon.data.prepared import MARK
-from recon.data.preparing import do_split, write_index
-from recon.data.shards import Recipe
+from recon.data.prepared.dataset import MARK
+from recon.data.prepared.shard import Recipe
+from recon.data.prepared.writer import do_split, write_index
 from recon.utils.atomic_write import write_whole
 
 ROUNDS = 5

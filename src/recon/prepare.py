@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from recon.data.datamodule import PointCloudDataModule
     from recon.data.dataset import PointCloudDataset
-    from recon.data.findings import Findings
+    from recon.data.prepared.check_report import Findings
 
 SHOWN = 20
 
@@ -79,7 +79,7 @@ def _open(
 def _output(cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, Any]) -> Path | None:
     """Return the folder to write, None to check only; raise ValueError for an unfit one."""
     from recon.data.io.arrays import read_json
-    from recon.data.prepared import MARK, is_prepared
+    from recon.data.prepared.dataset import MARK, is_prepared
 
     if cfg.check_only or is_prepared(data.root):
         return None
@@ -123,10 +123,10 @@ def _do_parts(
     """Check all parts and, where `out` is a folder, write those that are whole."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from recon.data.findings import Findings
-    from recon.data.prepared import Prepared
-    from recon.data.preparing import do_split, write_index
-    from recon.data.shards import Recipe
+    from recon.data.prepared.check_report import Findings
+    from recon.data.prepared.dataset import Prepared
+    from recon.data.prepared.shard import Recipe
+    from recon.data.prepared.writer import do_split, write_index
 
     findings, key = Findings(), json.dumps(settings, sort_keys=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -177,7 +177,7 @@ def _write(
     parts: "dict[str, PointCloudDataset]",
 ) -> "Findings":
     """Check all parts and write them; the folder's mark comes last."""
-    from recon.data.prepared import INDEX, MARK
+    from recon.data.prepared.dataset import INDEX, MARK
 
     # Until all is whole again, nothing here can be trained on.
     for path in (out / MARK, *(out / part / INDEX for part in parts)):

@@ -16,7 +16,7 @@ from recon.data.batch import Batch, clouds_of, collate, rows_together, with_clou
 from recon.data.dataset import PointCloudDataset, Samples, join
 from recon.data.hold_out import hold_out, share_of
 from recon.data.images import ImageAugmentation
-from recon.data.prepared import Prepared, is_prepared
+from recon.data.prepared.dataset import Prepared, is_prepared
 from recon.data.sampler import DrawSampler, OrderedSampler
 from recon.data.transforms import Transform, UpAxis, axis_number
 from recon.data.workers import end_with_parent

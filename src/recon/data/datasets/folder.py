@@ -14,7 +14,7 @@ from recon.data.dataset import Cloud, PointCloudDataset, join
 from recon.data.io.arrays import AGAIN, check_file, decode_image, inside, naming
 from recon.data.io.parquet import pyarrow, read_columns
 from recon.data.io.shape import READERS, read_shape, walk_folders
-from recon.data.prepared import prepared_splits
+from recon.data.prepared.dataset import prepared_splits
 from recon.data.render import render
 from recon.data.transforms import axis_number
 from recon.teachers.prompts import prompts

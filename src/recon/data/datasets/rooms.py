@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from recon.data.dataset import Cloud, PointCloudDataset, View, resize
-from recon.data.prepared import Prepared
+from recon.data.prepared.dataset import Prepared
 
 TRIES = 100
 Bounds = tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]

@@ -15,8 +15,8 @@ from threading import Thread
 from typing import Any
 
 from recon.data.dataset import PointCloudDataset
-from recon.data.prepared import FORMAT, INDEX, shard_name
-from recon.data.shards import Recipe, Shard, do_shard
+from recon.data.prepared.dataset import FORMAT, INDEX, shard_name
+from recon.data.prepared.shard import Recipe, Shard, do_shard
 from recon.utils.atomic_write import write_whole
 
 SHARD_BYTES = 2**28

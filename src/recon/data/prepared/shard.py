@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.io.arrays import decode_image
-from recon.data.prepared import CARRIED, FORMAT, checksum, shard_name
+from recon.data.prepared.dataset import CARRIED, FORMAT, checksum, shard_name
 from recon.utils.atomic_write import write_whole
 
 

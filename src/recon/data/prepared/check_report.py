@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recon.data.dataset import PointCloudDataset
-from recon.data.shards import Shard
+from recon.data.prepared.shard import Shard
 
 
 class Findings:
