@@ -12,7 +12,7 @@ from recon.checkpoints.loading import load
 from recon.data.datasets.furniture import Furniture
 from recon.entry import conf_dir
 from recon.evaluate import evaluate
-from recon.tasks.scores import Scores
+from recon.tasks.metrics import Scores
 from recon.train import train
 
 SMALL = ["data.workers=0", "points=64"]

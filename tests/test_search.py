@@ -16,7 +16,7 @@ from recon.data.io.feature_table import read_features
 from recon.data.transforms import UpAxis
 from recon.entry import conf_dir, quoted
 from recon.search import search
-from recon.tasks.probe import Hits
+from recon.tasks.linear_probe import Hits
 from recon.tasks.retrieval import retrieval
 from recon.teachers.cached import CachedTextTeacher
 from recon.teachers.wording import ask

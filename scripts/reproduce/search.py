@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recon.data.datasets.furniture import Furniture, asset
 from recon.encode import PointEncoder
-from recon.tasks.probe import nearest
+from recon.tasks.linear_probe import nearest
 from recon.tasks.retrieval import Retrieval, retrieval
 from recon.teachers.cached import CachedTextTeacher
 from recon.teachers.wording import ask

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recon.callbacks.pages import Look
-    from recon.tasks.frozen import Frozen
-    from recon.tasks.scores import Scores
+    from recon.tasks.feature_extraction import Frozen
+    from recon.tasks.metrics import Scores
 
 
 def evaluate(cfg: DictConfig) -> "Scores | None":
@@ -35,8 +35,8 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
     from lightning import seed_everything
 
     from recon.callbacks.pages import look
-    from recon.tasks.frozen import read_features
-    from recon.tasks.scores import score
+    from recon.tasks.feature_extraction import read_features
+    from recon.tasks.metrics import score
 
     quiet()
     keep_large_blocks()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from recon.callbacks.page import View
     from recon.data.io.feature_table import Features
-    from recon.tasks.probe import Hits
+    from recon.tasks.linear_probe import Hits
     from recon.teachers.base import Teacher
 
 TEACHERS = (
@@ -46,7 +46,7 @@ def search(cfg: DictConfig) -> "Hits":
     """Find the shapes of a table nearest to a query, print and draw them."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
     from recon.data.io.feature_table import read_about
-    from recon.tasks.probe import nearest
+    from recon.tasks.linear_probe import nearest
 
     quiet()
     if not isinstance(cfg.top, int) or cfg.top < 1:

@@ -122,7 +122,7 @@ def _scores(
 
     from recon.data.batch import channels
     from recon.data.transforms import UnitSphere
-    from recon.tasks.windows import Windows, segment_room
+    from recon.tasks.sliding_windows import Windows, segment_room
 
     how = Windows(**cfg.windows)
     clouds = _prepared(model, cloud, cfg, source)

@@ -29,8 +29,8 @@ from recon.models.classifier import Classifier
 from recon.models.encoder import Encoder
 from recon.models.heads import linear_head, mlp_head
 from recon.tasks.classify import Classification
+from recon.tasks.metrics import score
 from recon.tasks.optim import with_head
-from recon.tasks.scores import score
 from recon.train import train
 
 SGD = partial(torch.optim.SGD, lr=0.1)

@@ -24,7 +24,7 @@ from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter
 from recon.tasks.scene import SceneSegmentation
 from recon.tasks.segment import PartSegmentation, Segmented
-from recon.tasks.windows import Windows
+from recon.tasks.sliding_windows import Windows
 from recon.train import train
 from trees import s3dis
 

@@ -19,8 +19,8 @@ from recon.data.render import render
 from recon.data.transforms import FarthestSubset, UnitSphere, UpAxis
 from recon.layers.attention import CrossAttention
 from recon.ops.interpolation import interpolate, three_nearest
+from recon.tasks.linear_probe import nearest
 from recon.tasks.pretrain import Pretraining
-from recon.tasks.probe import nearest
 
 MOST = 1000
 """Shapes of a map of features."""

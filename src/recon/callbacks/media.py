@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from recon.callbacks.colors import REBUILT, VISIBLE, flat
 from recon.callbacks.exhibits import Rebuilt
-from recon.tasks.probe import Results
+from recon.tasks.linear_probe import Results
 
 
 def dashboards(trainer: Trainer) -> Iterator[Any]:

@@ -28,8 +28,8 @@ from recon.callbacks.page import Section, write_page
 from recon.callbacks.sections import Bar, bars, by_class, looks, told
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
+from recon.tasks.metrics import Scores
 from recon.tasks.pretrain import Pretraining
-from recon.tasks.scores import Scores
 
 SHAPES = 400
 """Shapes that are looked at, evenly spaced among all."""

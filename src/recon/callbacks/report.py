@@ -27,8 +27,7 @@ from recon.callbacks.page import Section, write_page
 from recon.callbacks.pages import ATTENDED, SHOWN, trained
 from recon.callbacks.sections import Bar, bar, bars, looks, told
 from recon.data.datasets.furniture import Furniture
-from recon.tasks.pretrain import Pretraining
-from recon.tasks.probe import (
+from recon.tasks.linear_probe import (
     Features,
     Results,
     extract,
@@ -36,6 +35,7 @@ from recon.tasks.probe import (
     stack_clouds,
     with_batch_statistics,
 )
+from recon.tasks.pretrain import Pretraining
 from recon.utils.atomic_write import write_whole
 
 TITLES = {

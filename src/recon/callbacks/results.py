@@ -18,7 +18,7 @@ from recon.callbacks.sections import Bar, bar
 from recon.callbacks.tables import class_table, draw_confusion, plain, seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.tasks.classify import Classification
-from recon.tasks.scores import Scores, score
+from recon.tasks.metrics import Scores, score
 from recon.utils.atomic_write import write_whole
 
 BEST = "best of {} votes, chosen by test labels"

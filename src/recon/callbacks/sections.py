@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from recon.callbacks.colors import REBUILT, VISIBLE, flat, heat, palette
 from recon.callbacks.exhibits import Attended, Confusion, Exhibits, Plane, Rebuilt
 from recon.callbacks.page import Section, View, encode_cloud, gallery
-from recon.tasks.probe import Interval
+from recon.tasks.linear_probe import Interval
 
 SHOWN_POINTS = 2048
 

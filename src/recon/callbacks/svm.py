@@ -5,9 +5,9 @@ from lightning import Callback, LightningModule, Trainer
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.transforms import Transform
-from recon.tasks.frozen import LinearProbe, read_features
+from recon.tasks.feature_extraction import LinearProbe, read_features
+from recon.tasks.metrics import score
 from recon.tasks.pretrain import Pretraining
-from recon.tasks.scores import score
 
 
 class SVMProbe(Callback):

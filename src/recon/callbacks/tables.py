@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from recon.data.datamodule import PointCloudDataModule
-from recon.tasks.scores import Scores
+from recon.tasks.metrics import Scores
 
 
 def seen_in_training(data: Any, ids: Sequence[str]) -> int:

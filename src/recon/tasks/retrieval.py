@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from scipy.stats import hypergeom
 
-from recon.tasks.probe import Interval, interval
+from recon.tasks.linear_probe import Interval, interval
 
 
 class Retrieval(NamedTuple):

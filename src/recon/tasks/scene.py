@@ -14,7 +14,7 @@ from recon.models.segmenter import Segmenter
 from recon.tasks.gather import gathered
 from recon.tasks.iou import confusion, scene_scores
 from recon.tasks.segment import Segmentation, Segmented
-from recon.tasks.windows import Windows, segment_room
+from recon.tasks.sliding_windows import Windows, segment_room
 
 SHOWN_POINTS = 20_000
 """Points kept of a tested room, to be drawn."""

@@ -17,7 +17,7 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.transforms import Transform
 from recon.models.classifier import Classifier, class_feature
 from recon.models.recon import PretrainingNetwork
-from recon.tasks.probe import linear_svm
+from recon.tasks.linear_probe import linear_svm
 from recon.teachers.base import Teacher
 from recon.teachers.cached import read_cache
 from recon.teachers.prompts import Templates, prompts, templates_of

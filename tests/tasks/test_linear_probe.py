@@ -7,7 +7,7 @@ from recon.data.datasets.furniture import Furniture
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections
-from recon.tasks.probe import (
+from recon.tasks.linear_probe import (
     extract,
     interval,
     linear_svm,

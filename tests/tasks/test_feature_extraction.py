@@ -11,7 +11,13 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from conftest import assert_near, released_arrays
-from recon.tasks.frozen import CachedClasses, Frozen, LinearProbe, PromptedClasses, ZeroShot
+from recon.tasks.feature_extraction import (
+    CachedClasses,
+    Frozen,
+    LinearProbe,
+    PromptedClasses,
+    ZeroShot,
+)
 from recon.teachers.base import Teacher
 from recon.teachers.cached import Cache, write_cache
 from recon.teachers.prompts import prompts

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recon.data.batch import Clouds
-from recon.tasks.windows import Windows, columns, segment_room
+from recon.tasks.sliding_windows import Windows, columns, segment_room
 
 HOW = Windows(size=64, batch_size=3, votes=2)
 

@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-from recon.tasks.probe import Interval, interval
+from recon.tasks.linear_probe import Interval, interval
 
 
 class Scores(NamedTuple):
