@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from recon.encode import PointEncoder
+from recon.point_encoder import PointEncoder
 
 COUNTS = (1024, 2048, 8192, 100_000)
 FEATURES = ("pooled", "cls", "image_projected", "text_projected")

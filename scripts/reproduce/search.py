@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recon.data.datasets.furniture import Furniture, asset
-from recon.encode import PointEncoder
+from recon.point_encoder import PointEncoder
 from recon.tasks.linear_probe import nearest
 from recon.tasks.retrieval import Retrieval, retrieval
 from recon.teachers.cached import CachedTextTeacher

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recon.checkpoints.hub import push_to_hub, save_pretrained
     from recon.checkpoints.loading import load
-    from recon.encode import PointEncoder
+    from recon.point_encoder import PointEncoder
 
 __version__ = version("recon3d")
 __all__ = ["PointEncoder", "__version__", "load", "push_to_hub", "save_pretrained"]
 
 _HOMES = {
-    "PointEncoder": "recon.encode",
+    "PointEncoder": "recon.point_encoder",
     "load": "recon.checkpoints.loading",
     "push_to_hub": "recon.checkpoints.hub",
     "save_pretrained": "recon.checkpoints.hub",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from recon.data.dataset import Cloud, PointCloudDataset
     from recon.data.io.feature_table import Embedded
-    from recon.encode import PointEncoder
+    from recon.point_encoder import PointEncoder
 
 SHOWN = 20
 """Unreadable files that are named on the screen."""
@@ -46,7 +46,7 @@ def _embed(cfg: DictConfig) -> int:
     from recon.data.datasets.file_list import WholeClouds
     from recon.data.io.feature_table import GrowingTable
     from recon.data.workers import end_with_parent
-    from recon.encode import PointEncoder
+    from recon.point_encoder import PointEncoder
 
     quiet()
     keep_large_blocks()

@@ -110,7 +110,7 @@ def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
     from recon.data.io.feature_table import FEATURES, preview_of
     from recon.data.io.shape import read_shape
     from recon.data.transforms import UpAxis
-    from recon.encode import PointEncoder
+    from recon.point_encoder import PointEncoder
 
     if cfg.by not in FEATURES:
         raise ValueError(f"by={cfg.by}: choose among {', '.join(FEATURES)}")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from recon.checkpoints.factory import Network
 from recon.checkpoints.graph_export import Exported, export_graph
-from recon.encode import PointEncoder
 from recon.layers.grouping import PatchGrouper
 from recon.models.classifier import Classifier
 from recon.models.decoder import Decoder
@@ -19,6 +18,7 @@ from recon.models.encoder import Encoder
 from recon.models.recon import Projections, ReCon
 from recon.models.segmenter import Segmenter
 from recon.ops.sampling import farthest_point_sample
+from recon.point_encoder import PointEncoder
 
 POINTS = 48
 

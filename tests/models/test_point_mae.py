@@ -11,10 +11,10 @@ import recon
 from conftest import assert_near
 from recon.checkpoints.loading import load
 from recon.checkpoints.transfer import start_from
-from recon.encode import PointEncoder
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.two_tower import Tower
+from recon.point_encoder import PointEncoder
 
 DIM, DEPTH, HEADS, GROUPS, SIZE, CLASSES = 24, 2, 3, 8, 8, 5
 TOLD = {"num_heads": HEADS, "num_groups": GROUPS}

@@ -10,8 +10,8 @@ import recon
 from conftest import assert_near, released_arrays, released_path
 from recon.checkpoints.loading import load
 from recon.data.transforms import UpAxis
-from recon.encode import Features, PointEncoder
 from recon.ops.neighbors import exact_distances
+from recon.point_encoder import Features, PointEncoder
 
 PATH = released_path("recon_pretrain_small.pth")
 TOLD = {"num_heads": 3, "num_groups": 64}
