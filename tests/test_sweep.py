@@ -14,9 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
 
-from recon.comparison import short
 from recon.entry import conf_dir
 from recon.jobs import keep_finished
+from recon.reports.comparison import short
 from recon.sweep import attempt, collect, failures, finish, jobs, main, stored_trials
 from recon.train import fit, objective, train_seeds
 from runs import TINY

@@ -23,7 +23,7 @@ POINTS = 1024
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recon.callbacks.pages import Look
+    from recon.reports.run_reports import Look
     from recon.tasks.feature_extraction import Frozen
     from recon.tasks.metrics import Scores
 
@@ -34,7 +34,7 @@ def evaluate(cfg: DictConfig) -> "Scores | None":
     from hydra.utils import instantiate
     from lightning import seed_everything
 
-    from recon.callbacks.pages import look
+    from recon.reports.run_reports import look
     from recon.tasks.feature_extraction import read_features
     from recon.tasks.metrics import score
 
@@ -182,7 +182,7 @@ def _report(
     from rich.markup import escape
     from rich.table import Table
 
-    from recon.callbacks.tables import class_table, draw_confusion, plain
+    from recon.reports.confusion import class_table, draw_confusion, plain
 
     console, folder, mark = Console(), Path(cfg.output_dir), fingerprint(about)
     result = {"fingerprint": mark, "declared": about, "weights": str(cfg.weights)}
@@ -213,8 +213,8 @@ def _page(
     found: "Scores | None", about: dict[str, Any], classes: list[str], cfg: DictConfig, seen: "Look"
 ) -> None:
     """Leave the configuration and report.html in the folder."""
-    from recon.callbacks.pages import write_tested
-    from recon.callbacks.sections import Bar, bar
+    from recon.reports.html_sections import Bar, bar
+    from recon.reports.run_reports import write_tested
 
     folder = Path(cfg.output_dir)
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())

@@ -11,9 +11,9 @@ from recon.entry import conf_dir, one_line_errors
 def figures(cfg: DictConfig) -> list[Path]:
     """Draw what a run left as PNG files; return them."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
-    from recon.callbacks.exhibits import FILE, read_exhibits
-    from recon.callbacks.prints import print_exhibits
     from recon.data.io.arrays import naming
+    from recon.reports.paper_figures import print_exhibits
+    from recon.reports.report_data import FILE, read_exhibits
 
     if not isinstance(cfg.dpi, int) or not 20 <= cfg.dpi <= 1200:
         raise ValueError(f"dpi must be a number from 20 to 1200, got {cfg.dpi!r}")

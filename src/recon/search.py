@@ -15,8 +15,8 @@ from recon.entry import conf_dir, device_of, one_line_errors, quiet, quoted
 if TYPE_CHECKING:
     import numpy as np
 
-    from recon.callbacks.page import View
     from recon.data.io.feature_table import Features
+    from recon.reports.html_page import View
     from recon.tasks.linear_probe import Hits
     from recon.teachers.base import Teacher
 
@@ -105,12 +105,12 @@ def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
     """Encode a file as the table's shapes were; raise ValueError for other weights."""
     from torch import from_numpy
 
-    from recon.callbacks.page import View
     from recon.checkpoints.reader import weights_hash
     from recon.data.io.feature_table import FEATURES, preview_of
     from recon.data.io.shape import read_shape
     from recon.data.transforms import UpAxis
     from recon.point_encoder import PointEncoder
+    from recon.reports.html_page import View
 
     if cfg.by not in FEATURES:
         raise ValueError(f"by={cfg.by}: choose among {', '.join(FEATURES)}")
@@ -185,7 +185,7 @@ def _text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
 def _encoded(points: Any, colors: Any, kind: str) -> Any:
     import numpy as np
 
-    from recon.callbacks.page import encode_cloud
+    from recon.reports.html_page import encode_cloud
 
     if colors is None:
         colors = np.tile(np.array(COLORS[kind], dtype=np.uint8), (len(points), 1))
@@ -199,7 +199,7 @@ def _show(cfg: DictConfig, table: "Features", query: Query, hits: "Hits") -> Non
     from rich.markup import escape
     from rich.table import Table
 
-    from recon.callbacks.page import View, gallery, write_page
+    from recon.reports.html_page import View, gallery, write_page
 
     rows, cosines = hits.rows[0].tolist(), hits.similarity[0].tolist()
     console = Console()

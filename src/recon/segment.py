@@ -33,10 +33,10 @@ def segment(cfg: DictConfig) -> list[Path]:
     from rich.console import Console
     from rich.progress import track
 
-    from recon.callbacks.colors import palette
     from recon.checkpoints.loading import load, task_of
     from recon.data.io.labeled_ply import write_labelled
     from recon.data.io.shape import read_shape
+    from recon.reports.colors import palette
 
     quiet()
     keep_large_blocks()

@@ -18,10 +18,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from recon.checkpoints.run_config import part_of, read_config
-from recon.comparison import LOGGED, Measured, show
 from recon.data.io.arrays import naming, read_json
 from recon.entry import in_one_line, one_line_errors
 from recon.jobs import FINISHED, is_first_process
+from recon.reports.comparison import LOGGED, Measured, show
 from recon.utils.printable import spelled
 
 FAILED = "failed.txt"

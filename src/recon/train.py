@@ -176,7 +176,7 @@ def train_seeds(cfg: DictConfig) -> float | None:
 
     Returns the mean objective, None without one.
     """
-    from recon.comparison import show
+    from recon.reports.comparison import show
     from recon.sweep import collect
 
     if cfg.ckpt_path:

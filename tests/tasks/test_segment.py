@@ -12,8 +12,6 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from conftest import released_json
-from recon.callbacks.colors import palette
-from recon.callbacks.segments import extremes
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official
 from recon.data.batch import Batch
@@ -22,6 +20,8 @@ from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter
+from recon.reports.colors import palette
+from recon.reports.segmentation import extremes
 from recon.tasks.scene import SceneSegmentation
 from recon.tasks.segment import PartSegmentation, Segmented
 from recon.tasks.sliding_windows import Windows

@@ -13,8 +13,18 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from recon.callbacks.colors import HEAT, heat
-from recon.callbacks.exhibits import (
+from recon.entry import conf_dir
+from recon.evaluate import evaluate
+from recon.figures import figures
+from recon.layers.attention import CrossAttention
+from recon.layers.grouping import PatchGrouper
+from recon.models.encoder import Encoder
+from recon.models.recon import Contrastive, Projections
+from recon.reports.colors import HEAT, heat
+from recon.reports.html_page import write_page
+from recon.reports.html_sections import looks, told
+from recon.reports.introspection import attend, lay_out
+from recon.reports.report_data import (
     Attended,
     Confusion,
     Exhibits,
@@ -23,16 +33,6 @@ from recon.callbacks.exhibits import (
     read_exhibits,
     write_exhibits,
 )
-from recon.callbacks.looking import attend, lay_out
-from recon.callbacks.page import write_page
-from recon.callbacks.sections import looks, told
-from recon.entry import conf_dir
-from recon.evaluate import evaluate
-from recon.figures import figures
-from recon.layers.attention import CrossAttention
-from recon.layers.grouping import PatchGrouper
-from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, Projections
 from recon.train import train
 
 RNG = np.random.default_rng(0)
@@ -248,7 +248,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short pretraining on data that are not the embedded ones' demo."""
     folder = tmp_path_factory.mktemp("pretrained")
     told = ["experiment=pretrain_furniture", "debug=tiny", f"output_dir={folder}", "points=64"]
-    told += ["callbacks.report._target_=recon.callbacks.pages.PretrainingPage"]
+    told += ["callbacks.report._target_=recon.reports.run_reports.PretrainingPage"]
     told += ["trainer.limit_train_batches=6"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         train(compose("train", told))

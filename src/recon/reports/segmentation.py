@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recon.callbacks.colors import RIGHT, UNKNOWN, WRONG, palette
-from recon.callbacks.exhibits import Exhibits, write_exhibits
 from recon.callbacks.history import Curves, curves_of
-from recon.callbacks.media import dashboards
-from recon.callbacks.page import View, encode_cloud, gallery, write_page
-from recon.callbacks.sections import bar, bars, by_class, told
-from recon.callbacks.tables import seen_in_training
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud
 from recon.data.render import render
+from recon.reports.colors import RIGHT, UNKNOWN, WRONG, palette
+from recon.reports.confusion import seen_in_training
+from recon.reports.html_page import View, encode_cloud, gallery, write_page
+from recon.reports.html_sections import bar, bars, by_class, told
+from recon.reports.report_data import Exhibits, write_exhibits
+from recon.reports.wandb_media import dashboards
 from recon.tasks.iou import IGNORED
 from recon.tasks.segment import Segmentation, Segmented
 from recon.utils.atomic_write import write_whole

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
-from recon.callbacks.colors import REBUILT, VISIBLE, flat, heat, palette
-from recon.callbacks.exhibits import Exhibits, Plane
-from recon.callbacks.sections import draw_curves
-from recon.callbacks.tables import draw_confusion
 from recon.data.dataset import Cloud
 from recon.data.render import render
+from recon.reports.colors import REBUILT, VISIBLE, flat, heat, palette
+from recon.reports.confusion import draw_confusion
+from recon.reports.html_sections import draw_curves
+from recon.reports.report_data import Exhibits, Plane
 
 Panel = tuple[str, Float[np.ndarray, "_ 3"], UInt8[np.ndarray, "_ 3"]]
 """A title, and a cloud with its colours."""

@@ -19,14 +19,14 @@ from rich.table import Table
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
-from recon.callbacks.exhibits import Confusion, Exhibits, write_exhibits
 from recon.callbacks.history import curves_of
-from recon.callbacks.looking import attend, lay_out, neighbours, rebuild, spread
-from recon.callbacks.media import show_accuracy, show_rebuilt
-from recon.callbacks.page import Section, write_page
-from recon.callbacks.pages import ATTENDED, SHOWN, trained
-from recon.callbacks.sections import Bar, bar, bars, looks, told
 from recon.data.datasets.furniture import Furniture
+from recon.reports.html_page import Section, write_page
+from recon.reports.html_sections import Bar, bar, bars, looks, told
+from recon.reports.introspection import attend, lay_out, neighbours, rebuild, spread
+from recon.reports.report_data import Confusion, Exhibits, write_exhibits
+from recon.reports.run_reports import ATTENDED, SHOWN, trained
+from recon.reports.wandb_media import show_accuracy, show_rebuilt
 from recon.tasks.linear_probe import (
     Features,
     Results,

@@ -10,8 +10,6 @@ from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from recon.callbacks.exhibits import Attended, Plane, Rebuilt
-from recon.callbacks.page import Section, encode_image
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset, resize
 from recon.data.datasets.furniture import Furniture
@@ -19,6 +17,8 @@ from recon.data.render import render
 from recon.data.transforms import FarthestSubset, UnitSphere, UpAxis
 from recon.layers.attention import CrossAttention
 from recon.ops.interpolation import interpolate, three_nearest
+from recon.reports.html_page import Section, encode_image
+from recon.reports.report_data import Attended, Plane, Rebuilt
 from recon.tasks.linear_probe import nearest
 from recon.tasks.pretrain import Pretraining
 

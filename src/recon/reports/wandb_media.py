@@ -8,8 +8,8 @@ from jaxtyping import Int
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from recon.callbacks.colors import REBUILT, VISIBLE, flat
-from recon.callbacks.exhibits import Rebuilt
+from recon.reports.colors import REBUILT, VISIBLE, flat
+from recon.reports.report_data import Rebuilt
 from recon.tasks.linear_probe import Results
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from recon.callbacks.colors import REBUILT, VISIBLE, flat, heat, palette
-from recon.callbacks.exhibits import Attended, Confusion, Exhibits, Plane, Rebuilt
-from recon.callbacks.page import Section, View, encode_cloud, gallery
+from recon.reports.colors import REBUILT, VISIBLE, flat, heat, palette
+from recon.reports.html_page import Section, View, encode_cloud, gallery
+from recon.reports.report_data import Attended, Confusion, Exhibits, Plane, Rebuilt
 from recon.tasks.linear_probe import Interval
 
 SHOWN_POINTS = 2048

@@ -11,10 +11,13 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from recon.callbacks.colors import flat
-from recon.callbacks.exhibits import Attended, Confusion, Exhibits, Plane, write_exhibits
 from recon.callbacks.history import Curves, curves_of
-from recon.callbacks.looking import (
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import Cloud, PointCloudDataset
+from recon.reports.colors import flat
+from recon.reports.html_page import Section, write_page
+from recon.reports.html_sections import Bar, bars, by_class, looks, told
+from recon.reports.introspection import (
     attend,
     clouds_of_rows,
     lay_out,
@@ -23,11 +26,8 @@ from recon.callbacks.looking import (
     rebuild,
     spread,
 )
-from recon.callbacks.media import show_rebuilt
-from recon.callbacks.page import Section, write_page
-from recon.callbacks.sections import Bar, bars, by_class, looks, told
-from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import Cloud, PointCloudDataset
+from recon.reports.report_data import Attended, Confusion, Exhibits, Plane, write_exhibits
+from recon.reports.wandb_media import show_rebuilt
 from recon.tasks.metrics import Scores
 from recon.tasks.pretrain import Pretraining
 

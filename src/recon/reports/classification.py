@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from recon.callbacks.history import curves_of
-from recon.callbacks.media import dashboards, log_confusion
-from recon.callbacks.pages import look, write_tested
-from recon.callbacks.sections import Bar, bar
-from recon.callbacks.tables import class_table, draw_confusion, plain, seen_in_training
 from recon.data.datamodule import PointCloudDataModule
+from recon.reports.confusion import class_table, draw_confusion, plain, seen_in_training
+from recon.reports.html_sections import Bar, bar
+from recon.reports.run_reports import look, write_tested
+from recon.reports.wandb_media import dashboards, log_confusion
 from recon.tasks.classify import Classification
 from recon.tasks.metrics import Scores, score
 from recon.utils.atomic_write import write_whole

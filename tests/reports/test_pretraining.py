@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.callbacks.page import RADIUS, encode_cloud
 from recon.entry import conf_dir
+from recon.reports.html_page import RADIUS, encode_cloud
 from recon.train import train
 
 
