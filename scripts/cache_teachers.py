@@ -17,9 +17,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from recon.cli.errors import conf_dir, one_line_errors
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import view_seed
-from recon.entry import conf_dir, one_line_errors
 from recon.teachers.base import Teacher
 from recon.teachers.cached import Cache, write_cache
 

@@ -15,13 +15,13 @@ from omegaconf import OmegaConf
 
 from recon.checkpoints.reader import read_checkpoint, weights_in
 from recon.checkpoints.run_config import read_config
+from recon.cli.errors import one_line_errors
+from recon.cli.multirun import main
 from recon.data.datasets.folder import Folder
 from recon.data.io.arrays import decode_image
 from recon.data.io.shape import read_shape
-from recon.entry import one_line_errors
 from recon.evaluate import _view
 from recon.search import _text_teacher
-from recon.sweep import main
 
 HOME, TEACHERS = "recon.data.transforms", "recon.teachers"
 SUBSET, CACHED = f"{HOME}.FarthestSubset", f"{TEACHERS}.cached.CachedTextTeacher"

@@ -18,9 +18,9 @@ from pyarrow import parquet
 from recon import PointEncoder, __version__
 from recon.checkpoints.loading import describe
 from recon.checkpoints.reader import FORMAT_KEY
+from recon.cli.errors import conf_dir
 from recon.data.io.feature_table import FEATURES, read_about, read_features
 from recon.embed import embed
-from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder

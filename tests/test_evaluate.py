@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.checkpoints.loading import load
+from recon.cli.errors import conf_dir
 from recon.data.datasets.furniture import Furniture
-from recon.entry import conf_dir
 from recon.evaluate import evaluate
 from recon.tasks.metrics import Scores
 from recon.train import train

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from recon.checkpoints.loading import describe
 from recon.checkpoints.reader import FORMAT_KEY
-from recon.entry import conf_dir
+from recon.cli.errors import conf_dir
 from recon.evaluate import evaluate, fingerprint
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder

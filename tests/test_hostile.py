@@ -35,6 +35,7 @@ from recon.checkpoints.loading import describe, load
 from recon.checkpoints.reader import FORMAT_KEY
 from recon.checkpoints.run_config import read_config
 from recon.checkpoints.writer import write_folder
+from recon.cli.errors import conf_dir
 from recon.data.dataset import PointCloudDataset
 from recon.data.datasets.few_shot import FewShotFold
 from recon.data.datasets.folder import Folder
@@ -52,7 +53,6 @@ from recon.data.io.parquet import read_columns
 from recon.data.io.safe_pickle import read_pickle
 from recon.data.io.shape import read_shape
 from recon.data.prepared.dataset import INDEX, Prepared, prepared_splits
-from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.recon import Contrastive, Projections

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from recon.cli.errors import conf_dir
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.datasets.few_shot import FewShotDataModule
 from recon.data.datasets.folder import FolderDataModule
@@ -27,7 +28,6 @@ from recon.data.datasets.shapenetpart import ShapeNetPartDataModule
 from recon.data.prepared.check_report import Findings
 from recon.data.prepared.dataset import Prepared
 from recon.data.prepared.shard import fingerprint
-from recon.entry import conf_dir
 from recon.prepare import prepare
 from trees import (
     few_shot,

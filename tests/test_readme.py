@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.checkpoints.loading import load
-from recon.entry import conf_dir, quoted
+from recon.cli.errors import conf_dir, quoted
 from recon.info import as_source
 
 ROOT = Path(__file__).parents[1]

@@ -11,10 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from recon.checkpoints.hub import save_pretrained
+from recon.cli.errors import conf_dir, quoted
 from recon.data.datasets.furniture import asset
 from recon.data.io.feature_table import read_features
 from recon.data.transforms import UpAxis
-from recon.entry import conf_dir, quoted
 from recon.search import search
 from recon.tasks.linear_probe import Hits
 from recon.tasks.retrieval import retrieval

@@ -10,8 +10,8 @@ from plyfile import PlyData, PlyElement
 
 from recon.checkpoints.loading import describe
 from recon.checkpoints.reader import FORMAT_KEY
+from recon.cli.errors import conf_dir
 from recon.data.transforms import UpAxis
-from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import multiprocessing
 
 from recon.callbacks.checkpoints import WholeCheckpoints, whole_checkpoint
-from recon.entry import conf_dir, one_line_errors, stops
+from recon.cli.errors import conf_dir, one_line_errors, stops
 from recon.prepare import prepare
 from runs import EVERY_STEP, TINY, run
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from hydra import compose, initialize_config_dir
 
+from recon.cli.errors import conf_dir
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.io.arrays import check_cloud
-from recon.entry import conf_dir
 from recon.train import train
 
 # Folders of common files need no code: see [your own shapes](own_data.py). This is for what lies

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rows import GROUPS, base, pretraining
 
-from recon.entry import keep_large_blocks
+from recon.cli.errors import keep_large_blocks
 
 PEAK_BATCH = 128
 

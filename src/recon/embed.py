@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, device_of, keep_large_blocks, quiet, stops
+from recon.cli.errors import conf_dir, device_of, keep_large_blocks, quiet, stops
 from recon.utils.atomic_write import writing
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recon.entry import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
+from recon.cli.errors import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
 from recon.utils.atomic_write import write_whole
 
 POINTS = 1024

@@ -6,7 +6,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
+from recon.cli.errors import conf_dir, keep_large_blocks, one_line_errors, quiet
 
 FORMATS = {
     "pretrained": "model.safetensors",

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, one_line_errors
+from recon.cli.errors import conf_dir, one_line_errors
 
 
 def figures(cfg: DictConfig) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, one_line_errors, quoted
+from recon.cli.errors import conf_dir, one_line_errors, quoted
 
 _OPTION = re.compile(r"(source|json|points|network(\.\w+)?|hydra(\.\w+)*)=|-")
 

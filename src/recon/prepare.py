@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, stops
+from recon.cli.errors import conf_dir, stops
 from recon.utils.atomic_write import write_whole, writing
 
 if TYPE_CHECKING:

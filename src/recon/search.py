@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, device_of, one_line_errors, quiet, quoted
+from recon.cli.errors import conf_dir, device_of, one_line_errors, quiet, quoted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.entry import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
+from recon.cli.errors import conf_dir, device_of, keep_large_blocks, one_line_errors, quiet
 
 LARGEST = 1000.0
 """Metres that a scene may be wide."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recon.entry import conf_dir, keep_large_blocks, one_line_errors, quiet
-from recon.jobs import finished, is_first_process, keep_finished, started_again
-from recon.options import check_compiled, check_devices, check_numbers, different_seeds
+from recon.cli.errors import conf_dir, keep_large_blocks, one_line_errors, quiet
+from recon.cli.validation import check_compiled, check_devices, check_numbers, different_seeds
 from recon.utils.atomic_write import write_whole, writing
+from recon.utils.scheduler_env import finished, is_first_process, keep_finished, started_again
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -176,8 +176,8 @@ def train_seeds(cfg: DictConfig) -> float | None:
 
     Returns the mean objective, None without one.
     """
+    from recon.cli.multirun import collect
     from recon.reports.comparison import show
-    from recon.sweep import collect
 
     if cfg.ckpt_path:
         raise ValueError("one checkpoint resumes one run: set seed, not seeds")
@@ -214,7 +214,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from recon.sweep import attempt, forget_failure
+    from recon.cli.multirun import attempt, forget_failure
 
     def job() -> float | None:
         return objective(cfg, _measured(cfg)) if cfg.seeds is None else train_seeds(cfg)

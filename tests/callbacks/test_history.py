@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.history import curves_of
-from recon.entry import conf_dir
+from recon.cli.errors import conf_dir
 from recon.train import train
 
 

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.requeue import left_behind
-from recon.entry import conf_dir
+from recon.cli.errors import conf_dir
 from recon.train import train
 
 JOB = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_ID": "4242",

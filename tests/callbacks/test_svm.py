@@ -7,9 +7,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.svm import SVMProbe
+from recon.cli.errors import conf_dir
 from recon.data.datasets.furniture import FurnitureDataModule
 from recon.data.transforms import FarthestSubset
-from recon.entry import conf_dir
 from recon.train import train
 
 TOLD = ["experiment=pretrain_furniture", "debug=tiny", "teacher=untrained", "~callbacks.report",

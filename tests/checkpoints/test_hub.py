@@ -16,8 +16,8 @@ import recon
 from conftest import released_path
 from recon.checkpoints.loading import load
 from recon.checkpoints.provenance import of_run, origin_of, write_environment
+from recon.cli.errors import conf_dir
 from recon.data.datasets.furniture import FurnitureDataModule
-from recon.entry import conf_dir
 from recon.export import export
 from recon.info import as_source, count_flops, info
 from recon.layers.grouping import PatchGrouper

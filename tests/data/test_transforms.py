@@ -9,6 +9,7 @@ from torch import Generator
 from torch.testing import assert_close
 
 from conftest import assert_near, released_arrays
+from recon.cli.errors import conf_dir
 from recon.data.batch import Clouds
 from recon.data.transforms import (
     Compose,
@@ -26,7 +27,6 @@ from recon.data.transforms import (
     UnitSphere,
     UpAxis,
 )
-from recon.entry import conf_dir
 from recon.layers.grouping import check_clouds
 from recon.ops.neighbors import exact_distances
 

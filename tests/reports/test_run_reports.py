@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from recon.entry import conf_dir
+from recon.cli.errors import conf_dir
 from recon.evaluate import evaluate
 from recon.figures import figures
 from recon.layers.attention import CrossAttention

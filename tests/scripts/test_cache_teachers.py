@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from lightning import seed_everything
 from omegaconf import DictConfig
 
+from recon.cli.errors import conf_dir
 from recon.data.dataset import Samples
-from recon.entry import conf_dir
 from recon.teachers.cached import read_cache
 from recon.train import train
 

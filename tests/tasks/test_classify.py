@@ -19,10 +19,10 @@ from recon.callbacks.checkpoints import SelectedCheckpoint
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official
 from recon.checkpoints.transfer import build_classifier, start_from
+from recon.cli.errors import conf_dir
 from recon.data.datasets.furniture import Furniture, FurnitureDataModule
 from recon.data.hold_out import hold_out
 from recon.data.transforms import RandomScale
-from recon.entry import conf_dir
 from recon.evaluate import evaluate
 from recon.layers.grouping import PatchGrouper
 from recon.models.classifier import Classifier

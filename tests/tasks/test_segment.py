@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from conftest import released_json
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official
+from recon.cli.errors import conf_dir
 from recon.data.batch import Batch
 from recon.data.datasets.furniture_parts import FurnitureParts
-from recon.entry import conf_dir
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter

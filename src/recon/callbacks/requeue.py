@@ -12,7 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from recon.callbacks.checkpoints import LAST, SAVED, save_no_more, steps_of
-from recon.jobs import started_again
+from recon.utils.scheduler_env import started_again
 
 OURS, SUBMITITS = signal.SIGUSR1, signal.SIGUSR2
 

@@ -1,6 +1,6 @@
 """One table and one plot at the end of many runs: mean and deviation over seeds and folds.
 
-Of a multirun that was cut short, or ran on a cluster: python -m recon.sweep <its folder>.
+Of a multirun that was cut short, or ran on a cluster: python -m recon.cli.multirun <its folder>.
 """
 
 import math
@@ -18,11 +18,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from recon.checkpoints.run_config import part_of, read_config
+from recon.cli.errors import in_one_line, one_line_errors
 from recon.data.io.arrays import naming, read_json
-from recon.entry import in_one_line, one_line_errors
-from recon.jobs import FINISHED, is_first_process
 from recon.reports.comparison import LOGGED, Measured, show
 from recon.utils.printable import spelled
+from recon.utils.scheduler_env import FINISHED, is_first_process
 
 FAILED = "failed.txt"
 REPEATS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
@@ -132,7 +132,7 @@ def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
     except (KeyboardInterrupt, SystemExit):
         if "BasicLauncher" in HydraConfig.get().launcher._target_:  # else jobs do not wait for it
             shown = spelled(str(folder.parent))
-            print(f"later jobs are not run; finished ones: python -m recon.sweep {shown}")
+            print(f"later jobs are not run; finished ones: python -m recon.cli.multirun {shown}")
         raise
 
 
@@ -211,7 +211,7 @@ class MultirunTable(Callback):
         if config.hydra.launcher._target_.endswith("SlurmLauncher") and not which("srun"):
             sys.exit("error: hydra/launcher=slurm: there is no srun here: start it where SLURM is")
         if "submitit" in config.hydra.launcher._target_:
-            from recon.submitted import lost_jobs_fail
+            from recon.cli.submitit_patch import lost_jobs_fail
 
             folder = Path(config.hydra.sweep.dir)
             self._during.enter_context(lost_jobs_fail(lambda job, *why: _fail(folder / job, *why)))
@@ -237,7 +237,7 @@ class MultirunTable(Callback):
 def main(arguments: Sequence[str]) -> None:
     """Show the table and the plot of the multirun in a folder."""
     if len(arguments) != 1:
-        sys.exit("usage: python -m recon.sweep <folder of a multirun>")
+        sys.exit("usage: python -m recon.cli.multirun <folder of a multirun>")
     folder = Path(arguments[0])
     if not folder.is_dir():
         sys.exit(f"error: {folder}: no such folder")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.entry import conf_dir
-from recon.jobs import finished, job_name, keep_finished
+from recon.cli.errors import conf_dir
 from recon.train import train_seeds
+from recon.utils.scheduler_env import finished, job_name, keep_finished
 from runs import TINY
 
 

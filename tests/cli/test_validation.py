@@ -10,8 +10,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from recon.entry import conf_dir
-from recon.options import NUMBERS, check_compiled, check_devices, check_numbers, different_seeds
+from recon.cli.errors import conf_dir
+from recon.cli.validation import (
+    NUMBERS,
+    check_compiled,
+    check_devices,
+    check_numbers,
+    different_seeds,
+)
 
 WRONG = ["abc", True, -2, [1], {"a": 1}, math.nan, math.inf, -math.inf]
 

@@ -14,11 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
 
-from recon.entry import conf_dir
-from recon.jobs import keep_finished
+from recon.cli.errors import conf_dir
+from recon.cli.multirun import attempt, collect, failures, finish, jobs, main, stored_trials
 from recon.reports.comparison import short
-from recon.sweep import attempt, collect, failures, finish, jobs, main, stored_trials
 from recon.train import fit, objective, train_seeds
+from recon.utils.scheduler_env import keep_finished
 from runs import TINY
 
 
@@ -181,7 +181,7 @@ def test_a_stop_ends_a_multirun_and_names_what_shows_finished_jobs(
         monkeypatch.setattr(HydraConfig, "get", lambda hydra=hydra: hydra)
         with pytest.raises(KeyboardInterrupt):
             attempt(stopped, tmp_path / "1")
-        told = f"python -m recon.sweep {tmp_path}\n" in capsys.readouterr().out
+        told = f"python -m recon.cli.multirun {tmp_path}\n" in capsys.readouterr().out
         assert told == (kind == "BasicLauncher")
 
 

@@ -20,7 +20,7 @@ from recon.utils.printable import spelled
 
 def conf_dir() -> str:
     """Return the folder of configurations: inside the wheel, else at the root of the checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     shipped = package / "conf"
     return str(shipped if shipped.is_dir() else package.parents[1] / "conf")
 
