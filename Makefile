@@ -57,7 +57,7 @@ audit: .venv/dev ## Compare installed versions with known vulnerabilities, where
 lock: .venv/dev ## Pin the versions that are installed, all of them, in constraints.txt
 	@{ echo "# Versions that the tests ran with, of everything that is installed: made by \`make lock\`, used by"; \
 		echo "# \`make install\`. The package itself allows ranges."; \
-		$(BIN)/python -m pip list --disable-pip-version-check --format=freeze --exclude recon3d --exclude pip --exclude setuptools; } > constraints.new
+		$(BIN)/python -m pip list --disable-pip-version-check --format=freeze --exclude recon-pointcloud --exclude pip --exclude setuptools; } > constraints.new
 	@sed 's/+.*//' constraints.new > constraints.txt # a build for one device alone is of the same version
 	@rm constraints.new
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-OURS = "recon3d"
+PACKAGE_NAME = "recon-pointcloud"
 ACCEPTED = ROOT / "scripts" / "audit.txt"
 UNREACHABLE = re.compile(
     r"Connection|Max retries|Name or service not known|name resolution|NameResolutionError|"
@@ -29,7 +29,7 @@ UNREACHABLE = re.compile(
 Report = dict[str, list[dict[str, Any]]]
 
 
-def accepted(text: str) -> dict[str, str]:
+def parse_accepted(text: str) -> dict[str, str]:
     """Read lines `<id>  <reason>`; raise ValueError for one without a reason."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     rows = [line.split(maxsplit=1) for line in lines]
@@ -38,29 +38,29 @@ def accepted(text: str) -> dict[str, str]:
     return {name: reason for name, reason in rows}
 
 
-def vulnerable(report: Report, known: dict[str, str]) -> list[str]:
+def list_vulnerabilities(report: Report, accepted_ids: dict[str, str]) -> list[str]:
     """Return a line for each vulnerability that is not accepted."""
     found = []
     for package in report["dependencies"]:
         for flaw in package.get("vulns", ()):
             names = {flaw["id"], *flaw.get("aliases", ())}
-            if not names & known.keys():
+            if not names & accepted_ids.keys():
                 fixed = ", ".join(flaw["fix_versions"]) or "no version yet"
                 name = f"{package['name']} {package['version']}"
                 found.append(f"{name}: {flaw['id']}, mended in {fixed}")
     return found
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return a package's name as its other spellings have it too."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def unpinned(constraints: str) -> list[str]:
+def list_unpinned(constraints: str) -> list[str]:
     """Return a line for each package installed in another version than is pinned, or in any."""
     found, pins = [], dict(re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.MULTILINE))
-    known = {plain(name) for name in (*pins, OURS, "pip", "setuptools")}
-    there_are = {plain(one.metadata["Name"]) for one in distributions()}
+    known = {normalize_name(name) for name in (*pins, PACKAGE_NAME, "pip", "setuptools")}
+    there_are = {normalize_name(one.metadata["Name"]) for one in distributions()}
     if new := sorted(there_are - known):
         found.append(f"{', '.join(new)}: installed, but not pinned: make lock")
     for name, pin in pins.items():
@@ -73,7 +73,7 @@ def unpinned(constraints: str) -> list[str]:
     return found
 
 
-def ask(*options: str) -> Report:
+def run_pip_audit(*options: str) -> Report:
     """Ask the database; raise ConnectionError where it cannot be reached."""
     command = [sys.executable, "-m", "pip_audit", "--progress-spinner=off", "--format=json"]
     done = subprocess.run(
@@ -90,19 +90,22 @@ def ask(*options: str) -> Report:
 def main() -> None:
     """Audit what is pinned and what is installed, and say what came of it."""
     pins = ROOT / "constraints.txt"
-    wrong = {*unpinned(pins.read_text())}
+    wrong = {*list_unpinned(pins.read_text())}
     try:  # a build of torch for one device alone is known by its pin only
-        reports = [ask("--requirement", str(pins), "--no-deps", "--disable-pip"), ask()]
+        reports = [
+            run_pip_audit("--requirement", str(pins), "--no-deps", "--disable-pip"),
+            run_pip_audit(),
+        ]
     except ConnectionError as error:
         print(f"SKIPPED: NOTHING WAS AUDITED, the database cannot be reached ({error})")
         print("\n".join(sorted(wrong)))
         return
-    known = accepted(ACCEPTED.read_text())
-    wrong |= {line for report in reports for line in vulnerable(report, known)}
+    known = parse_accepted(ACCEPTED.read_text())
+    wrong |= {line for report in reports for line in list_vulnerabilities(report, known)}
     told = {
         p["name"]: "version" in p for report in reversed(reports) for p in report["dependencies"]
     }
-    unknown = sorted(name for name, audited in told.items() if not audited and name != OURS)
+    unknown = sorted(name for name, audited in told.items() if not audited and name != PACKAGE_NAME)
     if unknown:
         few = ", ".join(unknown[:5])
         print(f"SKIPPED: {len(unknown)} PACKAGES WERE NOT AUDITED, the database is silent on {few}")

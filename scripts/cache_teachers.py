@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from recon.cli.errors import conf_dir, one_line_errors
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import view_seed
+from recon.data.dataset import image_view_seed
 from recon.teachers.base import Teacher
-from recon.teachers.cached import Cache, write_cache
+from recon.teachers.cached import FeatureCache, write_cache
 
 
-class Views(Dataset[UInt8[Tensor, "3 h w"]]):
+class ImageViews(Dataset[UInt8[Tensor, "3 h w"]]):
     """Each picture of a data set under each of its fixed augmentations, shape by shape."""
 
     def __init__(self, data: PointCloudDataModule, views: int) -> None:
@@ -36,14 +36,16 @@ class Views(Dataset[UInt8[Tensor, "3 h w"]]):
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
         row, view = divmod(index, self.views)
         dataset = self.data.dataset
-        return self.data.augment_image(dataset.image(row), view_seed(dataset.ids[row], view))
+        return self.data.augment_image(dataset.image(row), image_view_seed(dataset.ids[row], view))
 
 
 def image_features(
     teacher: Teacher, data: PointCloudDataModule, views: int, device: str
 ) -> Iterator[Float[Tensor, "b d"]]:
     """Encode all pictures, a batch at a time."""
-    loader = DataLoader(Views(data, views), batch_size=data.batch_size, num_workers=data.workers)
+    loader = DataLoader(
+        ImageViews(data, views), batch_size=data.batch_size, num_workers=data.num_workers
+    )
     for images in track(loader, "pictures"):
         yield teacher({"image": images.to(device)}).cpu()
 
@@ -56,14 +58,19 @@ def text_features(
         yield teacher({"text": texts[start : start + batch_size]}).cpu()
 
 
-def cache_of(
-    names: Sequence[str], features: Float[Tensor, "n d"], views: int, about: str, *, half: bool
-) -> Cache:
+def build_cache(
+    names: Sequence[str],
+    features: Float[Tensor, "n d"],
+    views: int,
+    description: str,
+    *,
+    half: bool,
+) -> FeatureCache:
     """Arrange features by name, with their mean and overall deviation."""
     mean = features.mean(0)
     deviation = (features - mean).square().mean().sqrt()
     rows = features.view(len(names), views, -1)
-    return Cache(names, rows.half() if half else rows, mean, deviation, about)
+    return FeatureCache(names, rows.half() if half else rows, mean, deviation, description)
 
 
 def cache_teachers(cfg: DictConfig) -> None:
@@ -81,13 +88,13 @@ def cache_teachers(cfg: DictConfig) -> None:
         if modality == "image":
             names, parts = data.dataset.ids, image_features(teacher, data, views, device)
         else:
-            names = list(data.names()["text"])
+            names = list(data.teacher_keys()["text"])
             parts = text_features(teacher, names, data.batch_size)
         features = torch.cat([*parts])
         about = f"{settings.get('name', modality)} ({settings.get('weights', 'own weights')})"
         count = views if modality == "image" else 1
         path = folder / f"{modality}.safetensors"
-        write_cache(path, cache_of(names, features, count, about, half=cfg.cache.half))
+        write_cache(path, build_cache(names, features, count, about, half=cfg.cache.half))
         print(f"{path}: {count} x {len(names)} features of width {features.shape[1]}")
 
 

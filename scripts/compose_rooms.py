@@ -54,7 +54,7 @@ BUILT = {  # least and greatest width, depth and height; 9 is the whole room
 PAINT = {"ceiling": 220, "floor": 120, "wall": 195, "beam": 195, "column": 195, "board": 140}
 GAP, TRIES, DOORWAY, NOISE, EPSILON, LOWEST = 0.03, 60, 0.8, 0.003, 1e-6, -500
 # Looking text up is many times faster than formatting: each millimetre from -0.5 m to 8 m.
-METRES = np.array([f"{mm / 1000:.3f} " for mm in range(LOWEST, 8000)], "S")
+METER_STRINGS = np.array([f"{mm / 1000:.3f} " for mm in range(LOWEST, 8000)], "S")
 BYTES, LAST = (np.array([f"{byte}{end}" for byte in range(256)], "S") for end in " \n")
 
 Points = Float[np.ndarray, "n 3"]
@@ -63,16 +63,16 @@ Box = Float[np.ndarray, "2 3"]
 Offer = tuple[Points, Float[np.ndarray, "3"]]
 
 
-class Part(NamedTuple):
+class Instance(NamedTuple):
     """One instance: its class, points in metres (z up), colours and the id of its model if any."""
 
-    kind: str
+    class_name: str
     points: Points
     colors: Colors
-    source: str = ""
+    model_id: str = ""
 
 
-def role_of(category: str, name: str, size: Float[np.ndarray, "3"]) -> str | None:
+def assign_role(category: str, name: str, size: Float[np.ndarray, "3"]) -> str | None:
     """Say how a model of some width, height and depth is used, lamps by name; None: not at all."""
     role, longest = ROLES.get(name if category == "lamp" else category), size.max()
     if "upper" in name.lower() or longest > (2.3 if role == "door" else 4):
@@ -85,18 +85,18 @@ def role_of(category: str, name: str, size: Float[np.ndarray, "3"]) -> str | Non
 
 
 @lru_cache(maxsize=2)
-def catalogue(split: str) -> dict[str, list[Part]]:
+def load_catalog(split: str) -> dict[str, list[Instance]]:
     """Return the usable models of a split by role, in metres, z up and facing -y."""
     data, models = Furniture([split]), defaultdict(list)
     for row, source in enumerate(data.ids):
-        category, size = data.classes[data.labels[row]], data.sizes[row] / 100
-        if data.labels[row] >= 0 and (role := role_of(category, data.names[row], size)):
+        category, size = data.classes[data.labels[row]], data.sizes_cm[row] / 100
+        if data.labels[row] >= 0 and (role := assign_role(category, data.names[row], size)):
             cloud = data.cloud(row)
             points = cloud.points[:, [0, 2, 1]] * [1.0, -1, 1]
             # The median, as no sample may lie on the thin handle or foot that ends one axis.
             points *= np.median(size[[0, 2, 1]] / np.ptp(points, axis=0))
             kind, points = KINDS.get(role, "clutter"), turned(points, 0)
-            models[role].append(Part(kind, points, np.asarray(cloud.colors), source))
+            models[role].append(Instance(kind, points, np.asarray(cloud.colors), source))
     return dict(models)
 
 
@@ -110,20 +110,22 @@ def turned(points: Points, degrees: float) -> Points:
 class Room:
     """A room while it is being composed: its parts and the boxes that are taken."""
 
-    def __init__(self, models: dict[str, list[Part]], spacing: float, rng: np.random.Generator):
+    def __init__(self, models: dict[str, list[Instance]], spacing: float, rng: np.random.Generator):
         self.models, self.spacing, self.rng = models, spacing, rng
         self.size = rng.uniform([3, 3, 2.4], [7, 6, 3.2])
         self.box = np.stack([np.zeros(3), self.size])
         self.light = rng.uniform(0.75, 1.1) * rng.uniform(0.94, 1.06, 3)
         self.paint = {k: v + rng.uniform(-45, 35) + rng.normal(0, 9, 3) for k, v in PAINT.items()}
         self.taken, self.hiding, self.tables = list[Box](), list[Box](), list[Box]()
-        self.parts = list[Part]()
+        self.parts = list[Instance]()
 
     def add(self, kind: str, points: Points, colors: np.ndarray, source: str = "") -> None:
         """Keep an instance as a sensor sees it in the light of this room."""
         noise = self.rng.normal(0, NOISE, points.shape)
         colors = (colors + self.rng.normal(0, 4, points.shape)) * self.light
-        self.parts.append(Part(kind, points + noise, colors.clip(0, 255).astype(np.uint8), source))
+        self.parts.append(
+            Instance(kind, points + noise, colors.clip(0, 255).astype(np.uint8), source)
+        )
 
     def faces(self, box: Box) -> Iterator[Points]:
         """Sample the six faces of a box: low and high across x, then y, then z."""
@@ -183,7 +185,7 @@ class Room:
         """Place a random model of a role, or something built, if a free place is found."""
         if role in BUILT:
             extent = self.rng.uniform(*BUILT[role]).clip(max=self.size)
-            model = Part(role, np.stack([np.zeros(3), extent]), np.empty((0, 3), np.uint8))
+            model = Instance(role, np.stack([np.zeros(3), extent]), np.empty((0, 3), np.uint8))
         else:
             model = self.models[role][self.rng.integers(len(self.models[role]))]
         taken = np.array(self.taken).reshape(-1, 2, 3)
@@ -195,27 +197,27 @@ class Room:
                 self.keep(role, model, points + low, box)
                 break
 
-    def keep(self, role: str, model: Part, points: Points, box: Box) -> None:
+    def keep(self, role: str, model: Instance, points: Points, box: Box) -> None:
         """Keep a model where it stands, and its box as taken."""
         if role in BUILT:
             self.add(role, np.concatenate([*self.faces(box)]), self.paint[role])
         else:
-            self.add(model.kind, *self.dense(points, model.colors), model.source)
+            self.add(model.class_name, *self.dense(points, model.colors), model.model_id)
         if role in BUILT or role in OPENINGS:
             self.hiding.append(box.copy())
         if role == "door":  # the way to it is taken too
             box[:, np.ptp(box, axis=0)[:2].argmin()] += [-DOORWAY, DOORWAY]
-        if model.kind == "table" and box[1, 2] < 1.04:  # taller ones have shelves
+        if model.class_name == "table" and box[1, 2] < 1.04:  # taller ones have shelves
             self.tables.append(box.copy())
             box[1, 2] -= 2 * GAP  # but not what it carries
         self.taken.append(box)
 
 
-def compose(seed: int, area: int, index: int, spacing: float) -> tuple[str, list[Part]]:
+def compose_room(seed: int, area: int, index: int, spacing: float) -> tuple[str, list[Instance]]:
     """Compose a room, which depends on the arguments alone; return its name and parts."""
     rng = np.random.default_rng([seed, area, index])
     kind = str(rng.choice([*RECIPES]))
-    room = Room(catalogue("test" if area == HELD_OUT else "train"), spacing, rng)
+    room = Room(load_catalog("test" if area == HELD_OUT else "train"), spacing, rng)
     for role, fewest, most in FIRST + RECIPES[kind] + EVERYWHERE:
         for _ in range(rng.integers(fewest, most + 1)):
             room.furnish(role)
@@ -226,18 +228,20 @@ def compose(seed: int, area: int, index: int, spacing: float) -> tuple[str, list
     return f"{kind}_{index}", room.parts
 
 
-def write_room(area: Path, name: str, parts: Sequence[Part]) -> Path:
+def write_room(area: Path, name: str, parts: Sequence[Instance]) -> Path:
     """Write a room beside its place, move it there when it is whole and return the place."""
     draft, numbers = area / f".{name}.unfinished", Counter[str]()
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "Annotations").mkdir(parents=True)
     with (draft / f"{name}.txt").open("wb") as whole:
         for part in parts:
-            numbers[part.kind] += 1
-            metres = METRES[np.rint(part.points * 1000).astype(int) - LOWEST]
+            numbers[part.class_name] += 1
+            metres = METER_STRINGS[np.rint(part.points * 1000).astype(int) - LOWEST]
             columns = metres, BYTES[part.colors[:, :2]], LAST[part.colors[:, 2:]]
             text = np.concatenate(columns, axis=1).tobytes().translate(None, b"\0")
-            (draft / "Annotations" / f"{part.kind}_{numbers[part.kind]}.txt").write_bytes(text)
+            (
+                draft / "Annotations" / f"{part.class_name}_{numbers[part.class_name]}.txt"
+            ).write_bytes(text)
             whole.write(text)
     return draft.rename(area / name)
 
@@ -255,7 +259,7 @@ def compose_rooms(out: Path, rooms: int, areas: int, seed: int, spacing: float) 
     for area, index in track(todo, "rooms"):
         folder = out / f"Area_{area + 1}"
         room = next(folder.glob(f"[!.]*_{index + 1}"), None)
-        room = room or write_room(folder, *compose(seed, area + 1, index + 1, spacing))
+        room = room or write_room(folder, *compose_room(seed, area + 1, index + 1, spacing))
         for path in room.glob("Annotations/*.txt"):
             points[path.stem.rsplit("_", 1)[0]] += path.read_bytes().count(b"\n")
     table = ", ".join(f"{kind} {points[kind]:,}" for kind in CLASSES.split())

@@ -14,7 +14,7 @@ can be told. On the command line a key is set as `group.key=value`, a group as `
 another key, `???` must be given, and below a `_target_` stand the arguments of that class or
 function, which may be one of your own.
 """
-ABOUT = {
+GROUP_DESCRIPTIONS = {
     "callbacks": "what happens beside training",
     "callbacks/guard": "what happens to a step that is not finite ([faults](faults.md))",
     "data": "data sets; each has [a card](data/README.md)",
@@ -39,20 +39,21 @@ ABOUT = {
 }
 
 
-def reference() -> str:
+def render_reference() -> str:
     """Return the page; raise ValueError for a group that is not described or a class not found."""
     page = [INTRODUCTION, "## Programs"]
-    programs = [*sorted(CONF.glob("*.yaml")), CONF / "segment" / "segment.yaml"]
+    programs = sorted(CONF.glob("*.yaml"))
     page += [_option(path, f"python -m recon.{path.stem}") for path in programs]
     folders = {path.parent for path in CONF.rglob("*.yaml") if "parts" not in path.parts}
     groups = sorted(folder.relative_to(CONF).as_posix() for folder in folders - {CONF})
     for group in groups:
         if group == "experiment":
             page += [_experiments()]
-        elif group in ABOUT:
-            page += [f"## `{group}=`\n\n{ABOUT[group][0].upper()}{ABOUT[group][1:]}."]
+        elif group in GROUP_DESCRIPTIONS:
+            text = GROUP_DESCRIPTIONS[group]
+            page += [f"## `{group}=`\n\n{text[0].upper()}{text[1:]}."]
             page += [_option(p, f"{group}={p.stem}") for p in sorted((CONF / group).glob("*.yaml"))]
-        elif group != "segment":
+        else:
             raise ValueError(f"conf/{group}: say in ABOUT of {Path(__file__).name} what it is")
     return "\n\n".join(part.strip() for part in page) + "\n"
 
@@ -98,4 +99,4 @@ def _experiments() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(reference())
+    PAGE.write_text(render_reference())

@@ -12,23 +12,25 @@ LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 # The packages of the API's pages; what is directly in `recon` is named in its own.
 PACKAGES = ("ops", "layers", "models", "losses", "teachers", "data", "tasks", "callbacks")
-OUTERMOST = ("encode", "pretrained", "portable", "provenance", "sweep")
+TOP_LEVEL_MODULES = ("encode", "pretrained", "portable", "provenance", "sweep")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made of files of other kinds."""
-    for uri, text in pages().items():
+    for uri, text in build_pages().items():
         files.append(File.generated(config, uri, content=text))
     return files
 
 
-def pages() -> dict[str, str]:
+def build_pages() -> dict[str, str]:
     """Return the text of each page that is made: its place in the site, and what it says."""
     readme = (ROOT / "README.md").read_text()
     made = {"index.md": LINK.sub(lambda link: f"{link[1]}({_from_docs(link[2])})", readme)}
     for script in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
-        made[f"tutorials/{script.stem}.md"] = as_markdown(script.read_text(), script.name)
-    made["api/recon.md"] = _api("recon", ["recon.load", *(f"recon.{name}" for name in OUTERMOST)])
+        made[f"tutorials/{script.stem}.md"] = script_to_markdown(script.read_text(), script.name)
+    made["api/recon.md"] = _api(
+        "recon", ["recon.load", *(f"recon.{name}" for name in TOP_LEVEL_MODULES)]
+    )
     for package in PACKAGES:
         modules = sorted((ROOT / "src" / "recon" / package).glob("[a-z]*.py"))
         names = [f"recon.{package}.{module.stem}" for module in modules]
@@ -47,7 +49,7 @@ def _api(title: str, names: list[str]) -> str:
     return f"# {title}\n\n" + "\n\n".join(f"::: {name}" for name in names) + "\n"
 
 
-def as_markdown(script: str, name: str) -> str:
+def script_to_markdown(script: str, name: str) -> str:
     """Turn a script into a page: comments that begin a line are its text, the rest is code."""
     title, *blocks = re.split(r"\n{2,}(?=# |\S)", script.strip())
     name_of_page = title.strip('"').rstrip(".")

@@ -13,18 +13,18 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from recon.checkpoints.reader import read_checkpoint, weights_in
+from recon.checkpoints.reader import extract_weights, read_checkpoint
 from recon.checkpoints.run_config import read_config
 from recon.cli.errors import one_line_errors
 from recon.cli.multirun import main
-from recon.data.datasets.folder import Folder
+from recon.data.datasets.folder import ShapeFolder
 from recon.data.io.arrays import decode_image
 from recon.data.io.shape import read_shape
-from recon.evaluate import _view
-from recon.search import _text_teacher
+from recon.evaluate import _build_eval_transform
+from recon.search import _build_text_teacher
 
 HOME, TEACHERS = "recon.data.transforms", "recon.teachers"
-SUBSET, CACHED = f"{HOME}.FarthestSubset", f"{TEACHERS}.cached.CachedTextTeacher"
+SUBSET, CACHED = f"{HOME}.FarthestPointSample", f"{TEACHERS}.cached.CachedTextTeacher"
 VIEWS = {
     "direct": "{_target_: os.system, command: CALL}",
     "nested": f"{{_target_: {SUBSET}, count: {{_target_: os.system, command: CALL}}}}",
@@ -53,10 +53,10 @@ def run_with(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_a_view_that_wants_more_than_transforms_is_refused(kind: str, tmp_path: Path) -> None:
-    told = {"view": None, "points": None}
+    told = {"view": None, "num_points": None}
     weights = run_with(tmp_path, f"view: {VIEWS[kind]}")
     with pytest.raises(ValueError, match=r"config\.yaml: "):
-        _view(OmegaConf.create(told | {"weights": str(weights)}), "classify")
+        _build_eval_transform(OmegaConf.create(told | {"checkpoint": str(weights)}), "classify")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -64,7 +64,7 @@ def test_a_view_that_wants_more_than_transforms_is_refused(kind: str, tmp_path: 
 def test_a_teacher_that_wants_more_than_teachers_is_refused(kind: str, tmp_path: Path) -> None:
     weights = run_with(tmp_path, f"teacher: {{text: {TEXTS[kind]}}}")
     with pytest.raises(ValueError, match=r"config\.yaml: "):
-        _text_teacher(OmegaConf.create({"teacher": None, "checkpoint": str(weights)}), {})
+        _build_text_teacher(OmegaConf.create({"teacher": None, "checkpoint": str(weights)}), {})
     assert not (tmp_path / "sprung").exists()
 
 
@@ -117,7 +117,7 @@ def test_weights_that_are_not_finite_are_named(value: complex, tmp_path: Path) -
     if value == 1e300:
         held["b.weight"] = torch.tensor([value], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"x\.pth: 'b\.weight' holds"):
-        weights_in(tmp_path / "x.pth", {"base_model": held})
+        extract_weights(tmp_path / "x.pth", {"base_model": held})
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -151,7 +151,7 @@ def test_names_that_steer_a_terminal_are_refused(name: str, tmp_path: Path) -> N
     (tmp_path / name).mkdir()
     np.save(tmp_path / name / "x.npy", np.ones((3, 3)))
     with pytest.raises(ValueError, match="with characters that cannot be shown") as caught:
-        Folder(tmp_path)
+        ShapeFolder(tmp_path)
     assert str(caught.value).isprintable()
 
 

@@ -16,10 +16,10 @@ from hydra import compose, initialize_config_dir
 from pyarrow import parquet
 
 from recon import PointEncoder, __version__
-from recon.checkpoints.loading import describe
-from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.loading import build_metadata
+from recon.checkpoints.reader import METADATA_KEY
 from recon.cli.errors import conf_dir
-from recon.data.io.feature_table import FEATURES, read_about, read_features
+from recon.data.io.feature_table import FEATURE_COLUMNS, read_feature_table, read_table_metadata
 from recon.embed import embed
 from recon.layers.grouping import PatchGrouper
 from recon.models.decoder import Decoder
@@ -39,7 +39,7 @@ def save_network(path: Path, *, seed: int = 0, text: int = 384) -> Path:
     )
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({FORMAT_KEY: describe(model), "state_dict": state}, path)
+    torch.save({METADATA_KEY: build_metadata(model), "state_dict": state}, path)
     return path
 
 
@@ -57,7 +57,7 @@ def write_shapes(root: Path, count: int = 10) -> list[str]:
 
 def run(*told: str) -> int:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("embed", [*told, "workers=0", f"batch_size={BATCH}", "device=cpu"])
+        cfg = compose("embed", [*told, "num_workers=0", f"batch_size={BATCH}", "device=cpu"])
     return embed(cfg)
 
 
@@ -73,7 +73,7 @@ def test_the_table_holds_what_the_encoder_says(tmp_path: Path, shapes: list[str]
     out = tmp_path / "f.parquet"
     assert run(*shapes, f"out={out}") == 10
     names = sorted(p.relative_to(tmp_path / "shapes") for p in tmp_path.glob("shapes/*/*.npy"))
-    found = read_features(out, ["pooled", "text_projected"])
+    found = read_feature_table(out, ["pooled", "text_projected"])
     assert found.paths == [name.as_posix() for name in names]
     assert found.labels == [name.parts[0] for name in names]
     clouds = [np.load(tmp_path / "shapes" / name) for name in names]
@@ -81,15 +81,15 @@ def test_the_table_holds_what_the_encoder_says(tmp_path: Path, shapes: list[str]
     expected = PointEncoder(tmp_path / "run/checkpoints/last.ckpt").encode(clouds)
     for column, values in found.columns.items():
         assert np.allclose(values, getattr(expected, column).numpy(), atol=1e-5), column
-    told = read_about(out)
-    assert told["columns"] == list(FEATURES)
+    told = read_table_metadata(out)
+    assert told["columns"] == list(FEATURE_COLUMNS)
     assert told["about"]["version"] == __version__
     page = (Path(__file__).parents[1] / "docs" / "search.md").read_text()
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     named: dict[str, Any] = {}
     exec(snippet.replace("features.parquet", str(out)), named)
     assert np.array_equal(named["features"], found.columns["pooled"])
-    points, colors = found.previews([3])[0]
+    points, colors = found.read_previews([3])[0]
     centered = clouds[3] - clouds[3].mean(0)
     assert np.abs(points - centered / np.linalg.norm(centered, axis=1).max()).max() < 1 / 127
     assert colors is None
@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_and_nothing_is_computed_twice(
 def test_a_killed_run_leaves_no_half_file(tmp_path: Path, shapes: list[str]) -> None:
     write_shapes(tmp_path / "shapes", 400)
     out = tmp_path / "f.parquet"
-    command = [sys.executable, "-m", "recon.embed", *shapes, f"out={out}", "workers=0"]
+    command = [sys.executable, "-m", "recon.embed", *shapes, f"out={out}", "num_workers=0"]
     process = subprocess.Popen([*command, f"batch_size={BATCH}"], cwd=tmp_path, env=os.environ)
     parts = tmp_path / "f.parquet.parts"
     while len([*parts.glob("*.parquet")]) < 3 and process.poll() is None:
@@ -186,8 +186,10 @@ def test_other_weights_are_not_mixed(tmp_path: Path, shapes: list[str]) -> None:
     other = save_network(tmp_path / "other.ckpt", seed=1)
     with pytest.raises(ValueError, match=r"f.parquet: was made with weights=\w+, asked for is"):
         run(shapes[0], f"checkpoint={other}", out)
-    with pytest.raises(ValueError, match="made with points=1024, asked for is points=30: choose"):
-        run(*shapes, out, "points=30")
+    with pytest.raises(
+        ValueError, match="made with num_points=1024, asked for is num_points=30: choose"
+    ):
+        run(*shapes, out, "num_points=30")
 
 
 @pytest.mark.parametrize(
@@ -212,8 +214,8 @@ def test_wrong_input_is_named(tmp_path: Path, told: list[str], why: str) -> None
 def test_patterns_and_data_sets_are_embedded(tmp_path: Path, shapes: list[str]) -> None:
     pattern = f"files={tmp_path}/shapes/chair/*.npy"
     assert run(pattern, shapes[1], f"out={tmp_path / 'a.parquet'}") == 5
-    found = read_features(tmp_path / "a.parquet", [])
+    found = read_feature_table(tmp_path / "a.parquet", [])
     assert found.paths[0] == f"{tmp_path}/shapes/chair/1.npy"
-    data = ["data=furniture", "data.split=test", "points=32"]
+    data = ["data=furniture", "data.split=test", "num_points=32"]
     assert run(*data, shapes[1], f"out={tmp_path / 'b.parquet'}") == 141
-    assert len(set(read_features(tmp_path / "b.parquet", []).labels)) == 26
+    assert len(set(read_feature_table(tmp_path / "b.parquet", []).labels)) == 26

@@ -19,13 +19,13 @@ import torch
 import trimesh
 from PIL import Image
 
-from recon.checkpoints.locate import TENSORS, read_saved
+from recon.checkpoints.locate import MAX_TENSORS, read_safetensors_checkpoint
 from recon.checkpoints.reader import read_checkpoint
 from recon.checkpoints.run_config import read_config
-from recon.data.datasets.folder import Folder
+from recon.data.datasets.folder import ShapeFolder
 from recon.data.datasets.objaverse import OpenShape
 from recon.data.datasets.scanobjectnn import ScanObjectNN
-from recon.data.io.arrays import decode_image, inside, read_json, read_npz
+from recon.data.io.arrays import decode_image, read_json, read_npz, resolve_inside
 from recon.data.io.shape import read_shape
 from trees import objaverse, scanobjectnn
 
@@ -51,14 +51,14 @@ def test_a_parquet_footer_that_ends_its_reader_is_refused(tmp_path: Path) -> Non
     pyarrow.parquet.write_table(pyarrow.table({"path": ["a.npy"], "label": ["chair"]}), path)
     whole = path.read_bytes()
     np.save(tmp_path / "a.npy", np.ones((9, 3)))
-    assert Folder(path).ids == ["a.npy"]
+    assert ShapeFolder(path).ids == ["a.npy"]
     footer = len(whole) - 8 - struct.unpack("<I", whole[-8:-4])[0]
     for place in range(footer, len(whole) - 8, 9):
         damaged = bytearray(whole)
         damaged[place] ^= 0x10
         path.write_bytes(damaged)
         try:
-            Folder(path)
+            ShapeFolder(path)
         except (ValueError, FileNotFoundError) as error:
             assert str(tmp_path) in str(error)  # noqa: PT017
 
@@ -185,7 +185,7 @@ def test_pictures_texts_and_lists_without_end_are_refused(tmp_path: Path) -> Non
     path.write_text("a: 1" + ":59" * 1_300_000)
     refused(path, lambda: read_config(path), "a value of 3,900,001 characters")
     with pytest.raises(ValueError, match="a path of 80,005 characters") as error:
-        inside(tmp_path, "a/" * 40_000 + "x.npy", path)
+        resolve_inside(tmp_path, "a/" * 40_000 + "x.npy", path)
     assert len(str(error.value)) < 300
     path = tmp_path / "x.xyz"
     with path.open("wb") as file:
@@ -224,11 +224,11 @@ def test_files_beside_a_mesh_are_read_so_often_and_no_more(tmp_path: Path) -> No
 
 def test_weights_of_tensors_without_end_are_refused(tmp_path: Path) -> None:
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    head = json.dumps({f"a{i}": empty for i in range(TENSORS + 1)}).encode()
+    head = json.dumps({f"a{i}": empty for i in range(MAX_TENSORS + 1)}).encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(head)) + head)
     (tmp_path / "config.json").write_text(json.dumps({"network": {}}))
-    refused(path, lambda: read_saved(tmp_path), "it has 65,537 tensors")
+    refused(path, lambda: read_safetensors_checkpoint(tmp_path), "it has 65,537 tensors")
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_tables_and_lists_that_shift_are_refused(tmp_path: Path) -> None:
         ("path,label,label\na.npy,chair,sofa\n", "two columns have one name"),
     ):
         path.write_text(text)
-        refused(path, lambda: Folder(path), why)
+        refused(path, lambda: ShapeFolder(path), why)
     path = tmp_path / "x.npy"
     np.save(path, np.ones((60, 3)))
     path.write_bytes(path.read_bytes().replace(b"(60, 3)", b"(10, 3)"))
@@ -301,7 +301,7 @@ def test_tables_and_lists_that_shift_are_refused(tmp_path: Path) -> None:
 def test_sentences_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
     objaverse(tmp_path)
     data = OpenShape(tmp_path)
-    path = data.files(0)[0]
+    path = data.file_paths(0)[0]
     held = np.load(path, allow_pickle=True).item()
     for strange in (5, float("nan"), np.array(["a", "b"]), {"a": 1}, None):
         np.save(path, np.array(held | {"text": strange, "blip_caption": "a lamp"}))
@@ -351,4 +351,4 @@ def test_a_label_that_is_no_number_is_none(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     columns = {"path": ["a.npy", "b.npy"], "label": [float("nan"), 2.0]}
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    assert Folder(path).labels.tolist() == [-1, 0]
+    assert ShapeFolder(path).labels.tolist() == [-1, 0]

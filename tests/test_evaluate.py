@@ -12,13 +12,13 @@ from recon.checkpoints.loading import load
 from recon.cli.errors import conf_dir
 from recon.data.datasets.furniture import Furniture
 from recon.evaluate import evaluate
-from recon.tasks.metrics import Scores
+from recon.tasks.metrics import ClassificationScores
 from recon.train import train
 
-SMALL = ["data.workers=0", "points=64"]
+SMALL = ["data.num_workers=0", "num_points=64"]
 
 
-def run(config: str, told: list[str]) -> Scores | None:
+def run(config: str, told: list[str]) -> ClassificationScores | None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose(config, told)
     return evaluate(cfg)
@@ -27,7 +27,7 @@ def run(config: str, told: list[str]) -> Scores | None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
-    told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "points=64"]
+    told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "num_points=64"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         train(compose("train", [*told, "trainer.limit_train_batches=5", f"output_dir={folder}"]))
     return folder
@@ -47,20 +47,20 @@ def own_shapes(root: Path, labelled: bool) -> dict[str, str]:
 
 def test_a_checkpoint_knows_its_classes(trained: Path) -> None:
     model = load(trained / "checkpoints" / "last.ckpt", task="classify")
-    assert list(model.names) == list(Furniture(["train"]).classes)
+    assert list(model.class_names) == list(Furniture(["train"]).classes)
 
 
 def test_a_classifier_is_tested_by_names(trained: Path, tmp_path: Path) -> None:
-    weights = f"weights={trained / 'checkpoints' / 'last.ckpt'}"
+    weights = f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}"
     found = run("evaluate", ["task=classify", weights, f"output_dir={tmp_path / 'a'}", *SMALL])
     assert found is not None
     told = json.loads((trained / "results.json").read_text())["results"]["one view"]
-    (best,) = (trained / "checkpoints").glob("selected.ckpt")
+    (best,) = (trained / "checkpoints").glob("best.ckpt")
     best_found = run(
-        "evaluate", ["task=classify", f"weights={best}", f"output_dir={tmp_path / 'b'}", *SMALL]
+        "evaluate", ["task=classify", f"checkpoint={best}", f"output_dir={tmp_path / 'b'}", *SMALL]
     )
     assert best_found is not None
-    assert best_found.overall.mean == told["overall_accuracy"]["mean"]
+    assert best_found.overall_accuracy.mean == told["overall_accuracy"]["mean"]
     # Folders sort their classes in another order, and have fewer of them.
     classes = own_shapes(tmp_path / "own", labelled=True)
     own = ["data=folder", f"data.root={tmp_path / 'own'}", "data.test_split=all", weights]
@@ -70,7 +70,7 @@ def test_a_classifier_is_tested_by_names(trained: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert {row["id"]: row["class"] for row in rows} == classes
     right = sum(row["predicted"] == row["class"] for row in rows)
-    assert scores.overall.mean == pytest.approx(right / 10)
+    assert scores.overall_accuracy.mean == pytest.approx(right / 10)
     with (tmp_path / "a" / "predictions.csv").open() as file:
         in_split = {row["id"]: row["predicted"] for row in csv.DictReader(file)}
     assert [
@@ -80,7 +80,7 @@ def test_a_classifier_is_tested_by_names(trained: Path, tmp_path: Path) -> None:
 
 def test_shapes_without_classes_are_predicted(trained: Path, tmp_path: Path) -> None:
     own_shapes(tmp_path / "own", labelled=False)
-    weights = f"weights={trained / 'checkpoints' / 'last.ckpt'}"
+    weights = f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}"
     own = ["data=folder", f"data.root={tmp_path / 'own'}", "data.test_split=all", weights, *SMALL]
     assert run("evaluate", ["task=classify", *own, f"output_dir={tmp_path / 'a'}"]) is None
     found = json.loads((tmp_path / "a" / "results.json").read_text())
@@ -95,7 +95,7 @@ def test_shapes_without_classes_are_predicted(trained: Path, tmp_path: Path) -> 
 
 def test_labels_outside_the_asked_classes_are_named(trained: Path, tmp_path: Path) -> None:
     own_shapes(tmp_path / "own", labelled=True)
-    weights = f"weights={trained / 'checkpoints' / 'last.ckpt'}"
+    weights = f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}"
     own = ["data=folder", f"data.root={tmp_path / 'own'}", "data.test_split=all", weights, *SMALL]
     with pytest.raises(ValueError, match="none of the 1 classes to choose among: bed"):
         run("evaluate", ["task=classify", *own, "classes=[bed]", f"output_dir={tmp_path}"])
@@ -103,4 +103,4 @@ def test_labels_outside_the_asked_classes_are_named(trained: Path, tmp_path: Pat
 
 def test_a_classifier_has_no_frozen_features(trained: Path) -> None:
     with pytest.raises(ValueError, match="holds weights for task='classify', not for 'pretrain'"):
-        run("evaluate", ["task=svm", f"weights={trained / 'checkpoints' / 'last.ckpt'}"])
+        run("evaluate", ["task=svm", f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}"])

@@ -5,13 +5,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recon.checkpoints.loading import describe
-from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.loading import build_metadata
+from recon.checkpoints.reader import METADATA_KEY
 from recon.cli.errors import conf_dir
-from recon.evaluate import evaluate, fingerprint
+from recon.evaluate import compute_fingerprint, evaluate
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, Projections
+from recon.models.recon import ContrastiveNetwork, Projections
 from recon.train import train
 from trees import few_shot, meshes, modelnet, objaverse, s3dis, scanobjectnn, shapenetpart
 
@@ -52,12 +52,17 @@ def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
     if name.startswith(("finetune", "fewshot")):
         dry.append("eval.votes=0")
     if "modelnet" in name:  # 600 points, or 64
-        dry += ["points=32", "transform=furniture", "eval.honest.val_share=0.5"]
+        dry += ["num_points=32", "transform=furniture", "eval.honest.val_share=0.5"]
     if name == "finetune_folder":
-        dry += ["data.split=all", "data.test_split=all", "data.size=1300", "data.count=1300"]
+        dry += [
+            "data.split=all",
+            "data.test_split=all",
+            "data.num_points=1300",
+            "data.num_surface_points=1300",
+        ]
         dry += ["eval.honest.val_share=null", "eval.honest.monitor=null"]
     if name.startswith("semseg"):
-        dry += ["data.split=[Area_1]", "data.size=64", "task.windows.votes=1"]
+        dry += ["data.split=[Area_1]", "data.num_points=64", "task.windows.votes=1"]
     return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *dry]
 
 
@@ -82,10 +87,10 @@ def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
     grouper, widths = PatchGrouper(8, 8), {"image": 512, "text": 512}
-    network = Contrastive(grouper, encoder, Projections(24, widths))
+    network = ContrastiveNetwork(grouper, encoder, Projections(24, widths))
     state = {f"model.{name}": value for name, value in network.state_dict().items()}
     path = tmp_path_factory.mktemp("weights") / "toy.ckpt"
-    torch.save({FORMAT_KEY: describe(network), "state_dict": state}, path)
+    torch.save({METADATA_KEY: build_metadata(network), "state_dict": state}, path)
     return path
 
 
@@ -108,13 +113,13 @@ def test_evaluation_runs_and_declares_itself(name: str, toy_weights: Path, tmp_p
         dry.append("task.query=image")
     elif name.startswith("zeroshot"):
         dry.append("task.class_features.teacher.weights=null")
-    small = ["points=256", "data.workers=0", "network.num_groups=8", "network.group_size=8"]
+    small = ["num_points=256", "data.num_workers=0", "network.num_groups=8", "network.group_size=8"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose(
             "evaluate",
             [
                 f"experiment={name}",
-                f"weights={toy_weights}",
+                f"checkpoint={toy_weights}",
                 f"output_dir={tmp_path}",
                 *small,
                 *dry,
@@ -126,10 +131,10 @@ def test_evaluation_runs_and_declares_itself(name: str, toy_weights: Path, tmp_p
         return
     found = evaluate(cfg)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["overall_accuracy"]["mean"] == found.overall.mean
-    assert results["declared"]["test_shapes"] == int(found.confusion.sum())
-    assert results["fingerprint"] == fingerprint(results["declared"])
-    assert fingerprint({**results["declared"], "points": 512}) != results["fingerprint"]
+    assert results["overall_accuracy"]["mean"] == found.overall_accuracy.mean
+    assert results["declared"]["test_shapes"] == int(found.confusion_matrix.sum())
+    assert results["fingerprint"] == compute_fingerprint(results["declared"])
+    assert compute_fingerprint({**results["declared"], "points": 512}) != results["fingerprint"]
 
 
 @pytest.mark.parametrize("name", [n for n in EXPERIMENTS if "furniture" not in n])
@@ -190,7 +195,7 @@ def test_the_default_is_the_papers_recipe() -> None:
         cfg = compose("train", ["experiment=pretrain_shapenet"])
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (5e-4, 0.05)
     assert (cfg.scheduler.warmup_t, cfg.scheduler.lr_min, cfg.trainer.max_epochs) == (10, 1e-6, 300)
-    assert (cfg.data.batch_size, cfg.points, cfg.mask.ratio) == (128, 1024, 0.6)
+    assert (cfg.data.batch_size, cfg.num_points, cfg.mask.ratio) == (128, 1024, 0.6)
     assert cfg.trainer.gradient_clip_val is None
     assert cfg.model.encoder.stop_gradient is True
     assert cfg.model.drop_path == 0.1

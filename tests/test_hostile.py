@@ -31,16 +31,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recon.checkpoints.loading import describe, load
-from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.loading import build_metadata, load
+from recon.checkpoints.reader import METADATA_KEY
 from recon.checkpoints.run_config import read_config
-from recon.checkpoints.writer import write_folder
+from recon.checkpoints.writer import write_pretrained_folder
 from recon.cli.errors import conf_dir
 from recon.data.dataset import PointCloudDataset
 from recon.data.datasets.few_shot import FewShotFold
-from recon.data.datasets.folder import Folder
-from recon.data.datasets.furniture import FILE, Furniture, asset, read_archive
-from recon.data.datasets.furniture_parts import PARTS_FILE, FurnitureParts
+from recon.data.datasets.folder import ShapeFolder
+from recon.data.datasets.furniture import ARCHIVE_NAME, Furniture, asset_path, read_archive
+from recon.data.datasets.furniture_parts import PARTS_ARCHIVE_NAME, FurnitureParts
 from recon.data.datasets.modelnet import ModelNet
 from recon.data.datasets.objaverse import OpenShape
 from recon.data.datasets.s3dis import S3DISRooms
@@ -48,16 +48,16 @@ from recon.data.datasets.scanobjectnn import ScanObjectNN
 from recon.data.datasets.shapenet import ShapeNet
 from recon.data.datasets.shapenetpart import ShapeNetPart
 from recon.data.io.arrays import decode_image
-from recon.data.io.feature_table import Embedded, GrowingTable, read_features
+from recon.data.io.feature_table import FeatureRow, ResumableParquetWriter, read_feature_table
 from recon.data.io.parquet import read_columns
 from recon.data.io.safe_pickle import read_pickle
 from recon.data.io.shape import read_shape
-from recon.data.prepared.dataset import INDEX, Prepared, prepared_splits
+from recon.data.prepared.dataset import INDEX_NAME, PreparedDataset, prepared_splits
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, Projections
+from recon.models.recon import ContrastiveNetwork, Projections
 from recon.prepare import prepare
-from recon.teachers.cached import Cache, CachedTeacher, write_cache
+from recon.teachers.cached import CachedTeacher, FeatureCache, write_cache
 from trees import (
     few_shot,
     meshes,
@@ -81,7 +81,9 @@ def read_all(dataset: PointCloudDataset) -> None:
         dataset.cloud(index)
         if type(dataset).texts is not PointCloudDataset.texts:
             dataset.texts(index)
-        if type(dataset).image is not PointCloudDataset.image and not isinstance(dataset, Folder):
+        if type(dataset).image is not PointCloudDataset.image and not isinstance(
+            dataset, ShapeFolder
+        ):
             dataset.image(index)
 
 
@@ -125,14 +127,14 @@ def shapenet(root: Path) -> None:
 def models(root: Path) -> None:
     """A few rows of the embedded data set."""
     root.mkdir()
-    held = dict(np.load(asset(FILE)))
-    known = dict(np.load(asset(PARTS_FILE)))
+    held = dict(np.load(asset_path(ARCHIVE_NAME)))
+    known = dict(np.load(asset_path(PARTS_ARCHIVE_NAME)))
     rows = known["index"][held["split"][known["index"]] == 0][:4]
     few = {k: v[rows] if len(v) == len(held["split"]) else v for k, v in held.items()}
-    np.savez_compressed(root / FILE, **few)
+    np.savez_compressed(root / ARCHIVE_NAME, **few)
     own = np.isin(known["index"], rows)
     parts = {k: v[own] if len(v) == len(own) else v for k, v in known.items()}
-    np.savez_compressed(root / PARTS_FILE, **{**parts, "index": np.arange(4)})
+    np.savez_compressed(root / PARTS_ARCHIVE_NAME, **{**parts, "index": np.arange(4)})
 
 
 def read_models(root: Path) -> None:
@@ -143,25 +145,30 @@ def read_models(root: Path) -> None:
 
 def prepared(root: Path) -> None:
     meshes(root / "own", 3)
-    options = ["data=folder", f"data.root={root / 'own'}", "data.count=50", f"out={root / 'out'}"]
+    options = [
+        "data=folder",
+        f"data.root={root / 'own'}",
+        "data.num_surface_points=50",
+        f"out={root / 'out'}",
+    ]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        prepare(compose("prepare", [*options, "workers=1"]))
+        prepare(compose("prepare", [*options, "num_workers=1"]))
     shutil.rmtree(root / "own")
 
 
 def read_prepared(root: Path) -> None:
     for split in prepared_splits(root / "out"):
-        dataset = Prepared(root / "out", split)
+        dataset = PreparedDataset(root / "out", split)
         for index in range(len(dataset)):
             dataset.cloud(index)
             dataset.image(index)
-        dataset.damaged()
+        dataset.find_damaged_files()
 
 
 def cache(root: Path) -> None:
     root.mkdir()
     features = torch.randn(3, 2, 4)
-    held = Cache(["a", "b", "c"], features, features.mean((0, 1)), features.std(), "someone")
+    held = FeatureCache(["a", "b", "c"], features, features.mean((0, 1)), features.std(), "someone")
     write_cache(root / "image.safetensors", held)
 
 
@@ -172,30 +179,30 @@ class Reads(CachedTeacher):
         return self.look_up(batch["id"])
 
 
-def network() -> Contrastive:
+def network() -> ContrastiveNetwork:
     sizes = {"depth": 1, "heads": 2, "patch_widths": (8, 8, 8)}
-    return Contrastive(PatchGrouper(8, 6), Encoder(8, **sizes), Projections(8, {"image": 5}))
+    return ContrastiveNetwork(PatchGrouper(8, 6), Encoder(8, **sizes), Projections(8, {"image": 5}))
 
 
 def checkpoint(root: Path) -> None:
     root.mkdir()
     model = network()
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
-    held = {"state_dict": state, FORMAT_KEY: describe(model)}
+    held = {"state_dict": state, METADATA_KEY: build_metadata(model)}
     torch.save(held, root / "last.ckpt")
     torch.save(held, root / "legacy.ckpt", _use_new_zipfile_serialization=False)
 
 
 def saved(root: Path) -> None:
-    write_folder(network(), root, {"name": "x"})
+    write_pretrained_folder(network(), root, {"name": "x"})
 
 
 def features(root: Path) -> None:
     root.mkdir()
-    table = GrowingTable(root / "x.parquet", {"points": 3}, {})
+    table = ResumableParquetWriter(root / "x.parquet", {"points": 3}, {})
     preview, vector = np.zeros((4, 3), np.int8), {"pooled": np.ones(5, np.float32)}
-    rows = [Embedded(name, "chair", 9, 1, preview, None, vector) for name in "abc"]
-    table.add(rows, {})
+    rows = [FeatureRow(name, "chair", 9, 1, preview, None, vector) for name in "abc"]
+    table.write_part(rows, {})
     table.finish(dict.fromkeys("abc", 1))
 
 
@@ -211,7 +218,9 @@ SETS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], None]]] = {
     "shapes": (shape_files, each(lambda path: read_shape(path, 20))),
     "tables": (
         tables,
-        lambda root: [read_all(Folder(root / f"list{e}")) for e in (".csv", ".parquet")] and None,
+        lambda root: (
+            [read_all(ShapeFolder(root / f"list{e}")) for e in (".csv", ".parquet")] and None
+        ),
     ),
     "shapenet": (shapenet, splits(ShapeNet, "train", "test")),
     "modelnet": (lambda root: modelnet(root, points=30), splits(ModelNet, "train", "test")),
@@ -229,7 +238,7 @@ SETS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], None]]] = {
     "cache": (cache, each(lambda path: Reads(path, 4, standardize=True))),
     "checkpoint": (checkpoint, each(load)),
     "saved": (saved, lambda root: load(root) and None),
-    "features": (features, each(lambda path: read_features(path, ["pooled"]))),
+    "features": (features, each(lambda path: read_feature_table(path, ["pooled"]))),
 }
 
 
@@ -660,12 +669,12 @@ def test_lists_do_not_lead_out_of_their_folder(tmp_path: Path) -> None:
         ModelNet(root)
     root = tmp_path / "prepared"
     prepared(root)
-    path = root / "out" / "all" / INDEX
+    path = root / "out" / "all" / INDEX_NAME
     index = json.loads(path.read_text())
     index["files"][0]["name"] = "../../../secret.npy"
     path.write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"index\.json: .*which no preparation writes"):
-        Prepared(root / "out", "all")
+        PreparedDataset(root / "out", "all")
 
 
 def test_meshes_take_nothing_from_outside_their_folder(tmp_path: Path) -> None:
@@ -702,7 +711,7 @@ def hostile_checkpoints() -> dict[str, Callable[[dict[str, Any]], None]]:
         return lambda held: held["state_dict"].__setitem__(weight, value)
 
     def told(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
-        return lambda held: held[FORMAT_KEY].__setitem__(name, value)
+        return lambda held: held[METADATA_KEY].__setitem__(name, value)
 
     return {
         "wide": state(torch.zeros(1).expand(10**9)),
@@ -711,7 +720,7 @@ def hostile_checkpoints() -> dict[str, Callable[[dict[str, Any]], None]]:
         "number": lambda held: held["state_dict"].__setitem__(weight, 3),
         "names": lambda held: held["state_dict"].__setitem__(3, torch.zeros(1)),
         "no_state": lambda held: held.__setitem__("state_dict", 3),
-        "list": lambda held: held.__setitem__(FORMAT_KEY, [1]),
+        "list": lambda held: held.__setitem__(METADATA_KEY, [1]),
         "heads": told("num_heads", 7),
         "text": told("num_groups", "8"),
         "groups": told("num_groups", 10**15),
@@ -820,7 +829,7 @@ def test_tables_of_features_that_lie_are_named(told: Any, column: Any, tmp_path:
     features(tmp_path / "root")
     path = tmp_path / "root" / "x.parquet"
     table = pyarrow.parquet.read_table(path)
-    assert read_features(path, ["pooled"]).columns["pooled"].shape == (3, 5)
+    assert read_feature_table(path, ["pooled"]).columns["pooled"].shape == (3, 5)
     if told is not None:
         text = told if isinstance(told, str) else json.dumps(told)
         table = table.replace_schema_metadata({key: text for key in table.schema.metadata})
@@ -830,12 +839,12 @@ def test_tables_of_features_that_lie_are_named(told: Any, column: Any, tmp_path:
         table = table.set_column(place, "pooled", [column]).replace_schema_metadata(metadata)
     pyarrow.parquet.write_table(table, path)
     with soon(5), pytest.raises(ValueError, match=re.escape(str(path))):
-        read_features(path, ["pooled"])
+        read_feature_table(path, ["pooled"])
 
 
 def test_a_cache_of_nothing_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    nothing = Cache([], torch.zeros(0, 1, 4), torch.zeros(4), torch.tensor(1.0), "someone")
+    nothing = FeatureCache([], torch.zeros(0, 1, 4), torch.zeros(4), torch.tensor(1.0), "someone")
     write_cache(path, nothing)
     with pytest.raises(ValueError, match=r"a\.safetensors: not a teacher cache"):
         Reads(path, 4, standardize=True)
@@ -858,17 +867,17 @@ def test_a_configuration_without_end_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["points", "colors", "icons", "label"])
 def test_models_without_one_of_their_arrays_are_named(name: str, tmp_path: Path) -> None:
     models(tmp_path / "root")
-    held = dict(np.load(tmp_path / "root" / FILE))
+    held = dict(np.load(tmp_path / "root" / ARCHIVE_NAME))
     for rest in ({k: v for k, v in held.items() if k != name}, held | {name: held[name][:1]}):
-        np.savez(tmp_path / "root" / FILE, **rest)
-        with pytest.raises(ValueError, match=re.escape(str(tmp_path / "root" / FILE))):
+        np.savez(tmp_path / "root" / ARCHIVE_NAME, **rest)
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path / "root" / ARCHIVE_NAME))):
             read_models(tmp_path / "root")
 
 
 @pytest.mark.parametrize("key", ["name", "clouds", "bytes", "sha256"])
 def test_an_index_that_lacks_something_of_a_file_is_named(key: str, tmp_path: Path) -> None:
     prepared(tmp_path / "root")
-    path = tmp_path / "root" / "out" / "all" / INDEX
+    path = tmp_path / "root" / "out" / "all" / INDEX_NAME
     index = json.loads(path.read_text())
     del index["files"][0][key]
     path.write_text(json.dumps(index))

@@ -9,8 +9,8 @@ import torch
 import recon
 from conftest import assert_near, released_arrays, released_path
 from recon.checkpoints.loading import load
-from recon.data.transforms import UpAxis
-from recon.ops.neighbors import exact_distances
+from recon.data.transforms import AlignUpAxis
+from recon.ops.neighbors import pairwise_distances
 from recon.point_encoder import Features, PointEncoder
 
 PATH = released_path("recon_pretrain_small.pth")
@@ -84,16 +84,16 @@ def test_place_and_scale_do_not_matter(encoder: PointEncoder) -> None:
 @pytest.mark.parametrize("up", ["x", "z"])
 def test_axes_are_turned(encoder: PointEncoder, up: str) -> None:
     points = cloud(1500)
-    turned = UpAxis("y", up)(points[None])[0]
+    turned = AlignUpAxis("y", up)(points[None])[0]
     ours, theirs = encoder.encode(points), encoder.encode(turned, up=up)
     assert torch.allclose(ours.pooled, theirs.pooled, atol=1e-4)
-    assert torch.allclose(UpAxis("y", up)(ours.centers[None])[0], theirs.centers, atol=1e-4)
+    assert torch.allclose(AlignUpAxis("y", up)(ours.centers[None])[0], theirs.centers, atol=1e-4)
 
 
 def test_centers_are_points_of_the_cloud(encoder: PointEncoder) -> None:
     points = cloud(900) * 3 + 5
     centers = encoder.encode(points).centers
-    assert exact_distances(centers, points).amin(1).max() < 1e-4
+    assert pairwise_distances(centers, points).amin(1).max() < 1e-4
 
 
 def test_dense_features_belong_to_the_points(encoder: PointEncoder) -> None:
@@ -101,7 +101,7 @@ def test_dense_features_belong_to_the_points(encoder: PointEncoder) -> None:
     dense = encoder.dense(points)
     assert dense.shape == (2500, 96)
     found = encoder.encode(points)
-    nearest = exact_distances(found.centers, points).argmin(1)
+    nearest = pairwise_distances(found.centers, points).argmin(1)
     assert torch.allclose(dense[nearest], found.tokens, atol=1e-2)
     shuffled = torch.randperm(2500)
     shuffled[shuffled == 0], shuffled[0] = shuffled[0].clone(), 0  # sampling starts at the first

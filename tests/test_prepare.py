@@ -25,9 +25,9 @@ from recon.data.datasets.s3dis import S3DISDataModule
 from recon.data.datasets.scanobjectnn import ScanObjectNNDataModule
 from recon.data.datasets.shapenet import ShapeNetDataModule
 from recon.data.datasets.shapenetpart import ShapeNetPartDataModule
-from recon.data.prepared.check_report import Findings
-from recon.data.prepared.dataset import Prepared
-from recon.data.prepared.shard import fingerprint
+from recon.data.prepared.check_report import CheckReport
+from recon.data.prepared.dataset import PreparedDataset
+from recon.data.prepared.shard import fingerprint_cloud
 from recon.prepare import prepare
 from trees import (
     few_shot,
@@ -41,9 +41,9 @@ from trees import (
 )
 
 
-def run(*options: str) -> Findings:
+def run(*options: str) -> CheckReport:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return prepare(compose("prepare", ["workers=1", *options]))
+        return prepare(compose("prepare", ["num_workers=1", *options]))
 
 
 SETS: dict[str, tuple[type[PointCloudDataModule], object, dict[str, object]]] = {
@@ -58,7 +58,7 @@ SETS: dict[str, tuple[type[PointCloudDataModule], object, dict[str, object]]] = 
     "s3dis": (S3DISDataModule, s3dis, {"order": "kpconv"}),
     "objaverse_lvis": (ObjaverseLVISDataModule, objaverse, {}),
     "few_shot": (FewShotDataModule, few_shot, {"way": 5, "shot": 2, "fold": 0}),
-    "folder": (FolderDataModule, meshes, {"count": 100}),
+    "folder": (FolderDataModule, meshes, {"num_surface_points": 100}),
 }
 
 
@@ -80,10 +80,10 @@ def test_prepared_samples_are_the_original_ones(
     before, after = module(root, **options), module(out, **options)
     for split in findings.splits:
         one, other = (
-            before.open(split) if split in before.splits else before.open_part(split),
+            before.open_split(split) if split in before.splits else before.open_part(split),
             after.open_part(split),
         )
-        assert isinstance(other, Prepared)
+        assert isinstance(other, PreparedDataset)
         assert [*other.ids] == [*one.ids]
         assert np.array_equal(other.labels, one.labels)
         assert [*other.classes] == [*one.classes]
@@ -109,7 +109,7 @@ def test_batches_of_prepared_data_are_the_original_ones(
     batches = []
     for root in (shapenet_root, tmp_path / "p"):
         data = ShapeNetDataModule(
-            root, batch_size=8, keys=["text", "image", "category", "label"], workers=2
+            root, batch_size=8, keys=["text", "image", "category", "label"], num_workers=2
         )
         data.setup("fit")
         batches.append(next(iter(data.train_dataloader())))
@@ -121,17 +121,23 @@ def test_batches_of_prepared_data_are_the_original_ones(
 
 def test_settings_that_change_samples_must_agree(tmp_path: Path) -> None:
     modelnet(tmp_path / "m")
-    run("data=modelnet40", f"data.root={tmp_path / 'm'}", "data.count=20")
+    run("data=modelnet40", f"data.root={tmp_path / 'm'}", "data.num_fps_points=20")
     prepared = tmp_path / "m-prepared"
-    assert ModelNetDataModule(prepared, count=20).open("test").points(0).shape == (20, 3)
-    with pytest.raises(ValueError, match=r"was prepared with count=20, asked for is count=None"):
-        ModelNetDataModule(prepared).open("test")
+    assert ModelNetDataModule(prepared, num_fps_points=20).open_split("test").points(0).shape == (
+        20,
+        3,
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"was prepared with num_fps_points=20, asked for is num_fps_points=None",
+    ):
+        ModelNetDataModule(prepared).open_split("test")
     with pytest.raises(
         ValueError, match=r"was prepared with data=ModelNetDataModule, asked for is data=Scan"
     ):
-        ScanObjectNNDataModule(prepared).open("test")
+        ScanObjectNNDataModule(prepared).open_split("test")
     with pytest.raises(
-        ValueError, match=r"m-prepared: holds .*'count': 20.*: choose another folder"
+        ValueError, match=r"m-prepared: holds .*'num_fps_points': 20.*: choose another folder"
     ):
         run("data=modelnet40", f"data.root={tmp_path / 'm'}")
 
@@ -149,7 +155,7 @@ def test_the_report_counts_and_names(shapenet_root: Path, tmp_path: Path) -> Non
     findings = run("data=shapenet", f"data.root={shapenet_root}", f"out={out}")
     report = json.loads((out / "report.json").read_text())
     assert report["errors"] == findings.errors
-    errors, remarks = "\n".join(findings.errors), "\n".join(findings.remarks)
+    errors, remarks = "\n".join(findings.errors), "\n".join(findings.warnings)
     assert len(findings.errors) == 3
     for part in ("02691156-model1.png: not found",
                  "the picture of 02691156-model2: not a readable picture",
@@ -164,7 +170,7 @@ def test_the_report_counts_and_names(shapenet_root: Path, tmp_path: Path) -> Non
     assert findings.splits["train"]["read"] == 3
     # Nothing can be trained on by mistake; mended, the same command finishes.
     with pytest.raises(ValueError, match=r"out: its preparation was not finished"):
-        ShapeNetDataModule(out).open("train")
+        ShapeNetDataModule(out).open_split("train")
 
 
 def test_what_cannot_be_read_is_left_out_on_request(shapenet_root: Path, tmp_path: Path) -> None:
@@ -172,13 +178,13 @@ def test_what_cannot_be_read_is_left_out_on_request(shapenet_root: Path, tmp_pat
     out = tmp_path / "out"
     options = ("data=shapenet", f"data.root={shapenet_root}", f"out={out}", "on_error=skip")
     assert len(run(*options).errors) == 1
-    data = ShapeNetDataModule(out).open("all")
+    data = ShapeNetDataModule(out).open_split("all")
     assert len(data) == 7
     assert "02691156-model0" not in data.ids
     # Mended, the same command takes it in.
     np.save(shapenet_root / "shapenet_pc" / "02691156-model0.npy", np.ones((8192, 3)))
     assert not run(*options).errors
-    assert len(ShapeNetDataModule(out).open("all")) == 8
+    assert len(ShapeNetDataModule(out).open_split("all")) == 8
 
 
 def test_a_check_alone_writes_nothing(tmp_path: Path) -> None:
@@ -204,10 +210,10 @@ def test_a_prepared_folder_is_verified(tmp_path: Path) -> None:
     ]
     path.write_bytes(content[:-7])
     with pytest.raises(ValueError, match=r"00000.safetensors: has \d+ bytes of \d+: copy it again"):
-        ModelNetDataModule(root).open("train")
+        ModelNetDataModule(root).open_split("train")
     path.unlink()
     with pytest.raises(ValueError, match=r"00000.safetensors: has 0 bytes of"):
-        ModelNetDataModule(root).open("train")
+        ModelNetDataModule(root).open_split("train")
     for text, message in (
         ("{", "not a readable JSON"),
         ("{}", "not a readable index"),
@@ -215,12 +221,12 @@ def test_a_prepared_folder_is_verified(tmp_path: Path) -> None:
     ):
         (root / "train" / "index.json").write_text(text)
         with pytest.raises(ValueError, match=rf"index.json: {message}"):
-            ModelNetDataModule(root).open("train")
+            ModelNetDataModule(root).open_split("train")
     (root / "train" / "index.json").unlink()
     with pytest.raises(
         FileNotFoundError, match=r"index.json: not found: the splits prepared here are test"
     ):
-        ModelNetDataModule(root).open("train")
+        ModelNetDataModule(root).open_split("train")
 
 
 def test_clouds_of_all_sizes_and_fields_share_a_file(tmp_path: Path) -> None:
@@ -235,7 +241,7 @@ def test_clouds_of_all_sizes_and_fields_share_a_file(tmp_path: Path) -> None:
     np.savez(root / "c.npz", points=points[:9], colors=rng.uniform(size=(9, 3)), normals=points[:9])
     run("data=folder", f"data.root={root}", "images=false")
     one, other = (
-        FolderDataModule(path).open("all") for path in (root, tmp_path / "mixed-prepared")
+        FolderDataModule(path).open_split("all") for path in (root, tmp_path / "mixed-prepared")
     )
     for row in range(3):
         for field, expected in zip(other.cloud(row), one.cloud(row), strict=True):
@@ -254,7 +260,9 @@ def test_splits_of_a_folder_stay_splits(tmp_path: Path) -> None:
             )
     run("data=folder", f"data.root={tmp_path / 'own'}", "images=false")
     for split in ("train", "test", "all"):
-        one, other = (FolderDataModule(tmp_path / n).open(split) for n in ("own", "own-prepared"))
+        one, other = (
+            FolderDataModule(tmp_path / n).open_split(split) for n in ("own", "own-prepared")
+        )
         assert [*one.ids] == [*other.ids]
 
 
@@ -267,7 +275,7 @@ def test_changed_files_are_read_again(tmp_path: Path) -> None:
     run(*options)
     np.save(root / "chair" / "1.npy", np.full((9, 3), 7, dtype=np.float32))
     run(*options)
-    assert FolderDataModule(tmp_path / "own-prepared").open("all").points(1).max() == 7
+    assert FolderDataModule(tmp_path / "own-prepared").open_split("all").points(1).max() == 7
 
 
 def test_a_stopped_new_preparation_cannot_be_trained_on(tmp_path: Path) -> None:
@@ -279,14 +287,15 @@ def test_a_stopped_new_preparation_cannot_be_trained_on(tmp_path: Path) -> None:
     np.save(root / "b.npy", np.zeros((9, 3)))
     run("data=folder", f"data.root={root}", "images=false")
     with pytest.raises(ValueError, match="own-prepared: its preparation was not finished"):
-        FolderDataModule(tmp_path / "own-prepared").open("all")
+        FolderDataModule(tmp_path / "own-prepared").open_split("all")
 
 
 def test_options_that_are_none_are_refused(tmp_path: Path) -> None:
     modelnet(tmp_path / "m")
     root = f"data.root={tmp_path / 'm'}"
     for option, message in (
-        ("workers=-1", "workers must be 0 or more"), ("on_error=foo", "on_error must be raise or"),
+        ("num_workers=-1", "workers must be 0 or more"),
+        ("on_error=foo", "on_error must be raise or"),
         ("images=7", "images must be true or false"), (f"out={tmp_path / 'm'}", "holds the orig"),
         ("splits=tarin", r"splits=\['tarin'\]: there are train, test"),
     ):  # fmt: skip
@@ -304,14 +313,14 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
 
 def test_a_fingerprint_ignores_order_alone() -> None:
     points = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
-    assert fingerprint(points) == fingerprint(points[::-1])
+    assert fingerprint_cloud(points) == fingerprint_cloud(points[::-1])
     moved = points.copy()
     moved[3, 1] = np.nextafter(moved[3, 1], np.float32(9))
-    assert fingerprint(points) != fingerprint(moved)
+    assert fingerprint_cloud(points) != fingerprint_cloud(moved)
     swapped = points.copy()
     swapped[[3, 4], 0] = swapped[[4, 3], 0]
-    assert fingerprint(points) != fingerprint(swapped)
-    assert fingerprint(points) != fingerprint(points[:, [1, 0, 2]])
+    assert fingerprint_cloud(points) != fingerprint_cloud(swapped)
+    assert fingerprint_cloud(points) != fingerprint_cloud(points[:, [1, 0, 2]])
 
 
 def test_a_hostile_cache_is_refused_by_the_command(tmp_path: Path) -> None:
@@ -335,7 +344,7 @@ def test_furniture_is_checked_like_any_other() -> None:
     assert not findings.errors
     assert {
         name: split["read"] for name, split in findings.splits.items()
-    } == FurnitureDataModule.published
+    } == FurnitureDataModule.published_sizes
 
 
 def test_bad_options_are_named(tmp_path: Path) -> None:
@@ -357,7 +366,7 @@ def write_many(root: Path, count: int) -> None:
 
 
 def command(root: Path, out: Path) -> list[str]:
-    options = ["data=folder", f"data.root={root}", f"out={out}", "images=false", "workers=2"]
+    options = ["data=folder", f"data.root={root}", f"out={out}", "images=false", "num_workers=2"]
     return [sys.executable, "-m", "recon.prepare", *options]
 
 

@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.checkpoints.loading import load
-from recon.cli.errors import conf_dir, quoted
-from recon.info import as_source
+from recon.cli.errors import conf_dir, quote_override
+from recon.info import quote_checkpoint_argument
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -27,23 +27,22 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), 
 def test_command_composes(command: str) -> None:
     _, *words = shlex.split(command.replace("<", "").replace(">", ""))
     if words[1] == "recon.info":
-        words[2:] = as_source(words[2:])
+        words[2:] = quote_checkpoint_argument(words[2:])
     script = words[1].removeprefix("recon.") if words[0] == "-m" else Path(words[0]).stem
     options = [word for word in words if "=" in word]
     multirun = {
         word.split("=")[0]: word.split(",")[0] for word in options if re.search("=[^[]*,", word)
     }
     options = [multirun.get(word.split("=")[0], word) for word in options]
-    own = "/segment" if script == "segment" else ""
-    with initialize_config_dir(conf_dir() + own, version_base="1.3"):
-        cfg = compose(script, [quoted(option, "query") for option in options])
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose(script, [quote_override(option, "query") for option in options])
     required = {
-        "segment": ["model", "files"],
+        "segment": ["checkpoint", "files"],
         "embed": ["checkpoint", "out"],
         "search": ["features", "query"],
         "figures": ["run", "out"],
-        "export": ["source", "out"],
-        "info": ["source"],
+        "export": ["checkpoint", "out"],
+        "info": ["checkpoint"],
     }
     if script in required:
         assert all(cfg[name] for name in required[script])

@@ -11,22 +11,24 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from recon.checkpoints.hub import save_pretrained
-from recon.cli.errors import conf_dir, quoted
-from recon.data.datasets.furniture import asset
-from recon.data.io.feature_table import read_features
-from recon.data.transforms import UpAxis
+from recon.cli.errors import conf_dir, quote_override
+from recon.data.datasets.furniture import asset_path
+from recon.data.io.feature_table import read_feature_table
+from recon.data.transforms import AlignUpAxis
 from recon.search import search
-from recon.tasks.linear_probe import Hits
-from recon.tasks.retrieval import retrieval
+from recon.tasks.linear_probe import Neighbors
+from recon.tasks.retrieval import retrieval_scores
 from recon.teachers.cached import CachedTextTeacher
-from recon.teachers.wording import ask
+from recon.teachers.tfidf_fallback import encode_sentence
 from test_embed import run as embed_shapes
 from test_embed import save_network, write_shapes
 
 
-def run(*told: str) -> Hits:
+def run(*told: str) -> Neighbors:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("search", [*map(lambda word: quoted(word, "query"), told), "device=cpu"])
+        cfg = compose(
+            "search", [*map(lambda word: quote_override(word, "query"), told), "device=cpu"]
+        )
     return search(cfg)
 
 
@@ -52,8 +54,8 @@ def options(folder: Path, *told: str) -> list[str]:
 def test_a_shape_finds_itself_first(folder: Path) -> None:
     query = folder / "shapes" / "chair" / "3.npy"
     hits = run(*options(folder, f"query={query}", "top=4"))
-    table = read_features(folder / "f.parquet", ["pooled"])
-    assert table.paths[hits.rows[0, 0]] == "chair/3.npy"
+    table = read_feature_table(folder / "f.parquet", ["pooled"])
+    assert table.paths[hits.indices[0, 0]] == "chair/3.npy"
     assert hits.similarity[0, 0] == pytest.approx(1, abs=1e-4)
     assert (np.diff(hits.similarity[0]) <= 0).all()
     page = (folder / "page.html").read_text()
@@ -70,20 +72,20 @@ def test_a_saved_folder_finds_as_its_checkpoint_does(folder: Path) -> None:
 
 def test_a_turned_query_finds_the_same(folder: Path, tmp_path: Path) -> None:
     points = np.load(folder / "shapes" / "lamp" / "4.npy")
-    turned = UpAxis("y", "z")(torch.from_numpy(points)[None])[0]
+    turned = AlignUpAxis("y", "z")(torch.from_numpy(points)[None])[0]
     np.save(tmp_path / "z.npy", turned.numpy())
     hits = run(*options(folder, f"query={tmp_path / 'z.npy'}", "up=z", "top=1"))
     assert hits.similarity[0, 0] == pytest.approx(1, abs=1e-4)
-    assert read_features(folder / "f.parquet", []).paths[hits.rows[0, 0]] == "lamp/4.npy"
+    assert read_feature_table(folder / "f.parquet", []).paths[hits.indices[0, 0]] == "lamp/4.npy"
 
 
 def test_a_sentence_finds_by_the_teachers_feature(folder: Path) -> None:
     hits = run(*options(folder, "query=chair", "top=20"))
-    teacher = CachedTextTeacher(asset("text.safetensors"), 384, standardize=True)
+    teacher = CachedTextTeacher(asset_path("text.safetensors"), 384, standardize=True)
     feature = teacher({"text": ["chair"]})[0].numpy()
-    known = read_features(folder / "f.parquet", ["text_projected"]).columns["text_projected"]
+    known = read_feature_table(folder / "f.parquet", ["text_projected"]).columns["text_projected"]
     cosine = known @ feature / np.linalg.norm(known, axis=1) / np.linalg.norm(feature)
-    assert hits.rows[0].tolist() == np.argsort(-cosine).tolist()
+    assert hits.indices[0].tolist() == np.argsort(-cosine).tolist()
     assert np.allclose(hits.similarity[0], np.sort(cosine)[::-1], atol=1e-5)
 
 
@@ -98,17 +100,17 @@ def test_sentences_that_are_not_cached_are_told_so(
 
 
 def test_stand_ins_are_weighted_cached_sentences() -> None:
-    teacher = CachedTextTeacher(asset("text.safetensors"), 384, standardize=True)
-    exact = ask(teacher, "lamp")
-    assert exact.stand_ins == {}
+    teacher = CachedTextTeacher(asset_path("text.safetensors"), 384, standardize=True)
+    exact = encode_sentence(teacher, "lamp")
+    assert exact.neighbor_weights == {}
     assert torch.equal(exact.feature, teacher({"text": ["lamp"]})[0])
-    near = ask(teacher, "three lamps")
-    assert sum(near.stand_ins.values()) == pytest.approx(1)
-    assert all("lamp" in name for name in [*near.stand_ins][:3])
-    mean = sum(share * teacher({"text": [n]})[0] for n, share in near.stand_ins.items())
+    near = encode_sentence(teacher, "three lamps")
+    assert sum(near.neighbor_weights.values()) == pytest.approx(1)
+    assert all("lamp" in name for name in [*near.neighbor_weights][:3])
+    mean = sum(share * teacher({"text": [n]})[0] for n, share in near.neighbor_weights.items())
     assert torch.allclose(near.feature, mean, atol=1e-5)
     with pytest.raises(ValueError, match="none of them worded like that: use words of theirs"):
-        ask(teacher, "qqqq wxyz")
+        encode_sentence(teacher, "qqqq wxyz")
 
 
 def test_wrong_input_is_named(folder: Path, tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_a_run_names_no_code_to_execute(folder: Path, tmp_path: Path) -> None:
     ["a chair, red", 'say "hi"', "it's (so) {odd}: [1]", "back\\slash\\", '\\"', "a=b", "'quoted'"],
 )
 def test_any_text_passes_hydra(text: str) -> None:
-    word = quoted(f"query={text}", "query")
+    word = quote_override(f"query={text}", "query")
     parsed = OverridesParser.create().parse_override(word).value()
     value = parsed.text if hasattr(parsed, "text") else parsed
     assert value == text.strip("'")
@@ -156,10 +158,10 @@ def test_any_text_passes_hydra(text: str) -> None:
 def test_recall_equals_its_definition() -> None:
     labels = ["a", "a", "b", "c"]
     rows = np.array([[0, 3], [2, 3], [3, 2]])
-    found = retrieval(rows, ["a", "a", "c"], labels)
+    found = retrieval_scores(rows, ["a", "a", "c"], labels)
     assert found.recall.mean == pytest.approx(2 / 3)
     assert found.precision.mean == pytest.approx((0.5 + 0 + 0.5) / 3)
     # Two of four drawn: with two right ones 1 - 1/6, with one right one 1/2.
-    assert found.chance == pytest.approx((5 / 6 + 5 / 6 + 1 / 2) / 3)
+    assert found.chance_recall == pytest.approx((5 / 6 + 5 / 6 + 1 / 2) / 3)
     with pytest.raises(ValueError, match="no shape of the gallery is of class 'z'"):
-        retrieval(rows, ["a", "z", "c"], labels)
+        retrieval_scores(rows, ["a", "z", "c"], labels)

@@ -16,8 +16,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import multiprocessing
 
-from recon.callbacks.checkpoints import WholeCheckpoints, whole_checkpoint
-from recon.cli.errors import conf_dir, one_line_errors, stops
+from recon.callbacks.checkpoints import AtomicCheckpointIO, find_intact_checkpoint
+from recon.cli.errors import conf_dir, exit_on_interrupt, one_line_errors
 from recon.prepare import prepare
 from runs import EVERY_STEP, TINY, run
 
@@ -33,7 +33,7 @@ def test_two_runs_with_one_seed_have_identical_losses(
     whole: tuple[Path, dict[int, str]], tmp_path: Path
 ) -> None:
     assert run(tmp_path / "again") == whole[1]
-    assert run(tmp_path / "workers", "data.workers=2") == whole[1]
+    assert run(tmp_path / "workers", "data.num_workers=2") == whole[1]
     assert run(tmp_path / "other", "seed=1") != whole[1]
 
 
@@ -43,7 +43,7 @@ def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one(
     step: int, workers: int, whole: tuple[Path, dict[int, str]], tmp_path: Path
 ) -> None:
     checkpoint = whole[0] / "checkpoints" / f"{step}.ckpt"
-    resumed = run(tmp_path, *EVERY_STEP, f"ckpt_path={checkpoint}", f"data.workers={workers}")
+    resumed = run(tmp_path, *EVERY_STEP, f"ckpt_path={checkpoint}", f"data.num_workers={workers}")
     assert resumed == {k: v for k, v in whole[1].items() if k >= step}
 
 
@@ -52,7 +52,7 @@ def test_resuming_at_the_end_of_an_epoch(tmp_path: Path) -> None:
     losses = run(tmp_path / "whole", *keep)
     for epoch in (0, 1):
         checkpoint = tmp_path / "whole" / "checkpoints" / f"{epoch}.ckpt"
-        resumed = run(tmp_path / f"resumed{epoch}", f"ckpt_path={checkpoint}", "data.workers=2")
+        resumed = run(tmp_path / f"resumed{epoch}", f"ckpt_path={checkpoint}", "data.num_workers=2")
         assert resumed == {k: v for k, v in losses.items() if k >= 5 * (epoch + 1)}
 
 
@@ -68,7 +68,7 @@ def test_the_last_checkpoint_is_of_the_last_step(tmp_path: Path) -> None:
     run(tmp_path, "callbacks=within_epochs", "callbacks.within.every_n_train_steps=4")
     folder = tmp_path / "checkpoints"
     steps = {p.stem: torch.load(p, weights_only=True)["global_step"] for p in folder.iterdir()}
-    assert steps == {"last": 15, "before-last": 10, "epoch-002": 15, "step-000012": 12}
+    assert steps == {"last": 15, "previous": 10, "epoch-002": 15, "step-000012": 12}
 
 
 @pytest.mark.parametrize("step", [0, 3, 6, 9])  # after 3, an epoch's last batch is to come
@@ -113,7 +113,7 @@ def test_checkpoints_of_an_earlier_run_are_not_written_over(tmp_path: Path) -> N
     run(tmp_path, f"ckpt_path={last}")  # goes on in the same folder, under the same names
     assert torch.load(last, weights_only=True)["global_step"] == 15
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert names == {"last.ckpt", "before-last.ckpt", "epoch-002.ckpt"}
+    assert names == {"last.ckpt", "previous.ckpt", "epoch-002.ckpt"}
 
 
 def test_what_cannot_be_resumed_is_said(whole: tuple[Path, dict[int, str]], tmp_path: Path) -> None:
@@ -165,11 +165,11 @@ def test_multiruns_have_a_folder_each(tmp_path: Path) -> None:
         (["experiment=pretrain_shapenet", "data.root=nowhere"], "nowhere/shapenet55.json: not"),
         ([*TINY, "ckpt_path=gone.ckpt"], "gone.ckpt: no such checkpoint to resume from"),
         ([*TINY, "data.root=nowhere"], "nowhere/furniture.npz: not found"),
-        ([*TINY, "points=4"], "cannot pick 8 centres from 4 points"),
-        ([*TINY, "points=4000"], "cannot keep 4000 of 2048 points"),
+        ([*TINY, "num_points=4"], "cannot pick 8 centres from 4 points"),
+        ([*TINY, "num_points=4000"], "cannot keep 4000 of 2048 points"),
         ([*TINY, "mask.ratio=1.5"], "mask.ratio=1.5: must be a finite number of at least 0"),
-        ([*TINY, "widths.image=99"], "caches 1280 features of"),
-        ([*TINY, "+weights.txet=2.0"], "weights for ['txet'], but the losses are"),
+        ([*TINY, "projection_dims.image=99"], "caches 1280 features of"),
+        ([*TINY, "+loss_weights.txet=2.0"], "weights for ['txet'], but the losses are"),
         ([*TINY, "trainer.devices=99"], "trainer.devices=99: as many processes on the CPU"),
         ([*TINY, "output_dir=/dev/null/x"], "error: /dev/null/x: cannot be made (Not a directory)"),
         (["experiment=pretrian_furniture"], "Could not find 'experiment/pretrian_furniture'"),
@@ -201,7 +201,9 @@ def test_a_corrupt_file_is_named_from_any_worker(
     for path in (shapenet_root / "shapenet_pc").glob("*.npy"):
         path.write_bytes(b"broken")
     options = ["experiment=pretrain_shapenet", "teacher=untrained", "debug=tiny"]
-    done = command(*options, f"data.root={shapenet_root}", f"data.workers={workers}", cwd=tmp_path)
+    done = command(
+        *options, f"data.root={shapenet_root}", f"data.num_workers={workers}", cwd=tmp_path
+    )
     assert ".npy: not a readable array" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -209,7 +211,10 @@ def test_a_corrupt_file_is_named_from_any_worker(
 def test_want_of_memory_is_told_with_what_helps_and_nothing_is_lost(
     whole: tuple[Path, dict[int, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault = ["+callbacks.fault._target_=wrong.Fault", "+callbacks.fault.what=memory"]
+    fault = [
+        "+callbacks.fault._target_=fault_callbacks.InjectFault",
+        "+callbacks.fault.what=memory",
+    ]
     with pytest.raises(SystemExit) as ended, one_line_errors():
         run(tmp_path / "cut", *fault, "+callbacks.fault.step=8")
     message = str(ended.value).split("\n")[0]
@@ -247,27 +252,27 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_taken_and_said
 ) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    for name in ("last", "before-last", "7"):
+    for name in ("last", "previous", "7"):
         shutil.copy(whole[0] / "checkpoints" / f"{name}.ckpt", folder)
-    os.utime(folder / "before-last.ckpt", (0, 0))  # clocks may jump: steps decide
+    os.utime(folder / "previous.ckpt", (0, 0))  # clocks may jump: steps decide
     damage(folder / "last.ckpt", how)
-    found = whole_checkpoint(folder / "last.ckpt")
-    assert found == folder / "before-last.ckpt"
+    found = find_intact_checkpoint(folder / "last.ckpt")
+    assert found == folder / "previous.ckpt"
     said = capsys.readouterr().out
     assert f"{folder / 'last.ckpt'}: " in said
     assert f"going on from {found} instead, of step 10" in said
     damage(found, "cut")
-    assert whole_checkpoint(folder / "last.ckpt") == folder / "7.ckpt"
+    assert find_intact_checkpoint(folder / "last.ckpt") == folder / "7.ckpt"
     damage(folder / "7.ckpt", "one bit")
     with pytest.raises((ValueError, FileNotFoundError), match=r"last\.ckpt: "):
-        whole_checkpoint(folder / "last.ckpt")
+        find_intact_checkpoint(folder / "last.ckpt")
 
 
 def test_one_asked_for_by_name_is_not_replaced(whole: tuple[Path, dict[int, str]]) -> None:
     copy = whole[0] / "checkpoints" / "asked.ckpt"
     copy.write_bytes((whole[0] / "checkpoints" / "4.ckpt").read_bytes()[:-99])
     with pytest.raises(ValueError, match=r"asked\.ckpt: not a checkpoint"):
-        whole_checkpoint(copy)
+        find_intact_checkpoint(copy)
     copy.unlink()
 
 
@@ -290,8 +295,12 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(
 
 
 def test_no_second_run_writes_into_a_folder(tmp_path: Path) -> None:
-    holder = "import time; from pathlib import Path; from recon.utils.atomic_write import writing\n"
-    holder += f"with writing(Path({str(tmp_path)!r}), ''): print('in', flush=True); time.sleep(60)"
+    holder = (
+        "import time; from pathlib import Path; from recon.utils.atomic_write import write_lock\n"
+    )
+    holder += (
+        f"with write_lock(Path({str(tmp_path)!r}), ''): print('in', flush=True); time.sleep(60)"
+    )
     first = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE)
     assert first.stdout is not None
     first.stdout.readline()
@@ -299,7 +308,7 @@ def test_no_second_run_writes_into_a_folder(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"{tmp_path}: is being written by process \d+ on"):
             run(tmp_path)
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            options = ["data=furniture", f"out={tmp_path}", "workers=1", "splits=[test]"]
+            options = ["data=furniture", f"out={tmp_path}", "num_workers=1", "splits=[test]"]
             cfg = compose("prepare", options)
         with pytest.raises(ValueError, match=rf"{tmp_path}: is being written by .*out=<folder>"):
             prepare(cfg)
@@ -327,7 +336,11 @@ def test_errors_of_the_machine_end_in_one_line(capsys: pytest.CaptureFixture[str
 
 
 def test_a_worker_that_dies_is_named(tmp_path: Path) -> None:
-    kill = ["+callbacks.kill._target_=wrong.KillWorker", "+callbacks.kill.step=7", "data.workers=1"]
+    kill = [
+        "+callbacks.kill._target_=fault_callbacks.KillWorker",
+        "+callbacks.kill.step=7",
+        "data.num_workers=1",
+    ]
     said = "a data-loading worker .process .* died"
     with pytest.raises(SystemExit, match=said), one_line_errors():
         run(tmp_path, *kill)
@@ -341,7 +354,7 @@ def test_a_program_that_is_asked_to_stop_says_what_is_kept(
     usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
     before = signal.signal(number, usual)  # of a program in the background Ctrl-C is ignored
     try:
-        with pytest.raises(SystemExit) as ended, stops("stopped: all is kept"):
+        with pytest.raises(SystemExit) as ended, exit_on_interrupt("stopped: all is kept"):
             signal.raise_signal(number)
         assert signal.getsignal(number) == usual
     finally:
@@ -368,7 +381,10 @@ def test_a_worker_that_dies_before_its_batch_is_taken_is_named() -> None:
 def test_a_stop_within_the_optimizer_saves_no_torn_step(
     whole: tuple[Path, dict[int, str]], tmp_path: Path
 ) -> None:
-    tear = ["+callbacks.tear._target_=wrong.Fault", "+callbacks.tear.what=optimizer"]
+    tear = [
+        "+callbacks.tear._target_=fault_callbacks.InjectFault",
+        "+callbacks.tear.what=optimizer",
+    ]
     with pytest.raises(RuntimeError, match="in the middle of the optimizer"):
         run(tmp_path / "cut", *tear, "+callbacks.tear.step=8")
     last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
@@ -400,7 +416,7 @@ def test_a_checkpoint_that_has_no_room_names_the_one_before(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    files, checkpoints = WholeCheckpoints(), tmp_path / "checkpoints"
+    files, checkpoints = AtomicCheckpointIO(), tmp_path / "checkpoints"
     saved = {"hpc_ckpt_1.ckpt": tmp_path, "epoch-001.ckpt": checkpoints, "last.ckpt": checkpoints}
     monkeypatch.setattr(os, "fsync", full)
     for name, folder in saved.items():
@@ -412,11 +428,11 @@ def test_a_checkpoint_that_has_no_room_names_the_one_before(
     for name, folder in saved.items():
         with pytest.raises(ValueError, match=f"{name}: .*ckpt_path={checkpoints}/last.ckpt, which"):
             files.save_checkpoint({"global_step": 2}, folder / name)
-    assert whole_checkpoint(checkpoints / "last.ckpt") == checkpoints / "last.ckpt"
+    assert find_intact_checkpoint(checkpoints / "last.ckpt") == checkpoints / "last.ckpt"
 
 
 def test_weights_without_a_step_are_saved_as_they_are(tmp_path: Path) -> None:
-    files = WholeCheckpoints()  # spawned processes hand them back so
+    files = AtomicCheckpointIO()  # spawned processes hand them back so
     files.save_checkpoint({"weight": torch.ones(2)}, tmp_path / "weights.ckpt")
-    assert not files.saved
+    assert not files.saved_steps
     assert torch.load(tmp_path / "weights.ckpt")["weight"].sum() == 2

@@ -29,7 +29,7 @@ subprocess.run([*python, "recon.train", "experiment=pretrain_furniture", *tiny],
 # end. `protocol=linear` would train the head alone; without `pretrained` training starts from
 # scratch.
 
-tune = ["experiment=finetune_furniture", "pretrained=pretrained/checkpoints/last.ckpt"]
+tune = ["experiment=finetune_furniture", "checkpoint=pretrained/checkpoints/last.ckpt"]
 subprocess.run(
     [*python, "recon.train", *tune, "debug=tiny", "eval.votes=0", "output_dir=tuned"], check=True
 )
@@ -39,11 +39,11 @@ print(sorted(json.loads(Path("tuned/results.json").read_text())))
 #
 # The network takes clouds (B, N, 3) as its tests saw them, and knows its classes by name.
 
-classifier = recon.load("tuned/checkpoints/selected.ckpt", task="classify")
+classifier = recon.load("tuned/checkpoints/best.ckpt", task="classify")
 data = Furniture(["test"])
 with torch.inference_mode():
     logits = classifier(torch.from_numpy(data.points(0))[None, :1024])
-print(classifier.names[int(logits.argmax())], "for", data.ids[0])
+print(classifier.class_names[int(logits.argmax())], "for", data.ids[0])
 assert logits.shape == (1, len(data.classes))
 
 # ## On files
@@ -53,8 +53,8 @@ assert logits.shape == (1, len(data.classes))
 Path("mine").mkdir()
 trimesh.creation.box([1, 0.1, 1]).export("mine/board.ply")
 trimesh.creation.cylinder(radius=0.3, height=1).export("mine/pipe.ply")
-ask = ["task=classify", "weights=tuned/checkpoints/selected.ckpt", "output_dir=asked"]
-mine = ["data=folder", "data.root=mine", "data.test_split=all", "data.workers=0"]
+ask = ["task=classify", "checkpoint=tuned/checkpoints/best.ckpt", "output_dir=asked"]
+mine = ["data=folder", "data.root=mine", "data.test_split=all", "data.num_workers=0"]
 subprocess.run([*python, "recon.evaluate", *ask, *mine], check=True)
 print(Path("asked/predictions.csv").read_text())
 assert len(Path("asked/predictions.csv").read_text().splitlines()) == 3

@@ -50,7 +50,7 @@ class Scans(PointCloudDataset):
         path = self.paths[index]
         return Cloud(check_cloud(np.loadtxt(path), path))
 
-    def files(self, index: int) -> Sequence[Path]:
+    def file_paths(self, index: int) -> Sequence[Path]:
         return [self.paths[index]]
 
 
@@ -68,11 +68,11 @@ class ScansDataModule(PointCloudDataModule):
 
     splits = {"train": ["train"]}
 
-    def read(self, part: str) -> Scans:
+    def read_part(self, part: str) -> Scans:
         return Scans(self.root / part)
 
 
-data = ScansDataModule("scans", batch_size=4, up="y", keys={"label"})
+data = ScansDataModule("scans", batch_size=4, target_up="y", keys={"label"})
 data.setup("fit")
 batch: dict[str, Any] = next(iter(data.train_dataloader()))
 print(tuple(batch["points"].shape), batch["label"].tolist())
@@ -86,8 +86,8 @@ assert batch["points"].shape == (4, 300, 3)
 # to be had by `--config-dir=<folder> data=scans`. Here the same in Python.
 
 where = ["data._target_=__main__.ScansDataModule", "data.root=scans"]
-where += ["data.split=train", "data.up=y"]
-tiny = ["debug=tiny", "points=256", "output_dir=run"]
+where += ["data.split=train", "data.target_up=y"]
+tiny = ["debug=tiny", "num_points=256", "output_dir=run"]
 with initialize_config_dir(conf_dir(), version_base="1.3"):
     cfg = compose("train", ["experiment=pretrain_folder", "data=furniture", *where, *tiny])
 trainer = train(cfg)

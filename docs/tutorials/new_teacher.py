@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recon.data.datasets.furniture import Furniture, FurnitureDataModule
-from recon.data.transforms import RandomSubset
+from recon.data.transforms import RandomPointSample
 from recon.layers.grouping import PatchGrouper
 from recon.losses.distillation import SmoothL1
 from recon.losses.reconstruction import ChamferL2
@@ -17,7 +17,7 @@ from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.recon import Projections, ReCon
 from recon.ops.masking import random_mask
-from recon.tasks.pretrain import Ensemble, ReConStudent
+from recon.tasks.pretrain import EnsembleDistillation, ReConStudent
 from recon.teachers.base import Teacher
 
 # A teacher turns a batch into features (B, dim) that a query of the student learns to predict. It
@@ -41,10 +41,10 @@ class SizeTeacher(Teacher):
         super().__init__(dim=3)
         data = Furniture(("train", "unlabelled"))
         self.row = {name: row for row, name in enumerate(data.ids)}
-        sizes = torch.from_numpy(data.sizes).float() / 100
+        sizes = torch.from_numpy(data.sizes_cm).float() / 100
         self.register_buffer("table", sizes.clamp_min(1e-3).log(), persistent=False)
 
-    def require(self, names: Mapping[str, Collection[str]]) -> None:
+    def check_coverage(self, names: Mapping[str, Collection[str]]) -> None:
         if lacking := [name for name in names["id"] if name not in self.row]:
             raise ValueError(f"the size of {lacking[0]} is not known: leave it out")
 
@@ -53,7 +53,7 @@ class SizeTeacher(Teacher):
 
 
 teacher = SizeTeacher()
-teacher.require({"id": list(teacher.row)})
+teacher.check_coverage({"id": list(teacher.row)})
 
 # ## A student that learns from it
 #
@@ -67,7 +67,7 @@ network = ReCon(PatchGrouper(16, 16), encoder, decoder, Projections(48, {"size":
 student = ReConStudent(
     network,
     reconstruction=ChamferL2(),
-    ensemble=Ensemble({"size": teacher}, SmoothL1()),
+    ensemble=EnsembleDistillation({"size": teacher}, SmoothL1()),
     mask=partial(random_mask, ratio=0.3),
     optimizer=partial(torch.optim.AdamW, lr=3e-3),
 )
@@ -93,12 +93,12 @@ trainer = lightning.Trainer(
     enable_progress_bar=False,
     enable_model_summary=False,
 )
-trainer.fit(student, FurnitureDataModule(batch_size=16, transform=RandomSubset(512)))
+trainer.fit(student, FurnitureDataModule(batch_size=16, transform=RandomPointSample(512)))
 print(f"loss of size: {losses.seen[0]:.2f} at first, {losses.seen[-1]:.2f} at last")
 assert sum(losses.seen[-5:]) < sum(losses.seen[:5])
 
 # ## By configuration
 #
 # With the class in `my_module.py` of the working folder,
-# `+teacher.size._target_=my_module.SizeTeacher +widths.size=3
+# `+teacher.size._target_=my_module.SizeTeacher +projection_dims.size=3
 # model.encoder.queries=[cls,image,text,size]` adds it to a pretraining command.

@@ -38,8 +38,14 @@ for name, make in makers.items():
 # step an epoch, so that this page runs in seconds: leave out `*tiny` for a real run.
 
 python = [sys.executable, "-m"]
-tiny = ["debug=tiny", "trainer.max_epochs=2", "points=256", "data.size=512", "output_dir=run"]
-own = ["data.root=shapes", "data.source_up=z", "data.count=512"]
+tiny = [
+    "debug=tiny",
+    "trainer.max_epochs=2",
+    "num_points=256",
+    "data.num_points=512",
+    "output_dir=run",
+]
+own = ["data.root=shapes", "data.up=z", "data.num_surface_points=512"]
 subprocess.run([*python, "recon.train", "experiment=pretrain_folder", *own, *tiny], check=True)
 assert Path("run/checkpoints/last.ckpt").is_file()
 assert Path("run/report.html").is_file()
@@ -51,10 +57,12 @@ assert Path("run/report.html").is_file()
 # ## Use it
 #
 # One table of features, a row a shape ([more about it](../search.md)). It needs `pip install
-# "recon3d[parquet]"`.
+# "recon-pointcloud[parquet]"`.
 
-source = ["checkpoint=run/checkpoints/last.ckpt", "files=shapes", "up=z", "count=512"]
-subprocess.run([*python, "recon.embed", *source, "out=features.parquet", "workers=0"], check=True)
+source = ["checkpoint=run/checkpoints/last.ckpt", "files=shapes", "up=z", "num_surface_points=512"]
+subprocess.run(
+    [*python, "recon.embed", *source, "out=features.parquet", "num_workers=0"], check=True
+)
 
 table = parquet.read_table("features.parquet")
 features = np.stack(table["pooled"].to_numpy())

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch.nn.functional import cosine_similarity
 
 import recon
-from recon.data.datasets.furniture import Furniture, asset
+from recon.data.datasets.furniture import Furniture, asset_path
 from recon.teachers.cached import CachedTextTeacher
 
 # A network whose text query learned to say what a text teacher says can be asked for classes it
@@ -31,7 +31,7 @@ subprocess.run([*python, "recon.train", "experiment=pretrain_furniture", *tiny],
 #
 # 141 test shapes among 26 classes, with the protocol beside the figure.
 
-weights = "weights=run/checkpoints/last.ckpt"
+weights = "checkpoint=run/checkpoints/last.ckpt"
 measure = ["experiment=zeroshot_furniture", weights, "output_dir=zero_shot"]
 subprocess.run([*python, "recon.evaluate", *measure], check=True)
 results = json.loads(Path("zero_shot/results.json").read_text())
@@ -43,7 +43,7 @@ print(sorted(results))
 # projected query.
 
 data = Furniture(["test"])
-teacher = CachedTextTeacher(asset("text.safetensors"), 384, standardize=True)
+teacher = CachedTextTeacher(asset_path("text.safetensors"), 384, standardize=True)
 classes = teacher({"text": list(data.classes)})
 encoder = recon.PointEncoder("run/checkpoints/last.ckpt")
 queries = encoder.encode([data.points(row) for row in range(5)]).text_projected

@@ -15,26 +15,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import growth
+import scaling
 import torch
+from comparisons import COMPARISONS, build_base_model, make_pretraining_step
 from matplotlib.figure import Figure
-from measure import DEVICE, Row, gflop, one_thread, peak
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from rows import GROUPS, base, pretraining
+from timing import DEVICE, Comparison, count_gflops, measure_peak_gflops, one_thread
 
-from recon.cli.errors import keep_large_blocks
+from recon.cli.errors import configure_malloc
 
 PEAK_BATCH = 128
 
 
-def draw(rows: list[Row], path: Path) -> None:
+def draw(rows: list[Comparison], path: Path) -> None:
     """Draw the ratios as bars."""
     figure = Figure(figsize=(8, 0.8 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh([row.name for row in rows], [row.ratio for row in rows], color="#e8743b")
-    axes.bar_label(bars, [f"{row.ratio:.1f}" for row in rows], padding=3)
+    bars = axes.barh([row.name for row in rows], [row.speedup for row in rows], color="#e8743b")
+    axes.bar_label(bars, [f"{row.speedup:.1f}" for row in rows], padding=3)
     axes.axvline(1, color="#667085", linewidth=1)
     axes.set_xscale("log")
     axes.margins(x=0.12)
@@ -48,10 +48,10 @@ def stages() -> dict[str, Any]:
     """Return the share of each stage, and of the peak of matrix products, in both precisions."""
     found: dict[str, Any] = {}
     for name, batch, bf16 in (("float32", 8, False), ("bfloat16", 32, True)):
-        parts = growth.stages(batch, bf16=bf16)
-        step = pretraining(base(), batch, bf16=bf16, fast=True)
-        whole = growth.best(step)
-        reached, most = gflop(step) / whole, peak(getattr(torch, name))
+        parts = scaling.time_stages(batch, bf16=bf16)
+        step = make_pretraining_step(build_base_model(), batch, bf16=bf16, fast=True)
+        whole = scaling.time_best(step)
+        reached, most = count_gflops(step) / whole, measure_peak_gflops(getattr(torch, name))
         found[name] = {
             "batch": batch,
             "share_of_stage": {stage: part / sum(parts.values()) for stage, part in parts.items()},
@@ -69,26 +69,30 @@ def memory() -> dict[str, float]:
         "checkpoint_activations": {"checkpoint_activations": True},
         "embed_visible_only": {"embed_visible_only": True},
     }
-    return {name: growth.memory(PEAK_BATCH, **told) for name, told in settings.items()}
+    return {
+        name: scaling.measure_peak_memory(PEAK_BATCH, **told) for name, told in settings.items()
+    }
 
 
 def data() -> dict[str, float]:
     """Return the seconds of reading a batch beside those of a step on it."""
-    return growth.data_beside_step(growth.best(pretraining(base(), 32, bf16=True, fast=True)))
+    return scaling.time_data_loading(
+        scaling.time_best(make_pretraining_step(build_base_model(), 32, bf16=True, fast=True))
+    )
 
 
-REST: dict[str, Callable[[], Any]] = {
+EXTRA_MEASUREMENTS: dict[str, Callable[[], Any]] = {
     "stages": stages,
-    "growth": lambda: [*growth.growth(bf16=False)],
+    "growth": lambda: [*scaling.time_scaling(bf16=False)],
     f"memory_gb_at_batch_{PEAK_BATCH}": memory,
     "data": data,
 }
 
 
-def rest(console: Console, asked: list[str]) -> dict[str, Any]:
+def run_extra(console: Console, asked: list[str]) -> dict[str, Any]:
     """Measure what is asked for besides ratios, and print it."""
     found = {}
-    for name, measured in REST.items():
+    for name, measured in EXTRA_MEASUREMENTS.items():
         if name.split("_")[0] in asked:
             found[name] = measured()
             console.print(name, style="bold")
@@ -102,26 +106,34 @@ def main() -> None:
     usage = "only=<comparisons>, also=<the rest>, rounds=<number>, out=<folder>"
     parser.add_argument("options", nargs="*", help=usage)
     told = dict(option.split("=", 1) for option in parser.parse_args().options)
-    names = told.get("only", "" if "also" in told else ",".join(GROUPS)).split(",")
+    names = told.get("only", "" if "also" in told else ",".join(COMPARISONS)).split(",")
     asked = told.get("also", "" if "only" in told else "stages,growth,memory,data").split(",")
-    if unknown := {*filter(None, names)} - {*GROUPS}:
-        parser.error(f"only={','.join(unknown)}: choose among {', '.join(GROUPS)}")
+    if unknown := {*filter(None, names)} - {*COMPARISONS}:
+        parser.error(f"only={','.join(unknown)}: choose among {', '.join(COMPARISONS)}")
     out = Path(told.get("out", "outputs"))
-    keep_large_blocks()
-    console, rows = Console(), list[Row]()
+    configure_malloc()
+    console, rows = Console(), list[Comparison]()
     with one_thread():
         for name in filter(None, names):
-            for row in GROUPS[name](int(told.get("rounds", 3))):
-                console.print(f"{row.name:20} {row.ratio:8.2f}", highlight=False)
+            for row in COMPARISONS[name](int(told.get("rounds", 3))):
+                console.print(f"{row.name:20} {row.speedup:8.2f}", highlight=False)
                 rows.append(row)
-        more = rest(console, asked)
+        more = run_extra(console, asked)
     table = Table("", "plain, s", "ours, s", "plain / ours", box=SIMPLE, title=f"on {DEVICE}")
     for row in rows:
-        table.add_row(row.what, f"{row.plain:.4f}", f"{row.ours:.4f}", f"{row.ratio:.2f}")
+        table.add_row(
+            row.description,
+            f"{row.reference_seconds:.4f}",
+            f"{row.optimized_seconds:.4f}",
+            f"{row.speedup:.2f}",
+        )
     console.print(table)
     found = {
-        "ratios": {row.name: round(row.ratio, 3) for row in rows},
-        "seconds": {row.name: {"plain": row.plain, "ours": row.ours} for row in rows},
+        "ratios": {row.name: round(row.speedup, 3) for row in rows},
+        "seconds": {
+            row.name: {"plain": row.reference_seconds, "ours": row.optimized_seconds}
+            for row in rows
+        },
         **more,
         "machine": f"{platform.machine()}, {DEVICE}, one thread, torch {torch.__version__}",
     }

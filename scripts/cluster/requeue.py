@@ -46,9 +46,17 @@ NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2
 PartitionName=main Nodes=n1,n2 Default=YES State=UP
 """
-PATIENCE = 300.0
+TIMEOUT_SECONDS = 300.0
 """Seconds that anything here may take."""
-LOST = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+FAILED_STATES = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "TIMEOUT",
+)
 """States that a job does not leave."""
 
 
@@ -62,7 +70,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[None]:
+def run_slurm(folder: Path) -> Iterator[None]:
     """Run munged, slurmctld and two slurmd with their files in a folder."""
     for name in ("munge", "state"):
         (folder / name).mkdir()
@@ -86,7 +94,7 @@ def cluster(folder: Path) -> Iterator[None]:
     finally:
         cancel_all()
         for one in reversed(running):
-            end(one)
+            terminate(one)
 
 
 def cancel_all(patience: float = 60) -> None:
@@ -99,7 +107,7 @@ def cancel_all(patience: float = 60) -> None:
         time.sleep(0.5)
 
 
-def end(program: "subprocess.Popen[bytes]", patience: float = 30) -> None:
+def terminate(program: "subprocess.Popen[bytes]", patience: float = 30) -> None:
     """Ask a program to end, and kill it where it does not within so many seconds."""
     program.terminate()
     try:
@@ -109,7 +117,7 @@ def end(program: "subprocess.Popen[bytes]", patience: float = 30) -> None:
         program.wait()
 
 
-def told(*command: str) -> str:
+def run_command(*command: str) -> str:
     """Return what a command prints; raise CalledProcessError where it fails."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -123,58 +131,58 @@ def submit(folder: Path) -> str:
     script.write_text(f"#!/bin/bash\n{here}\nsrun {python}\n")
     where = [f"--chdir={folder}", f"--output={folder}/%j.log", "--open-mode=append"]
     size = ["--nodes=2", "--ntasks-per-node=1", "--time=10", "--requeue"]
-    return told("sbatch", "--parsable", *size, *where, str(script)).strip()
+    return run_command("sbatch", "--parsable", *size, *where, str(script)).strip()
 
 
-def wait_for(folder: Path, job: str, words: str) -> None:
+def wait_for_log(folder: Path, job: str, words: str) -> None:
     """Wait until a job's log holds these words; raise TimeoutError with the log."""
-    log, deadline = folder / f"{job}.log", time.monotonic() + PATIENCE
+    log, deadline = folder / f"{job}.log", time.monotonic() + TIMEOUT_SECONDS
     while not log.is_file() or words not in log.read_text():
         if time.monotonic() > deadline:
             raise TimeoutError(log.read_text() if log.is_file() else f"job {job} did not start")
         time.sleep(0.5)
 
 
-def wait_to_be(state: str, job: str) -> None:
+def wait_for_state(state: str, job: str) -> None:
     """Wait until a job is in a state; raise RuntimeError where it ended in another."""
-    deadline = time.monotonic() + PATIENCE
-    while f"JobState={state}" not in (shown := told("scontrol", "show", "job", job)):
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while f"JobState={state}" not in (shown := run_command("scontrol", "show", "job", job)):
         now = shown.partition("JobState=")[2].partition(" ")[0]
-        if now in LOST:
+        if now in FAILED_STATES:
             raise RuntimeError(f"job {job} is {now}, and will not be {state}")
         if time.monotonic() > deadline:
             raise TimeoutError(f"job {job} is still {now}, not {state}")
         time.sleep(0.5)
 
 
-def requeued(job: str) -> None:
+def wait_for_requeue(job: str) -> None:
     """Wait until a job is over its requeue, and let it start again now: SLURM waits two minutes."""
-    wait_to_be("PENDING", job)
-    told("scontrol", "update", f"JobId={job}", "StartTime=now")
+    wait_for_state("PENDING", job)
+    run_command("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
-def losses(path: Path) -> dict[int, str]:
+def read_losses(path: Path) -> dict[int, str]:
     """Return the total loss by step as a metrics.csv has it."""
     with path.open() as file:
         rows = [row for row in csv.DictReader(file) if row["train/total"]]
     return {int(row["step"]): row["train/total"] for row in rows}
 
 
-def check(folder: Path) -> list[str]:
+def check_requeue(folder: Path) -> list[str]:
     """Train undisturbed, and taken back with and without a warning; return what differs."""
     whole, job = submit(folder), submit(folder)
     for number, command in enumerate((["scancel", "--signal=USR1"], ["scontrol", "requeue"]), 1):
-        wait_for(folder, job, f"epoch {number}/")
-        told(*command, job)
-        requeued(job)
-        wait_for(folder, job, "started again by the cluster")
+        wait_for_log(folder, job, f"epoch {number}/")
+        run_command(*command, job)
+        wait_for_requeue(job)
+        wait_for_log(folder, job, "started again by the cluster")
     for one in (whole, job):
-        wait_for(folder, one, "epoch 3/3: ")
-        wait_to_be("COMPLETED", one)
+        wait_for_log(folder, one, "epoch 3/3: ")
+        wait_for_state("COMPLETED", one)
     runs = folder / "outputs" / "pretrain_furniture"
-    expected, wrong, seen = losses(runs / whole / "metrics.csv"), [], set()
+    expected, wrong, seen = read_losses(runs / whole / "metrics.csv"), [], set()
     for name in ("metrics_1", "metrics_2", "metrics"):
-        part = losses(runs / job / f"{name}.csv")
+        part = read_losses(runs / job / f"{name}.csv")
         seen |= set(part)
         print(f"{name}.csv: steps {min(part)} to {max(part)}")
         wrong += [f"step {step}" for step, loss in part.items() if expected[step] != loss]
@@ -194,9 +202,9 @@ def main() -> None:
     folder = keep or Path(tempfile.mkdtemp(prefix="slurm"))
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # stops the cluster too
-    with cluster(folder.resolve()):
-        print(told("sinfo", "--version").strip())
-        wrong = check(folder.resolve())
+    with run_slurm(folder.resolve()):
+        print(run_command("sinfo", "--version").strip())
+        wrong = check_requeue(folder.resolve())
     if not keep:
         shutil.rmtree(folder)
     print("all losses are those of the undisturbed job" if not wrong else f"differ: {wrong}")

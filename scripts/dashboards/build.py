@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recorded import read
+from wandb_reader import read_run
 
 
 class Panel(NamedTuple):
@@ -62,50 +62,53 @@ SEGMENTING = {
 DASHBOARDS = {"pretraining": PRETRAINING, "classifying": CLASSIFYING, "segmenting": SEGMENTING}
 
 
-def panel(told: Panel) -> Any:
+def build_panel(spec: Panel) -> Any:
     """Return a panel as W&B knows it."""
     import wandb_workspaces.reports.v2 as wr
 
-    if told.kind == "line":
-        return wr.LinePlot(title=told.title, x="trainer/global_step", y=[*told.keys])
-    return wr.MediaBrowser(title=told.title, media_keys=[*told.keys])
+    if spec.kind == "line":
+        return wr.LinePlot(title=spec.title, x="trainer/global_step", y=[*spec.keys])
+    return wr.MediaBrowser(title=spec.title, media_keys=[*spec.keys])
 
 
-def workspace(name: str, entity: str, project: str) -> Any:
+def build_workspace(name: str, entity: str, project: str) -> Any:
     """Return the workspace of one kind of run: a section a topic."""
     import wandb_workspaces.workspaces as ws
 
     sections = [
-        ws.Section(name=title, panels=[panel(told) for told in panels], is_open=True)
+        ws.Section(name=title, panels=[build_panel(told) for told in panels], is_open=True)
         for title, panels in DASHBOARDS[name].items()
     ]
     return ws.Workspace(entity=entity, project=project, name=f"ReCon: {name}", sections=sections)
 
 
-def report(name: str, entity: str, project: str) -> Any:
+def build_report(name: str, entity: str, project: str) -> Any:
     """Return the report of one kind of run: the same panels over all its runs, group by group."""
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = [wr.TableOfContents()]
     for title, panels in DASHBOARDS[name].items():
         runs = wr.Runset(entity=entity, project=project, groupby=["group"])
-        blocks += [wr.H1(title), wr.PanelGrid(runsets=[runs], panels=[panel(p) for p in panels])]
+        blocks += [
+            wr.H1(title),
+            wr.PanelGrid(runsets=[runs], panels=[build_panel(p) for p in panels]),
+        ]
     told = "Built by scripts/dashboards/build.py."
     title = f"ReCon: {name}"
     return wr.Report(entity=entity, project=project, title=title, description=told, blocks=blocks)
 
 
-def kind_of(keys: Sequence[str]) -> str:
+def select_dashboard(keys: Sequence[str]) -> str:
     """Tell which dashboard shows a run that logged these keys."""
     if "train/total" in keys:
         return "pretraining"
     return "segmenting" if any(key.startswith("segments/") for key in keys) else "classifying"
 
 
-def check(folder: Path) -> list[str]:
+def check_run(folder: Path) -> list[str]:
     """Say what a run does not hold of what its dashboard shows."""
-    found = read(folder)
-    kind = kind_of([*found.keys])
+    found = read_run(folder)
+    kind = select_dashboard([*found.keys])
     lacking = [
         f"{kind}: {title}, {told.title}: {key} was not logged"
         for title, panels in DASHBOARDS[kind].items()
@@ -113,7 +116,7 @@ def check(folder: Path) -> list[str]:
         for key in told.keys
         if key not in found.keys
     ]
-    workspace(kind, "nobody", found.project), report(kind, "nobody", found.project)
+    build_workspace(kind, "nobody", found.project), build_report(kind, "nobody", found.project)
     count = sum(len(told.keys) for panels in DASHBOARDS[kind].values() for told in panels)
     print(f"{folder}: {kind}, {count - len(lacking)} of {count} keys of its dashboard are there")
     return lacking
@@ -130,10 +133,12 @@ def main() -> None:
         import wandb
         import wandb_workspaces  # noqa: F401
     except ImportError:
-        sys.exit("error: dashboards need wandb-workspaces: pip install 'recon3d[dashboards]'")
+        sys.exit(
+            "error: dashboards need wandb-workspaces: pip install 'recon-pointcloud[dashboards]'"
+        )
     if told.check:
         try:
-            lacking = check(told.check)
+            lacking = check_run(told.check)
         except ValueError as error:
             sys.exit(f"error: {error}")
         print(*lacking, sep="\n", end="\n" if lacking else "")
@@ -142,7 +147,7 @@ def main() -> None:
         parser.error("--entity says where to save; --check <run> needs no network")
     try:
         for name in DASHBOARDS:
-            for built in (workspace, report):
+            for built in (build_workspace, build_report):
                 print(built(name, told.entity, told.project).save().url)
     except wandb.Error as error:
         sys.exit(f"error: {error}")

@@ -31,12 +31,12 @@ downstream() {  # name, seed, options of the student: few-shot and fine-tuning
 
 for seed in $seeds; do
   for student in recon generative contrastive multitask two_towers; do
-    pretrained=$out/pretrain/$student/$seed
+    checkpoint=$out/pretrain/$student/$seed
     run "$pretrained" experiment=pretrain_furniture student=$student seed="$seed" \
       trainer.max_epochs="$epochs"
     classifier=classifier
     [ $student = two_towers ] && classifier=classifier_two_towers
-    downstream $student "$seed" student=$classifier pretrained="$pretrained/checkpoints/last.ckpt"
+    downstream $student "$seed" student=$classifier checkpoint="$pretrained/checkpoints/last.ckpt"
   done
   downstream scratch "$seed"
 done

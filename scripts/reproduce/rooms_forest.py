@@ -20,10 +20,10 @@ from recon.data.datasets.s3dis import AREAS, S3DISRooms
 from recon.tasks.iou import confusion, scene_scores
 
 FURNITURE = ("table", "chair", "sofa", "bookcase")
-NEIGHBOURS = (16, 64)
+NEIGHBOR_COUNTS = (16, 64)
 
 
-def describe(room: Cloud, tree: cKDTree, rows: np.ndarray) -> Float[np.ndarray, "n e"]:
+def compute_features(room: Cloud, tree: cKDTree, rows: np.ndarray) -> Float[np.ndarray, "n e"]:
     """Return height, colour, and the eigenvalues and direction of each point's surroundings."""
     points, features = room.points[rows], []
     low, high = room.points.min(0), room.points.max(0)
@@ -31,7 +31,7 @@ def describe(room: Cloud, tree: cKDTree, rows: np.ndarray) -> Float[np.ndarray, 
     edge = np.minimum(points[:, :2] - low[:2], high[:2] - points[:, :2]).min(1, keepdims=True)
     assert room.colors is not None
     features += [edge, room.colors[rows] / 255.0]
-    for count in NEIGHBOURS:
+    for count in NEIGHBOR_COUNTS:
         near = room.points[tree.query(points, count)[1]]
         near = near - near.mean(1, keepdims=True)
         values, vectors = np.linalg.eigh(near.transpose(0, 2, 1) @ near / count)
@@ -56,7 +56,7 @@ def main() -> None:
             room = rooms.cloud(number)
             assert room.point_labels is not None
             rows = rng.choice(len(room.points), min(told.points, len(room.points)), replace=False)
-            x.append(describe(room, cKDTree(room.points), rows))
+            x.append(compute_features(room, cKDTree(room.points), rows))
             y.append(room.point_labels[rows])
     forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=-1, random_state=told.seed)
     forest.fit(np.concatenate(x), np.concatenate(y))
@@ -66,7 +66,7 @@ def main() -> None:
     for number in track(range(len(rooms)), "testing"):
         room = rooms.cloud(number)
         predicted = forest.predict(
-            describe(room, cKDTree(room.points), np.arange(len(room.points)))
+            compute_features(room, cKDTree(room.points), np.arange(len(room.points)))
         )
         labels = torch.from_numpy(room.point_labels)
         counts += confusion(torch.from_numpy(predicted), labels, classes)

@@ -22,26 +22,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jobs import (
-    STEPS,
-    contents,
-    embedding,
-    half_written,
-    kill,
-    preparing,
-    shapes,
-    training,
-    wait,
-    witnessed,
-)
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from workloads import (
+    NUM_STEPS,
+    kill_after,
+    list_corrupt_checkpoints,
+    read_files,
+    read_steps,
+    start_embedding,
+    start_preparing,
+    start_training,
+    wait_for_exit,
+    write_shapes,
+)
 
-Fault = Callable[[Path, random.Random], "list[str]"]
+FaultFunction = Callable[[Path, random.Random], "list[str]"]
 
 
-class Bench(NamedTuple):
+class Baseline(NamedTuple):
     """What the faulty runs are compared with."""
 
     folder: Path
@@ -54,39 +54,39 @@ class Bench(NamedTuple):
     """The table of the shapes' features by that checkpoint."""
 
 
-def bench(folder: Path) -> Bench:
+def build_baseline(folder: Path) -> Baseline:
     """Train and prepare once without a fault."""
-    if wait(training(folder / "whole")):
+    if wait_for_exit(start_training(folder / "whole")):
         raise RuntimeError((folder / "whole" / "log.txt").read_text())
     begun = time.monotonic()
-    again = wait(training(folder / "again"))
+    again = wait_for_exit(start_training(folder / "again"))
     seconds = time.monotonic() - begun
-    steps = witnessed(folder / "whole")
-    if again or len(steps) != STEPS or witnessed(folder / "again") != steps:
+    steps = read_steps(folder / "whole")
+    if again or len(steps) != NUM_STEPS or read_steps(folder / "again") != steps:
         raise RuntimeError("two undisturbed trainings differ")
-    shapes(folder / "shapes")
-    if wait(preparing(folder / "shapes", folder / "prepared")):
+    write_shapes(folder / "shapes")
+    if wait_for_exit(start_preparing(folder / "shapes", folder / "prepared")):
         raise RuntimeError((folder / "prepared" / "log.txt").read_text())
     checkpoint = folder / "whole" / "run" / "checkpoints" / "last.ckpt"
-    if wait(embedding(checkpoint, folder / "shapes", folder / "embedded")):
+    if wait_for_exit(start_embedding(checkpoint, folder / "shapes", folder / "embedded")):
         raise RuntimeError((folder / "embedded" / "log.txt").read_text())
-    made = [contents(folder / name / "out") for name in ("prepared", "embedded")]
-    return Bench(folder, steps, seconds, made[0], checkpoint, made[1])
+    made = [read_files(folder / name / "out") for name in ("prepared", "embedded")]
+    return Baseline(folder, steps, seconds, made[0], checkpoint, made[1])
 
 
 class Faults:
     """The faults, each a method: it does one in a folder, and returns what was lost by it."""
 
-    def __init__(self, known: Bench) -> None:
+    def __init__(self, known: Baseline) -> None:
         self.known = known
 
     def finish(self, folder: Path, *options: str) -> list[str]:
         """Let a training go on to its end; return what differs from the undisturbed one."""
-        lost = half_written(folder)
-        if wait(training(folder, *options)):
+        lost = list_corrupt_checkpoints(folder)
+        if wait_for_exit(start_training(folder, *options)):
             return [*lost, (folder / "log.txt").read_text()[-2000:]]
         try:
-            steps = witnessed(folder)
+            steps = read_steps(folder)
         except ValueError as error:
             return [*lost, str(error)]
         wrong = [s for s, seen in self.known.steps.items() if steps.get(s) != seen]
@@ -95,13 +95,13 @@ class Faults:
     def killed_in_training(self, folder: Path, rng: random.Random) -> list[str]:
         latest = 0.5 * self.known.seconds
         while True:
-            child, seconds = training(folder), rng.uniform(0, latest)
-            if kill(child, seconds, lambda: bool(witnessed(folder))):
+            child, seconds = start_training(folder), rng.uniform(0, latest)
+            if kill_after(child, seconds, lambda: bool(read_steps(folder))):
                 break
             shutil.rmtree(folder)  # it was done before
             latest = seconds
         if rng.random() < 0.3:  # and once more, at any time from its start
-            kill(training(folder), rng.uniform(0, latest), lambda: True)
+            kill_after(start_training(folder), rng.uniform(0, latest), lambda: True)
         return self.finish(folder)
 
     def killed_in_a_checkpoint(self, folder: Path, rng: random.Random) -> list[str]:
@@ -120,36 +120,36 @@ class Faults:
             else:
                 _die_at(os, where, at)
 
-        status = wait(training(folder, before=before))
+        status = wait_for_exit(start_training(folder, before=before))
         told = [] if status < 0 else [f"was not killed, but ended with {status}"]
         return told + self.finish(folder)
 
     def killed_in_preparing(self, folder: Path, rng: random.Random) -> list[str]:
         root = self.known.folder / "shapes"
-        return _killed(lambda: preparing(root, folder), folder, rng, self.known.prepared)
+        return _killed(lambda: start_preparing(root, folder), folder, rng, self.known.prepared)
 
     def killed_in_embedding(self, folder: Path, rng: random.Random) -> list[str]:
         known = self.known
-        again = lambda: embedding(known.checkpoint, known.folder / "shapes", folder)  # noqa: E731
+        again = lambda: start_embedding(known.checkpoint, known.folder / "shapes", folder)  # noqa: E731
         return _killed(again, folder, rng, known.embedded)
 
     def asked_to_stop(self, folder: Path, rng: random.Random) -> list[str]:
         """By SIGTERM or Ctrl-C: the step is finished, saved, and said where."""
-        child, asked = training(folder), rng.choice([signal.SIGTERM, signal.SIGINT])
-        while not witnessed(folder):
+        child, asked = start_training(folder), rng.choice([signal.SIGTERM, signal.SIGINT])
+        while not read_steps(folder):
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.3 * self.known.seconds))
         os.kill(child, asked)
-        wait(child)
-        seen = len(witnessed(folder))
+        wait_for_exit(child)
+        seen = len(read_steps(folder))
         said = f"stopped after {seen} steps; go on with ckpt_path="
         log = (folder / "log.txt").read_text()
-        told = [] if seen == STEPS or said in log else [f"{asked.name}: not said: {log[-500:]}"]
+        told = [] if seen == NUM_STEPS or said in log else [f"{asked.name}: not said: {log[-500:]}"]
         return told + self.finish(folder)
 
     def damaged_checkpoint(self, folder: Path, rng: random.Random) -> list[str]:
-        child = training(folder)
-        kill(child, 0.1, lambda: len(witnessed(folder)) > rng.randint(7, 9))
+        child = start_training(folder)
+        kill_after(child, 0.1, lambda: len(read_steps(folder)) > rng.randint(7, 9))
         last = folder / "run" / "checkpoints" / "last.ckpt"
         content = bytearray(last.read_bytes())
         how = rng.choice(["cut", "bit", "emptied", "gone"])
@@ -163,8 +163,8 @@ class Faults:
         return [f"{how}: {line}" for line in lost]
 
     def finish_from_before(self, folder: Path) -> list[str]:
-        wait(training(folder))
-        steps = witnessed(folder)
+        wait_for_exit(start_training(folder))
+        steps = read_steps(folder)
         wrong = [s for s, seen in self.known.steps.items() if steps.get(s) != seen]
         return [f"step {step} is missing or differs" for step in wrong]
 
@@ -172,9 +172,9 @@ class Faults:
         """From one write on: by an error of the system, or a limit in the middle of the bytes."""
         at, limited = rng.randint(5, 20), rng.random() < 0.5
         if limited:
-            wait(training(folder, before=lambda: _refuse_while_writing(50_000, at)))
+            wait_for_exit(start_training(folder, before=lambda: _refuse_while_writing(50_000, at)))
         else:
-            wait(training(folder, before=lambda: _refuse_at(os, "fsync", at)))
+            wait_for_exit(start_training(folder, before=lambda: _refuse_at(os, "fsync", at)))
         log = (folder / "log.txt").read_text()
         told = [] if "cannot be written" in log and "Traceback" not in log else [log[-2000:]]
         return told + self.finish(folder)
@@ -186,24 +186,29 @@ class Faults:
         return self._stopped(folder, rng, rng.choice(["overflow", "gradient"]), "samples: ")
 
     def _stopped(self, folder: Path, rng: random.Random, what: str, said: str) -> list[str]:
-        fault = [f"+callbacks.aa_fault.{k}" for k in ("_target_=wrong.Fault", f"what={what}")]
-        step = rng.randint(1, STEPS - 2)
-        wait(training(folder, *fault, f"+callbacks.aa_fault.step={step}"))
+        fault = [
+            f"+callbacks.aa_fault.{k}"
+            for k in ("_target_=fault_callbacks.InjectFault", f"what={what}")
+        ]
+        step = rng.randint(1, NUM_STEPS - 2)
+        wait_for_exit(start_training(folder, *fault, f"+callbacks.aa_fault.step={step}"))
         log = (folder / "log.txt").read_text()
         told = [] if said in log and "Traceback" not in log else [log[-2000:]]
         return told + self.finish(folder)
 
     def dead_worker(self, folder: Path, rng: random.Random) -> list[str]:
-        fault = ["+callbacks.kill._target_=wrong.KillWorker", "data.workers=1"]
-        wait(training(folder, *fault, f"+callbacks.kill.step={rng.randint(1, STEPS - 3)}"))
+        fault = ["+callbacks.kill._target_=fault_callbacks.KillWorker", "data.num_workers=1"]
+        wait_for_exit(
+            start_training(folder, *fault, f"+callbacks.kill.step={rng.randint(1, NUM_STEPS - 3)}")
+        )
         log = (folder / "log.txt").read_text()
         told = [] if "a data-loading worker (process " in log else [log[-2000:]]
         return told + self.finish(folder)
 
     def clock_jumps(self, folder: Path, rng: random.Random) -> list[str]:
         """To and fro by years, in a training that is killed and resumed."""
-        child = training(folder, before=_shake_clock)
-        kill(child, 0.1, lambda: len(witnessed(folder)) > 7)
+        child = start_training(folder, before=_shake_clock)
+        kill_after(child, 0.1, lambda: len(read_steps(folder)) > 7)
         for path in (folder / "run" / "checkpoints").glob("*.ckpt"):
             about = rng.uniform(0, 4e9)
             os.utime(path, (about, about))
@@ -215,20 +220,24 @@ class Faults:
         trained = rng.random() < 0.5
 
         def start() -> int:
-            return training(folder) if trained else preparing(known.folder / "shapes", folder)
+            return (
+                start_training(folder)
+                if trained
+                else start_preparing(known.folder / "shapes", folder)
+            )
 
         first = start()
-        while not (witnessed(folder) or any((folder / "out").glob("*/*"))):
+        while not (read_steps(folder) or any((folder / "out").glob("*/*"))):
             time.sleep(0.005)
         os.kill(first, signal.SIGSTOP)  # it stays at work for as long as that takes
-        refused = wait(start())
+        refused = wait_for_exit(start())
         os.kill(first, signal.SIGCONT)
-        ended = wait(first)
+        ended = wait_for_exit(first)
         log = (folder / "log.txt").read_text()
         told = [] if refused and not ended and "is being written by process" in log else [log]
         if trained:
             return told + self.finish(folder)
-        return told + ([] if contents(folder / "out") == known.prepared else ["files differ"])
+        return told + ([] if read_files(folder / "out") == known.prepared else ["files differ"])
 
 
 def _killed(
@@ -238,15 +247,15 @@ def _killed(
     latest = 0.4
     while True:
         child, seconds = start(), rng.uniform(0, latest)
-        if kill(child, seconds, lambda: any((folder / "out").glob("*/*"))):
+        if kill_after(child, seconds, lambda: any((folder / "out").glob("*/*"))):
             break
         shutil.rmtree(folder)  # it was done before
         latest = seconds
-    left = contents(folder / "out")
+    left = read_files(folder / "out")
     lost = [f"{n} is half written" for n, x in left.items() if n in known and x != known[n]]
-    if wait(start()):
+    if wait_for_exit(start()):
         lost.append((folder / "log.txt").read_text()[-2000:])
-    return lost + (["the files differ"] if contents(folder / "out") != known else [])
+    return lost + (["the files differ"] if read_files(folder / "out") != known else [])
 
 
 def _die_at(owner: object, name: str, at: int) -> None:
@@ -303,7 +312,7 @@ def _shake_clock() -> None:
     time.time = lambda: real() + rng.uniform(-1e9, 1e9)
 
 
-COUNTS: dict[str, tuple[int, int]] = {
+TRIAL_COUNTS: dict[str, tuple[int, int]] = {
     "killed_in_training": (12, 2),
     "killed_in_a_checkpoint": (12, 3),
     "killed_in_preparing": (8, 1),
@@ -320,10 +329,10 @@ COUNTS: dict[str, tuple[int, int]] = {
 """How many of each are done, in all and in the short version."""
 
 
-def trials(known: Bench, *, short: bool) -> Iterator[tuple[str, Fault, int]]:
+def iter_trials(known: Baseline, *, short: bool) -> Iterator[tuple[str, FaultFunction, int]]:
     """Yield the faults, and how often each is done."""
     faults = Faults(known)
-    for name, counts in COUNTS.items():
+    for name, counts in TRIAL_COUNTS.items():
         yield name.replace("_", " "), getattr(faults, name), counts[short]
 
 
@@ -335,14 +344,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="faults whose names begin so")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
     asked = parser.parse_args()
-    if not any(name.replace("_", " ").startswith(asked.only) for name in COUNTS):
-        parser.error(f"--only {asked.only}: no fault's name begins so: {', '.join(COUNTS)}")
+    if not any(name.replace("_", " ").startswith(asked.only) for name in TRIAL_COUNTS):
+        parser.error(f"--only {asked.only}: no fault's name begins so: {', '.join(TRIAL_COUNTS)}")
     rng, lost = random.Random(asked.seed), list[str]()
     rows: list[tuple[str, int, int, int]] = []
     with tempfile.TemporaryDirectory(prefix="recon-stress-") as place:
         folder = Path(place)
-        known = bench(folder)
-        for name, act, count in trials(known, short=asked.short):
+        known = build_baseline(folder)
+        for name, act, count in iter_trials(known, short=asked.short):
             if not name.startswith(asked.only):
                 continue
             found = [act(folder / f"{name}-{number}", rng) for number in range(count)]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from recon.checkpoints.loading import load
     from recon.point_encoder import PointEncoder
 
-__version__ = version("recon3d")
+__version__ = version("recon-pointcloud")
 __all__ = ["PointEncoder", "__version__", "load", "push_to_hub", "save_pretrained"]
 
 _HOMES = {

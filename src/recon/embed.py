@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, device_of, keep_large_blocks, quiet, stops
-from recon.utils.atomic_write import writing
+from recon.cli.errors import (
+    conf_dir,
+    configure_malloc,
+    exit_on_interrupt,
+    resolve_device,
+    silence_known_warnings,
+)
+from recon.utils.atomic_write import write_lock
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from recon.data.dataset import Cloud, PointCloudDataset
-    from recon.data.io.feature_table import Embedded
+    from recon.data.io.feature_table import FeatureRow
     from recon.point_encoder import PointEncoder
 
-SHOWN = 20
+MAX_SHOWN_ERRORS = 20
 """Unreadable files that are named on the screen."""
 
 
@@ -32,7 +38,7 @@ def embed(cfg: DictConfig) -> int:
     """
     out = Path(cfg.out).expanduser()
     lock = out.parent / f".{out.name}.lock"
-    with writing(out, "wait for it, or choose another file with out=<name>.parquet", lock):
+    with write_lock(out, "wait for it, or choose another file with out=<name>.parquet", lock):
         return _embed(cfg)
 
 
@@ -43,23 +49,25 @@ def _embed(cfg: DictConfig) -> int:
     from rich.progress import track
     from torch.utils.data import DataLoader
 
-    from recon.data.datasets.file_list import WholeClouds
-    from recon.data.io.feature_table import GrowingTable
+    from recon.data.datasets.file_list import RawCloudDataset
+    from recon.data.io.feature_table import ResumableParquetWriter
     from recon.data.workers import end_with_parent
     from recon.point_encoder import PointEncoder
 
-    quiet()
-    keep_large_blocks()
+    silence_known_warnings()
+    configure_malloc()
     _check(cfg)
-    device = device_of(cfg.device)
-    encoder = PointEncoder(cfg.checkpoint, points=cfg.points, device=device, **cfg.network)
+    device = resolve_device(cfg.device)
+    encoder = PointEncoder(cfg.checkpoint, num_points=cfg.num_points, device=device, **cfg.network)
     dataset = _shapes(cfg)
     local = Path(cfg.checkpoint).expanduser()
     checkpoint = str(local.absolute()) if local.exists() else cfg.checkpoint  # else of the Hub
     source = {"checkpoint": checkpoint, "network": dict(cfg.network)}
-    table = GrowingTable(Path(cfg.out).expanduser(), about_of(cfg, encoder), source)
+    table = ResumableParquetWriter(
+        Path(cfg.out).expanduser(), build_feature_metadata(cfg, encoder), source
+    )
     wanted = {dataset.ids[row]: _modified_ns(dataset, row) for row in range(len(dataset))}
-    todo = [row for row, name in enumerate(dataset.ids) if not table.has(name, wanted[name])]
+    todo = [row for row, name in enumerate(dataset.ids) if not table.is_done(name, wanted[name])]
     console = Console()
     if len(todo) < len(wanted):
         console.print(f"{len(wanted) - len(todo):,} of {len(wanted):,} shapes are done already")
@@ -67,10 +75,10 @@ def _embed(cfg: DictConfig) -> int:
         todo[start : start + cfg.batch_size] for start in range(0, len(todo), cfg.batch_size)
     ]
     loader = DataLoader(
-        WholeClouds(dataset),
+        RawCloudDataset(dataset),
         batch_sampler=batches,
         collate_fn=list,
-        num_workers=cfg.workers,
+        num_workers=cfg.num_workers,
         worker_init_fn=end_with_parent,
     )
     told = 0
@@ -78,8 +86,8 @@ def _embed(cfg: DictConfig) -> int:
         batches, track(loader, "embedding", console=console, disable=not todo), strict=True
     ):
         found, skipped = _embedded(encoder, dataset, rows, clouds)
-        table.add(found, skipped)
-        for why in [*skipped.values()][: max(0, SHOWN - told)]:
+        table.write_part(found, skipped)
+        for why in [*skipped.values()][: max(0, MAX_SHOWN_ERRORS - told)]:
             console.print(f"[bold]skipped[/bold] {escape(why)}", soft_wrap=True, highlight=False)
         told += len(skipped)
     count, lacking = table.finish(wanted), len(table.skipped)
@@ -88,25 +96,30 @@ def _embed(cfg: DictConfig) -> int:
     return count
 
 
-def about_of(cfg: DictConfig, encoder: "PointEncoder") -> dict[str, Any]:
+def build_feature_metadata(cfg: DictConfig, encoder: "PointEncoder") -> dict[str, Any]:
     """Return what makes the features: two tables of different such are not to be mixed."""
     from importlib.metadata import version
 
-    from recon.checkpoints.reader import weights_hash
+    from recon.checkpoints.reader import hash_weights
 
     cut = encoder.network.grouper
     return {
-        "weights": weights_hash(encoder.network.state_dict()),
-        "version": version("recon3d"),
-        "points": cfg.points,
+        "weights": hash_weights(encoder.network.state_dict()),
+        "version": version("recon-pointcloud"),
+        "num_points": cfg.num_points,
         "patches": [cut.groups, cut.group_size, cut.skip_near_origin],
-        "count": cfg.count,
+        "num_surface_points": cfg.num_surface_points,
     }
 
 
 def _check(cfg: DictConfig) -> None:
     """Raise ValueError for options that are none."""
-    for name, least in (("points", 1), ("count", 1), ("batch_size", 1), ("workers", 0)):
+    for name, least in (
+        ("num_points", 1),
+        ("num_surface_points", 1),
+        ("batch_size", 1),
+        ("num_workers", 0),
+    ):
         if not isinstance(cfg[name], int) or cfg[name] < least:
             raise ValueError(f"{name} must be a number from {least} on, got {cfg[name]!r}")
     if (cfg.files is None) == (cfg.get("data") is None):
@@ -118,18 +131,18 @@ def _shapes(cfg: DictConfig) -> "PointCloudDataset":
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from recon.data.datasets.file_list import open_shapes
+    from recon.data.datasets.file_list import open_shape_files
 
     if cfg.get("data") is not None:
         data = instantiate(cfg.data, _convert_="all")
-        return data.open(data.split)
+        return data.open_split(data.split)
     asked: Any = OmegaConf.to_container(cfg.files) if OmegaConf.is_list(cfg.files) else cfg.files
-    return open_shapes(asked, count=cfg.count, up=cfg.up)
+    return open_shape_files(asked, num_surface_points=cfg.num_surface_points, up=cfg.up)
 
 
 def _modified_ns(dataset: "PointCloudDataset", row: int) -> int | None:
     """Return when the files of a shape last changed; None where it has none that are there."""
-    times = [path.stat().st_mtime_ns for path in dataset.files(row)[:1] if path.is_file()]
+    times = [path.stat().st_mtime_ns for path in dataset.file_paths(row)[:1] if path.is_file()]
     return max(times, default=None)
 
 
@@ -138,16 +151,18 @@ def _embedded(
     dataset: "PointCloudDataset",
     rows: Sequence[int],
     clouds: Sequence[Any],
-) -> "tuple[list[Embedded], dict[str, str]]":
+) -> "tuple[list[FeatureRow], dict[str, str]]":
     """Encode the clouds of some rows; return what was found, and why others were not."""
-    from recon.data.batch import Unreadable
+    from recon.data.batch import UnreadableSample
 
     names = [dataset.ids[row] for row in rows]
-    skipped = {n: c.why for n, c in zip(names, clouds, strict=True) if isinstance(c, Unreadable)}
+    skipped = {
+        n: c.reason for n, c in zip(names, clouds, strict=True) if isinstance(c, UnreadableSample)
+    }
     read = [
         (row, cloud)
         for row, cloud in zip(rows, clouds, strict=True)
-        if not isinstance(cloud, Unreadable)
+        if not isinstance(cloud, UnreadableSample)
     ]
     upright = [_upright(dataset, cloud) for _, cloud in read]
     try:
@@ -170,12 +185,12 @@ def _embedded(
 
 def _each(encoder: "PointEncoder", clouds: "Sequence[Tensor]") -> "list[dict[str, Any]]":
     """Encode upright clouds; return the features of each, by name."""
-    from recon.data.io.feature_table import FEATURES
+    from recon.data.io.feature_table import FEATURE_COLUMNS
 
     if not clouds:
         return []
     found = encoder.encode(list(clouds), up="y")._asdict()
-    kept = {name: found[name].cpu().numpy() for name in FEATURES if found[name] is not None}
+    kept = {name: found[name].cpu().numpy() for name in FEATURE_COLUMNS if found[name] is not None}
     return [{name: of_all[place] for name, of_all in kept.items()} for place in range(len(clouds))]
 
 
@@ -183,9 +198,9 @@ def _upright(dataset: "PointCloudDataset", cloud: "Cloud") -> "Tensor":
     """Return a cloud's points with y upwards, as the network was trained."""
     import torch
 
-    from recon.data.transforms import UpAxis
+    from recon.data.transforms import AlignUpAxis
 
-    turn = UpAxis(dataset.up, "y", mirror=dataset.mirrored)
+    turn = AlignUpAxis(dataset.up, "y", mirror=dataset.mirrored)
     return turn(torch.from_numpy(cloud.points)[None])[0]
 
 
@@ -195,16 +210,16 @@ def _row(
     cloud: "Cloud",
     points: "Tensor",
     features: dict[str, Any],
-) -> "Embedded":
+) -> "FeatureRow":
     """Return a row of the table, with some of the points to draw the shape by."""
-    from recon.data.io.feature_table import Embedded, preview_of
+    from recon.data.io.feature_table import FeatureRow, build_preview
 
     name, label = dataset.ids[row], int(dataset.labels[row]) if len(dataset.labels) else -1
-    preview, colors = preview_of(points, cloud.colors, name)
-    return Embedded(
+    preview, colors = build_preview(points, cloud.colors, name)
+    return FeatureRow(
         path=name,
         label=dataset.classes[label] if label >= 0 else None,
-        points=len(cloud.points),
+        num_points=len(cloud.points),
         modified_ns=_modified_ns(dataset, row),
         preview=preview,
         colors=colors,
@@ -215,7 +230,7 @@ def _row(
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="embed")
 def main(cfg: DictConfig) -> None:
     """Embed as the command line says; wrong input ends in one line."""
-    with stops("stopped: what is done is kept, the same command goes on"):
+    with exit_on_interrupt("stopped: what is done is kept, the same command goes on"):
         embed(cfg)
 
 

@@ -1,4 +1,4 @@
-"""Write weights for others: python -m recon.export source=<checkpoint> out=<folder> format=onnx."""
+"""Export weights to other formats: python -m recon.export checkpoint=<file> out=<folder>."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, keep_large_blocks, one_line_errors, quiet
+from recon.cli.errors import conf_dir, configure_malloc, one_line_errors, silence_known_warnings
 
 FORMATS = {
     "pretrained": "model.safetensors",
@@ -26,15 +26,17 @@ def export(cfg: DictConfig) -> str:
         raise ValueError(f"format={cfg.format}: choose {', '.join(FORMATS)}")
     if cfg.push and cfg.format != "pretrained":
         raise ValueError(f"push=true uploads format=pretrained, not {cfg.format}")
-    quiet()
-    keep_large_blocks()
+    silence_known_warnings()
+    configure_malloc()
     told = dict(cfg.network)
     if cfg.push:
-        where = push_to_hub(cfg.source, cfg.out, license=cfg.license, private=cfg.private, **told)
+        where = push_to_hub(
+            cfg.checkpoint, cfg.out, license=cfg.license, private=cfg.private, **told
+        )
         print(f"uploaded to {where}")
         return where
     if cfg.format == "pretrained":
-        folder = save_pretrained(cfg.source, cfg.out, license=cfg.license, **told)
+        folder = save_pretrained(cfg.checkpoint, cfg.out, license=cfg.license, **told)
         print(f"written to {folder}: config.json, model.safetensors and README.md, the model card")
         return str(folder)
     return str(_written(cfg, told))
@@ -43,23 +45,25 @@ def export(cfg: DictConfig) -> str:
 def _written(cfg: DictConfig, told: dict[str, Any]) -> Path:
     """Write one file of the released format or of a graph, never over one that is there."""
     from recon.checkpoints.graph_export import export_graph
-    from recon.checkpoints.loading import load, task_of
-    from recon.checkpoints.provenance import origin_of
-    from recon.checkpoints.writer import write_official
+    from recon.checkpoints.loading import load, read_task
+    from recon.checkpoints.provenance import read_provenance
+    from recon.checkpoints.writer import write_official_checkpoint
 
     target = Path(cfg.out) / FORMATS[cfg.format]
     if target.exists():
         raise FileExistsError(f"{target}: there already: choose another folder, out=<folder>")
-    task: Any = task_of(cfg.source)
-    network: Any = load(cfg.source, task=task, **told)
+    task: Any = read_task(cfg.checkpoint)
+    network: Any = load(cfg.checkpoint, task=task, **told)
     if cfg.format == "official":
-        write_official(network, target, epoch=origin_of(cfg.source).get("epoch", 1) - 1)
+        write_official_checkpoint(
+            network, target, epoch=read_provenance(cfg.checkpoint).get("epoch", 1) - 1
+        )
         print(f"written to {target}: num_heads, num_groups and class names are not in this format")
         return target
-    made = export_graph(network, target, cfg.points, cfg.format)
+    made = export_graph(network, target, cfg.num_points, cfg.format)
     print(
-        f"written to {target}: clouds of {cfg.points} points, any number at a time; outputs "
-        f"{', '.join(made.outputs)}, off by at most {made.error:.0e}"
+        f"written to {target}: clouds of {cfg.num_points} points, any number at a time; outputs "
+        f"{', '.join(made.output_names)}, off by at most {made.max_error:.0e}"
     )
     return target
 

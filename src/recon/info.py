@@ -8,26 +8,26 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, one_line_errors, quoted
+from recon.cli.errors import conf_dir, one_line_errors, quote_override
 
-_OPTION = re.compile(r"(source|json|points|network(\.\w+)?|hydra(\.\w+)*)=|-")
+_OPTION = re.compile(r"(checkpoint|json|num_points|network(\.\w+)?|hydra(\.\w+)*)=|-")
 
 
-def info(cfg: DictConfig) -> dict[str, Any]:
+def inspect_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """Print what is known of a source of weights, as a table or as JSON; return it."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
-    from recon.checkpoints.hub import facts
-    from recon.checkpoints.loading import load, task_of
-    from recon.checkpoints.provenance import origin_of
+    from recon.checkpoints.hub import summarize_network
+    from recon.checkpoints.loading import load, read_task
+    from recon.checkpoints.provenance import read_provenance
 
-    origin, task = origin_of(cfg.source), task_of(cfg.source)
+    origin, task = read_provenance(cfg.checkpoint), read_task(cfg.checkpoint)
     asked: Any = task
-    network: Any = load(cfg.source, task=asked, **cfg.network)
+    network: Any = load(cfg.checkpoint, task=asked, **cfg.network)
     found = {
-        "source": str(cfg.source),
-        "network": facts(network)
+        "checkpoint": str(cfg.checkpoint),
+        "network": summarize_network(network)
         | {"parameters": sum(p.numel() for p in network.parameters())}
-        | {"flops": count_flops(network, cfg.points), "flops of points": cfg.points},
+        | {"flops": count_flops(network, cfg.num_points), "flops of points": cfg.num_points},
         **{name: value for name, value in origin.items() if name != "config"},
     }
     if cfg.json:
@@ -37,7 +37,7 @@ def info(cfg: DictConfig) -> dict[str, Any]:
     return found
 
 
-def count_flops(network: Any, points: int) -> int:
+def count_flops(network: Any, num_points: int) -> int:
     """Return the floating-point operations of one cloud, those of matrix products, forward.
 
     A multiplication and an addition are two. Farthest points, neighbours and norms are not counted.
@@ -49,13 +49,13 @@ def count_flops(network: Any, points: int) -> int:
     from recon.models.segmenter import Segmenter
 
     device = next(network.parameters()).device
-    cloud = torch.rand(1, points, getattr(network, "channels", 3), device=device)
+    cloud = torch.rand(1, num_points, getattr(network, "channels", 3), device=device)
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention of CPUs: as plain products it does.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         if not isinstance(network, Segmenter):
             network.encode(cloud)
-        elif network.objects is None:
+        elif network.num_objects is None:
             network(cloud)
         else:
             network(cloud, torch.zeros(1, dtype=torch.long, device=device))
@@ -69,8 +69,8 @@ def _show(found: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from recon.checkpoints.hub import one_line, shown
-    from recon.utils.printable import spelled
+    from recon.checkpoints.hub import format_metric, format_value
+    from recon.utils.printable import escape_control_chars
 
     console, network = Console(), dict(found["network"])
     flops, points = network.pop("flops"), network.pop("flops of points")
@@ -80,13 +80,13 @@ def _show(found: dict[str, Any]) -> None:
     sections |= {"data": found.get("data"), "recipe": found.get("recipe")}
     sections |= {"hardware": found.get("hardware")}
     sections |= {"reached": {n: found[n] for n in ("epoch", "step") if n in found}}
-    table = Table("", "", title=escape(found["source"]), box=SIMPLE, show_header=False)
+    table = Table("", "", title=escape(found["checkpoint"]), box=SIMPLE, show_header=False)
     for section, held in sections.items():
         rows = held.items() if isinstance(held, dict) else [("", held)]
         for name, value in rows:
             if value not in (None, "", [], {}):
-                line = (f"{section} {name}".strip(), one_line(value))
-                table.add_row(*(escape(spelled(text)) for text in line))
+                line = (f"{section} {name}".strip(), format_value(value))
+                table.add_row(*(escape(escape_control_chars(text)) for text in line))
     console.print(table)
     metrics = found.get("metrics") or []
     if not metrics:
@@ -94,24 +94,24 @@ def _show(found: dict[str, Any]) -> None:
         return
     worth = Table("measure", "value", "95 % interval", "protocol", box=SIMPLE)
     for row in metrics:
-        worth.add_row(*(escape(spelled(text)) for text in shown(row).values()))
+        worth.add_row(*(escape(escape_control_chars(text)) for text in format_metric(row).values()))
     console.print(worth)
 
 
-def as_source(words: list[str]) -> list[str]:
+def quote_checkpoint_argument(arguments: list[str]) -> list[str]:
     """Write a first word that is no option as Hydra reads it, whatever a file may be called."""
-    if not words or _OPTION.match(words[0]):
-        return words
-    return [quoted(f"source={words[0]}", "source"), *words[1:]]
+    if not arguments or _OPTION.match(arguments[0]):
+        return arguments
+    return [quote_override(f"checkpoint={arguments[0]}", "checkpoint"), *arguments[1:]]
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="info")
 def main(cfg: DictConfig) -> None:
     """Tell what the command line asks; wrong input ends in one line."""
     with one_line_errors():
-        info(cfg)
+        inspect_checkpoint(cfg)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = as_source(sys.argv[1:])
+    sys.argv[1:] = quote_checkpoint_argument(sys.argv[1:])
     main()

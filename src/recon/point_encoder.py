@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recon.checkpoints.factory import Network
-from recon.checkpoints.loading import load, task_of
-from recon.data.transforms import UnitSphere, UpAxis, axis_number
+from recon.checkpoints.loading import load, read_task
+from recon.data.transforms import AlignUpAxis, UnitSphere, axis_index
 from recon.layers.grouping import Patches, check_clouds
-from recon.models.inference import folded
+from recon.models.inference import fold_batch_norms
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
-from recon.ops.interpolation import interpolate, three_nearest
-from recon.ops.neighbors import gather
+from recon.ops.interpolation import three_interpolate, three_nn
+from recon.ops.neighbors import gather_rows
 from recon.ops.sampling import farthest_point_sample
 
 PointsLike = Any
@@ -44,11 +44,11 @@ class Features(NamedTuple):
     """For linear probes, see `Encoding.pooled`."""
 
 
-class Cut(NamedTuple):
+class PatchedCloud(NamedTuple):
     """Patches of one cloud, and what was its middle and its radius."""
 
     patches: Patches
-    middle: Tensor
+    centroid: Tensor
     radius: float
 
 
@@ -67,27 +67,29 @@ class PointEncoder:
 
     def __init__(
         self,
-        source: str | Path | Network,
+        checkpoint: str | Path | Network,
         *,
         up: str = "y",
-        points: int = 1024,
+        num_points: int = 1024,
         device: str | torch.device = "cpu",
         precision: str = "32",
-        **told: Any,
+        **settings: Any,
     ) -> None:
-        axis_number(up)
+        axis_index(up)
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if isinstance(source, str | Path):
-            task: Any = task_of(source)
-            network: Network = load(source, task=task, **told)
+        if isinstance(checkpoint, str | Path):
+            task: Any = read_task(checkpoint)
+            network: Network = load(checkpoint, task=task, **settings)
         else:
-            network = source
+            network = checkpoint
         if isinstance(network, Segmenter):
             raise ValueError("a segmenter has no features of whole clouds: use `recon.segment`")
         self.network = network.eval().to(device)
-        self.folded = folded(self.network, torch.bfloat16 if precision == "bf16" else None)
-        self.up, self.points, self.device = up, points, torch.device(device)
+        self.folded = fold_batch_norms(
+            self.network, torch.bfloat16 if precision == "bf16" else None
+        )
+        self.up, self.points, self.device = up, num_points, torch.device(device)
         self.precision = precision
 
     def encode(
@@ -111,7 +113,7 @@ class PointEncoder:
         Clouds are cut into patches one by one and encoded `batch_size` at a time: nothing is
         padded, and no more than a batch is held. Raises as `encode` does.
         """
-        waiting: list[Cut] = []
+        waiting: list[PatchedCloud] = []
         for number, cloud in enumerate(clouds):
             waiting.append(self._cut(torch.as_tensor(cloud), number, up or self.up))
             if len(waiting) == batch_size:
@@ -130,8 +132,8 @@ class PointEncoder:
         if not single:
             raise ValueError(f"dense features are of one cloud (N, 3), got {len(clouds)} clouds")
         found = self.encode(clouds[0], up=up)
-        near = three_nearest(clouds[0][None, :, :3], found.centers[None])
-        return interpolate(found.tokens[None], near)[0]
+        near = three_nn(clouds[0][None, :, :3], found.centers[None])
+        return three_interpolate(found.tokens[None], near)[0]
 
     def _reduced(self, cloud: Tensor, number: int, up: str) -> tuple[Tensor, Tensor, float]:
         """Return a cloud as the network wants it, and what was its middle and its radius."""
@@ -151,19 +153,19 @@ class PointEncoder:
         middle = cloud.mean(0)
         centered = (cloud - middle).float()
         radius = float(centered.norm(dim=1).max())
-        upright = UpAxis(up, "y")(UnitSphere()(centered[None]))
+        upright = AlignUpAxis(up, "y")(UnitSphere()(centered[None]))
         if len(cloud) > self.points:
             picked = farthest_point_sample(upright, max(self.points, need))
-            upright = gather(upright, picked)
+            upright = gather_rows(upright, picked)
         return upright[0], middle, radius
 
     @torch.inference_mode()
-    def _cut(self, cloud: Tensor, number: int, up: str) -> "Cut":
+    def _cut(self, cloud: Tensor, number: int, up: str) -> "PatchedCloud":
         reduced, middle, radius = self._reduced(cloud, number, up)
-        return Cut(self.network.grouper(reduced[None].to(self.device)), middle, radius)
+        return PatchedCloud(self.network.grouper(reduced[None].to(self.device)), middle, radius)
 
     @torch.inference_mode()
-    def _encoded(self, cuts: Sequence["Cut"], up: str) -> list[Features]:
+    def _encoded(self, cuts: Sequence["PatchedCloud"], up: str) -> list[Features]:
         patches = Patches(
             *(torch.cat(part) for part in zip(*(c.patches for c in cuts), strict=True))
         )
@@ -185,7 +187,7 @@ class PointEncoder:
         )
         rows = [_row(features, place) for place in range(len(cuts))]
         return [
-            row._replace(centers=_back(row.centers, cut.middle, cut.radius, up))
+            row._replace(centers=_back(row.centers, cut.centroid, cut.radius, up))
             for row, cut in zip(rows, cuts, strict=True)
         ]
 
@@ -216,5 +218,5 @@ def _back(
     centers: Float[Tensor, "g 3"], middle: Tensor, radius: float, up: str
 ) -> Float[Tensor, "g 3"]:
     """Return centres to where the input lay."""
-    turned = UpAxis("y", up)(centers[None])[0]
+    turned = AlignUpAxis("y", up)(centers[None])[0]
     return turned.cpu() * radius + middle

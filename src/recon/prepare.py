@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, stops
-from recon.utils.atomic_write import write_whole, writing
+from recon.cli.errors import conf_dir, exit_on_interrupt
+from recon.utils.atomic_write import write_atomic, write_lock
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from recon.data.datamodule import PointCloudDataModule
     from recon.data.dataset import PointCloudDataset
-    from recon.data.prepared.check_report import Findings
+    from recon.data.prepared.check_report import CheckReport
 
-SHOWN = 20
+MAX_SHOWN_MESSAGES = 20
 
 
-def _show(findings: "Findings", report: Path | None) -> None:
+def _show(findings: "CheckReport", report: Path | None) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
@@ -48,19 +48,21 @@ def _show(findings: "Findings", report: Path | None) -> None:
             f"{found['pictures']:,}",
         )
     console.print(table)
-    for title, lines in (("error", findings.errors), ("remark", list(findings.remarks))):
-        for line in lines[:SHOWN]:
+    for title, lines in (("error", findings.errors), ("remark", list(findings.warnings))):
+        for line in lines[:MAX_SHOWN_MESSAGES]:
             console.print(f"[bold]{title}[/bold] {escape(line)}", soft_wrap=True, highlight=False)
-        if len(lines) > SHOWN:
+        if len(lines) > MAX_SHOWN_MESSAGES:
             there = f", all in {report}" if report else ""
-            console.print(f"... {len(lines) - SHOWN:,} {title}s more{there}", soft_wrap=True)
+            console.print(
+                f"... {len(lines) - MAX_SHOWN_MESSAGES:,} {title}s more{there}", soft_wrap=True
+            )
 
 
 def _open(
     data: "PointCloudDataModule", asked: Sequence[str] | None
 ) -> "dict[str, PointCloudDataset]":
     """Open the parts asked for, or all that are there; raise FileNotFoundError where none is."""
-    found, missing, known = {}, [], data.stored()
+    found, missing, known = {}, [], data.stored_parts()
     asked = [asked] if isinstance(asked, str) else asked
     if unknown := set(asked or ()) - set(known):
         raise ValueError(f"splits={sorted(unknown)}: there are {', '.join(known)}")
@@ -79,7 +81,7 @@ def _open(
 def _output(cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, Any]) -> Path | None:
     """Return the folder to write, None to check only; raise ValueError for an unfit one."""
     from recon.data.io.arrays import read_json
-    from recon.data.prepared.dataset import MARK, is_prepared
+    from recon.data.prepared.dataset import MANIFEST_NAME, is_prepared
 
     if cfg.check_only or is_prepared(data.root):
         return None
@@ -90,7 +92,7 @@ def _output(cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, A
         raise ValueError(f"{out}: is a file: choose a folder with out=<folder>")
     if data.root.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"{out}: holds the originals: choose another folder with out=<folder>")
-    if (mark := out / MARK).is_file():
+    if (mark := out / MANIFEST_NAME).is_file():
         held = {key: value for key, value in read_json(mark).items() if key != "splits"}
         if held != settings:
             raise ValueError(f"{out}: holds {held}: choose another folder with out=<folder>")
@@ -101,8 +103,8 @@ def _check(cfg: DictConfig) -> None:
     """Raise ValueError for options that are none."""
     if cfg.on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be raise or skip, got {cfg.on_error!r}")
-    if not isinstance(cfg.workers, int) or cfg.workers < 0:
-        raise ValueError(f"workers must be 0 or more, got {cfg.workers!r}")
+    if not isinstance(cfg.num_workers, int) or cfg.num_workers < 0:
+        raise ValueError(f"num_workers must be 0 or more, got {cfg.num_workers!r}")
     for name in ("images", "check_only"):
         if not isinstance(cfg[name], bool):
             raise ValueError(f"{name} must be true or false, got {cfg[name]!r}")
@@ -119,37 +121,37 @@ def _do_parts(
     out: Path | None,
     settings: dict[str, Any],
     published: Mapping[str, int],
-) -> "Findings":
+) -> "CheckReport":
     """Check all parts and, where `out` is a folder, write those that are whole."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from recon.data.prepared.check_report import Findings
-    from recon.data.prepared.dataset import Prepared
-    from recon.data.prepared.shard import Recipe
-    from recon.data.prepared.writer import do_split, write_index
+    from recon.data.prepared.check_report import CheckReport
+    from recon.data.prepared.dataset import PreparedDataset
+    from recon.data.prepared.shard import PrepareJob
+    from recon.data.prepared.writer import prepare_split, write_index
 
-    findings, key = Findings(), json.dumps(settings, sort_keys=True)
+    findings, key = CheckReport(), json.dumps(settings, sort_keys=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # No refreshing by a thread: workers are forked meanwhile.
     with Progress(*columns, auto_refresh=False) as progress:
         for part, dataset in parts.items():
             task = progress.add_task(part, total=len(dataset))
-            recipe = Recipe(dataset, out and out / part, cfg.images, key)
-            shards = do_split(recipe, cfg.workers, partial(_advance, progress, task))
-            findings.take(part, dataset, shards, published.get(part))
-            if isinstance(dataset, Prepared):
-                findings.errors += dataset.damaged()
+            recipe = PrepareJob(dataset, out and out / part, cfg.images, key)
+            shards = prepare_split(recipe, cfg.num_workers, partial(_advance, progress, task))
+            findings.add_split(part, dataset, shards, published.get(part))
+            if isinstance(dataset, PreparedDataset):
+                findings.errors += dataset.find_damaged_files()
             if not any(shard.rows for shard in shards):
                 raise ValueError(
                     f"{part}: none of {len(dataset)} clouds can be read: {findings.errors[-1]}"
                 )
-            whole = not any(shard.problems for shard in shards)
+            whole = not any(shard.errors for shard in shards)
             if out is not None and (whole or cfg.on_error == "skip"):
                 write_index(recipe, shards, settings)
     return findings
 
 
-def prepare(cfg: DictConfig) -> "Findings":
+def prepare(cfg: DictConfig) -> "CheckReport":
     """Check the configured data set and, unless `check_only`, write it in the prepared layout.
 
     Raises FileNotFoundError where the data set is not there, ValueError for unfit options.
@@ -162,10 +164,10 @@ def prepare(cfg: DictConfig) -> "Findings":
     settings = {"data": type(data).__name__, **data.settings()}
     out, parts = _output(cfg, data, settings), _open(data, cfg.splits)
     if out is None:
-        findings = _do_parts(parts, cfg, out, settings, data.published)
+        findings = _do_parts(parts, cfg, out, settings, data.published_sizes)
         _show(findings, None)
         return findings
-    with writing(out, "wait for it, or choose another folder with out=<folder>"):
+    with write_lock(out, "wait for it, or choose another folder with out=<folder>"):
         return _write(cfg, data, settings, out, parts)
 
 
@@ -175,20 +177,20 @@ def _write(
     settings: dict[str, Any],
     out: Path,
     parts: "dict[str, PointCloudDataset]",
-) -> "Findings":
+) -> "CheckReport":
     """Check all parts and write them; the folder's mark comes last."""
-    from recon.data.prepared.dataset import INDEX, MARK
+    from recon.data.prepared.dataset import INDEX_NAME, MANIFEST_NAME
 
     # Until all is whole again, nothing here can be trained on.
-    for path in (out / MARK, *(out / part / INDEX for part in parts)):
+    for path in (out / MANIFEST_NAME, *(out / part / INDEX_NAME for part in parts)):
         path.unlink(missing_ok=True)
-    findings = _do_parts(parts, cfg, out, settings, data.published)
+    findings = _do_parts(parts, cfg, out, settings, data.published_sizes)
     report = out / "report.json"
-    write_whole(report, json.dumps(findings.as_dict(), indent=1).encode())
+    write_atomic(report, json.dumps(findings.to_dict(), indent=1).encode())
     _show(findings, report)
     if not findings.errors or cfg.on_error == "skip":
-        done = [part for part in data.stored() if (out / part / INDEX).is_file()]
-        write_whole(out / MARK, json.dumps({**settings, "splits": done}).encode())
+        done = [part for part in data.stored_parts() if (out / part / INDEX_NAME).is_file()]
+        write_atomic(out / MANIFEST_NAME, json.dumps({**settings, "splits": done}).encode())
         print(f"written to {out}: read it with data.root={out}")
     return findings
 
@@ -196,7 +198,7 @@ def _write(
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="prepare")
 def main(cfg: DictConfig) -> None:
     """Check and prepare as the command line says; wrong input ends in one line."""
-    with stops("stopped: finished files are kept, the same command goes on"):
+    with exit_on_interrupt("stopped: finished files are kept, the same command goes on"):
         findings = prepare(cfg)
     if findings.errors and cfg.on_error == "raise":
         sys.exit(

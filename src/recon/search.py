@@ -10,23 +10,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, device_of, one_line_errors, quiet, quoted
+from recon.cli.errors import (
+    conf_dir,
+    one_line_errors,
+    quote_override,
+    resolve_device,
+    silence_known_warnings,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from recon.data.io.feature_table import Features
-    from recon.reports.html_page import View
-    from recon.tasks.linear_probe import Hits
+    from recon.data.io.feature_table import FeatureTable
+    from recon.reports.html_page import GalleryItem
+    from recon.tasks.linear_probe import Neighbors
     from recon.teachers.base import Teacher
 
-TEACHERS = (
+ALLOWED_TARGETS = (
     "recon.teachers.text.OpenClipTextTeacher",
     "recon.teachers.cached.CachedTextTeacher",
-    "recon.data.datasets.furniture.asset",
+    "recon.data.datasets.furniture.asset_path",
 )
 """What the configuration of a run may have built; the last finds files inside the package."""
-COLORS = {"query": (232, 116, 59), "found": (120, 140, 170)}
+CLOUD_COLORS = {"query": (232, 116, 59), "found": (120, 140, 170)}
 """Of clouds that have none of their own."""
 
 
@@ -36,27 +42,27 @@ class Query(NamedTuple):
     column: str
     feature: "np.ndarray"
     standardize: bool
-    about: str
+    description: str
     """In a sentence, what it was compared by."""
-    views: "list[View]"
+    views: "list[GalleryItem]"
     """The cloud, where it is one."""
 
 
-def search(cfg: DictConfig) -> "Hits":
+def search(cfg: DictConfig) -> "Neighbors":
     """Find the shapes of a table nearest to a query, print and draw them."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
-    from recon.data.io.feature_table import read_about
-    from recon.tasks.linear_probe import nearest
+    from recon.data.io.feature_table import read_table_metadata
+    from recon.tasks.linear_probe import nearest_neighbors
 
-    quiet()
+    silence_known_warnings()
     if not isinstance(cfg.top, int) or cfg.top < 1:
         raise ValueError(f"top must be a number from 1 on, got {cfg.top!r}")
     path = Path(cfg.features).expanduser()
-    told = read_about(path)
+    told = read_table_metadata(path)
     query = _cloud_query(cfg, told) if _is_file(cfg.query) else _sentence_query(cfg, told, path)
     table = _read(path, query)
     gallery = table.columns[query.column]
-    hits = nearest(query.feature[None], gallery, cfg.top, standardize=query.standardize)
+    hits = nearest_neighbors(query.feature[None], gallery, cfg.top, standardize=query.standardize)
     _show(cfg, table, query, hits)
     return hits
 
@@ -73,11 +79,11 @@ def _is_file(query: str) -> bool:
     return path.is_file()
 
 
-def _read(path: Path, query: Query) -> "Features":
+def _read(path: Path, query: Query) -> "FeatureTable":
     """Read the column to compare with; raise ValueError where it is of another width."""
-    from recon.data.io.feature_table import read_features
+    from recon.data.io.feature_table import read_feature_table
 
-    table = read_features(path, [query.column])
+    table = read_feature_table(path, [query.column])
     width = table.columns[query.column].shape[1]
     if width != len(query.feature):
         raise ValueError(
@@ -105,32 +111,34 @@ def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
     """Encode a file as the table's shapes were; raise ValueError for other weights."""
     from torch import from_numpy
 
-    from recon.checkpoints.reader import weights_hash
-    from recon.data.io.feature_table import FEATURES, preview_of
+    from recon.checkpoints.reader import hash_weights
+    from recon.data.io.feature_table import FEATURE_COLUMNS, build_preview
     from recon.data.io.shape import read_shape
-    from recon.data.transforms import UpAxis
+    from recon.data.transforms import AlignUpAxis
     from recon.point_encoder import PointEncoder
-    from recon.reports.html_page import View
+    from recon.reports.html_page import GalleryItem
 
-    if cfg.by not in FEATURES:
-        raise ValueError(f"by={cfg.by}: choose among {', '.join(FEATURES)}")
+    if cfg.by not in FEATURE_COLUMNS:
+        raise ValueError(f"by={cfg.by}: choose among {', '.join(FEATURE_COLUMNS)}")
     about, source = told["about"], told["source"]
     path = _checkpoint(cfg, told)
-    device = device_of(cfg.device)
-    encoder = PointEncoder(str(path), points=about["points"], device=device, **source["network"])
-    found = weights_hash(encoder.network.state_dict())
+    device = resolve_device(cfg.device)
+    encoder = PointEncoder(
+        str(path), num_points=about["num_points"], device=device, **source["network"]
+    )
+    found = hash_weights(encoder.network.state_dict())
     if found != about["weights"]:
         raise ValueError(
             f"{path}: holds other weights ({found}) than made {cfg.features} "
             f"({about['weights']}): embed again, or name the right checkpoint="
         )
-    cloud = read_shape(Path(cfg.query).expanduser(), about["count"])
-    upright = UpAxis(cfg.up, "y")(from_numpy(cloud.points)[None])[0]
+    cloud = read_shape(Path(cfg.query).expanduser(), about["num_surface_points"])
+    upright = AlignUpAxis(cfg.up, "y")(from_numpy(cloud.points)[None])[0]
     feature = getattr(encoder.encode(upright, up="y"), cfg.by)
     if feature is None:
         raise ValueError(f"by={cfg.by}: {path} gives no such feature: by=pooled is always there")
-    points, colors = preview_of(upright, cloud.colors, str(cfg.query))
-    shown = View(
+    points, colors = build_preview(upright, cloud.colors, str(cfg.query))
+    shown = GalleryItem(
         Path(cfg.query).name, _encoded(points.astype("f4") / 127, colors, "query"), "query"
     )
     how = f"cosine of {cfg.by} features, standardised over the table's shapes"
@@ -139,7 +147,7 @@ def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
 
 def _sentence_query(cfg: DictConfig, told: dict[str, Any], path: Path) -> Query:
     """Ask the text teacher that the network learned from about a sentence."""
-    from recon.teachers.wording import ask
+    from recon.teachers.tfidf_fallback import encode_sentence
 
     sentence = str(cfg.query).strip()
     if not sentence:
@@ -149,10 +157,10 @@ def _sentence_query(cfg: DictConfig, told: dict[str, Any], path: Path) -> Query:
             f"{path}: its network projects no text query, so no sentence can be compared: embed "
             "with a network that learned from a text teacher"
         )
-    asked = ask(_text_teacher(cfg, told), sentence)
+    asked = encode_sentence(_build_text_teacher(cfg, told), sentence)
     how = "cosine of the projected text query to the text teacher's feature of the sentence"
-    if asked.stand_ins:
-        told_of = ", ".join(f"{name!r}" for name in [*asked.stand_ins][:3])
+    if asked.neighbor_weights:
+        told_of = ", ".join(f"{name!r}" for name in [*asked.neighbor_weights][:3])
         how += (
             ". The teacher is a cache that lacks this sentence; cached ones of like wording stood "
             f"for it: {told_of}"
@@ -160,7 +168,7 @@ def _sentence_query(cfg: DictConfig, told: dict[str, Any], path: Path) -> Query:
     return Query("text_projected", asked.feature.float().numpy(), False, how, [])
 
 
-def _text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
+def _build_text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
     """Build the text teacher that is chosen, or that the run of the checkpoint learned from.
 
     Of the run's config.yaml only teachers of this library are built, by names of open_clip's own
@@ -168,7 +176,7 @@ def _text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
     """
     from hydra.utils import instantiate
 
-    from recon.checkpoints.run_config import build_known, part_of, read_config
+    from recon.checkpoints.run_config import get_nested, instantiate_allowed, read_config
 
     if cfg.get("teacher") is not None:
         return instantiate(cfg.teacher.text, _convert_="all")
@@ -176,10 +184,10 @@ def _text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
     folder = source if source.is_dir() else source.absolute().parent.parent
     run = folder / "config.yaml"
     cure = "choose the one that the network learned from, e.g. teacher=clip"
-    node = part_of(read_config(run), "teacher", "text") if run.is_file() else None
-    if node is None or ":" in str(part_of(node, "name")):
+    node = get_nested(read_config(run), "teacher", "text") if run.is_file() else None
+    if node is None or ":" in str(get_nested(node, "name")):
         raise ValueError(f"{run}: tells no text teacher: {cure}")
-    return build_known(node, TEACHERS, run, cure)
+    return instantiate_allowed(node, ALLOWED_TARGETS, run, cure)
 
 
 def _encoded(points: Any, colors: Any, kind: str) -> Any:
@@ -188,37 +196,37 @@ def _encoded(points: Any, colors: Any, kind: str) -> Any:
     from recon.reports.html_page import encode_cloud
 
     if colors is None:
-        colors = np.tile(np.array(COLORS[kind], dtype=np.uint8), (len(points), 1))
+        colors = np.tile(np.array(CLOUD_COLORS[kind], dtype=np.uint8), (len(points), 1))
     return encode_cloud(points, colors)
 
 
-def _show(cfg: DictConfig, table: "Features", query: Query, hits: "Hits") -> None:
+def _show(cfg: DictConfig, table: "FeatureTable", query: Query, hits: "Neighbors") -> None:
     """Print what was found, and write the page."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from recon.reports.html_page import View, gallery, write_page
+    from recon.reports.html_page import GalleryItem, build_gallery, write_page
 
-    rows, cosines = hits.rows[0].tolist(), hits.similarity[0].tolist()
+    rows, cosines = hits.indices[0].tolist(), hits.similarity[0].tolist()
     console = Console()
     shown = Table("", "cosine", "class", "path", box=SIMPLE)
     views = [*query.views]
     for place, (row, cosine, (points, colors)) in enumerate(
-        zip(rows, cosines, table.previews(rows), strict=True), start=1
+        zip(rows, cosines, table.read_previews(rows), strict=True), start=1
     ):
         label, name = table.labels[row] or "", table.paths[row]
         shown.add_row(str(place), f"{cosine:.3f}", escape(label), escape(name))
         caption = f"{place}. {name}{f' ({label})' if label else ''}, {cosine:.3f}"
-        views.append(View(caption, _encoded(points, colors, "found")))
+        views.append(GalleryItem(caption, _encoded(points, colors, "found")))
     console.print(f"Nearest to {cfg.query}:", soft_wrap=True, highlight=False, markup=False)
     console.print(shown)
-    console.print(query.about, soft_wrap=True, highlight=False, markup=False)
+    console.print(query.description, soft_wrap=True, highlight=False, markup=False)
     out = Path(cfg.out).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
-    lead = f"{len(rows)} of {len(table.paths):,} shapes of {cfg.features}, by {query.about}."
-    section = gallery("Found", "Drag to turn.", [views], columns=4, pixels=260)
+    lead = f"{len(rows)} of {len(table.paths):,} shapes of {cfg.features}, by {query.description}."
+    section = build_gallery("Found", "Drag to turn.", [views], columns=4, pixels=260)
     write_page(out, f"Nearest to {cfg.query}", lead, [section])
     console.print(f"written to {out}", soft_wrap=True, highlight=False)
 
@@ -231,5 +239,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = [quoted(word, "query") for word in sys.argv[1:]]
+    sys.argv[1:] = [quote_override(word, "query") for word in sys.argv[1:]]
     main()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.callbacks.history import curves_of
+from recon.callbacks.history import get_curves
 from recon.cli.errors import conf_dir
 from recon.train import train
 
@@ -17,4 +17,4 @@ def test_steps_are_kept_as_often_as_they_are_logged(
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         trainer = train(compose("train", ["experiment=pretrain_furniture", "debug=tiny", *told]))
     assert trainer.global_step == 3
-    assert [*curves_of(trainer).get("total", {})] == kept
+    assert [*get_curves(trainer).get("total", {})] == kept

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recon.callbacks.requeue import left_behind
+from recon.callbacks.requeue import find_requeue_checkpoint
 from recon.cli.errors import conf_dir
 from recon.train import train
 
@@ -112,11 +112,11 @@ def test_a_job_started_again_goes_on_from_the_checkpoint_of_most_steps(
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    assert left_behind(tmp_path) is None
+    assert find_requeue_checkpoint(tmp_path) is None
     for name, step in (("hpc_ckpt_1", 7), ("checkpoints/epoch-000", 6), ("checkpoints/last", 9)):
         torch.save({"global_step": step}, tmp_path / f"{name}.ckpt")
-    assert left_behind(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"
+    assert find_requeue_checkpoint(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"half")
-    assert left_behind(tmp_path) == tmp_path / "hpc_ckpt_1.ckpt"
+    assert find_requeue_checkpoint(tmp_path) == tmp_path / "hpc_ckpt_1.ckpt"
     monkeypatch.delenv("SLURM_RESTART_COUNT")
-    assert left_behind(tmp_path) is None
+    assert find_requeue_checkpoint(tmp_path) is None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recon.checkpoints.factory import Network
-from recon.checkpoints.graph_export import Exported, export_graph
+from recon.checkpoints.graph_export import ExportResult, export_graph
 from recon.layers.grouping import PatchGrouper
 from recon.models.classifier import Classifier
 from recon.models.decoder import Decoder
@@ -30,19 +30,19 @@ def networks() -> dict[str, Network]:
     return {
         "pretrain": ReCon(cut, Encoder(16, **told), decoder, Projections(16, widths)),
         "classify": Classifier(cut, Encoder(16, **told), 4),
-        "parts": Segmenter(cut, Encoder(16, **told), 5, objects=3, widths=(24, 16, 8)),
+        "parts": Segmenter(cut, Encoder(16, **told), 5, num_objects=3, widths=(24, 16, 8)),
         "scenes": Segmenter(
             cut, Encoder(16, **told, queries=()), 5, channels=6, widths=(24, 16, 8), up="z"
         ),
     }
 
 
-def written(network: Network, folder: Path, kind: str) -> Exported:
+def written(network: Network, folder: Path, kind: str) -> ExportResult:
     name = {"onnx": "network.onnx", "torch_export": "network.pt2"}[kind]
     return export_graph(network, folder / name, POINTS, kind)
 
 
-def run(made: Exported, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def run(made: ExportResult, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """Run a graph as someone would who has the file alone."""
     if made.path.suffix == ".pt2":
         found: Any = torch.export.load(made.path).module()(**given)
@@ -62,7 +62,7 @@ def test_graphs_say_what_the_network_says(
 ) -> None:
     network = networks()[name].eval()
     made = written(network, tmp_path, kind)
-    assert made.error <= tolerance
+    assert made.max_error <= tolerance
     for batch in (1, 2, 5):
         points = torch.rand(batch, POINTS, getattr(network, "channels", 3)) * 7 + 3
         given = {"points": points}
@@ -78,7 +78,7 @@ def test_graphs_say_what_the_network_says(
         else:
             known = {"log_probabilities": network(points)}
         found = run(made, given)
-        assert set(found) - {"centers"} == set(known) == set(made.outputs) - {"centers"}
+        assert set(found) - {"centers"} == set(known) == set(made.output_names) - {"centers"}
         for key, value in known.items():
             error = (found[key] - value).abs() / value.abs().clamp(min=1)
             assert error.max() <= tolerance, key
@@ -96,7 +96,9 @@ def test_a_trace_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match=r"ONNX needs onnxruntime: pip install 'recon3d\[onnx\]'"):
+    with pytest.raises(
+        ValueError, match=r"ONNX needs onnxruntime: pip install 'recon-pointcloud\[onnx\]'"
+    ):
         written(networks()["classify"].eval(), tmp_path, "onnx")
 
 

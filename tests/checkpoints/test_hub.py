@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 import recon
 from conftest import released_path
 from recon.checkpoints.loading import load
-from recon.checkpoints.provenance import of_run, origin_of, write_environment
+from recon.checkpoints.provenance import read_provenance, read_run_provenance, write_environment
 from recon.cli.errors import conf_dir
 from recon.data.datasets.furniture import FurnitureDataModule
 from recon.export import export
-from recon.info import as_source, count_flops, info
+from recon.info import count_flops, inspect_checkpoint, quote_checkpoint_argument
 from recon.layers.grouping import PatchGrouper
 from recon.losses.reconstruction import ChamferL2
 from recon.models.decoder import Decoder
@@ -33,7 +33,7 @@ TOLD = {"num_heads": 3, "num_groups": 64}
 CONFIG = {
     "name": "pretrain_here",
     "output_dir": "/home/somebody/secret/run",
-    "pretrained": "/home/somebody/secret/first.ckpt",
+    "checkpoint": "/home/somebody/secret/first.ckpt",
     "data": {
         "_target_": "recon.data.datasets.shapenet.ShapeNetDataModule",
         "root": "/home/somebody/secret/ShapeNet55-34",
@@ -81,7 +81,7 @@ def test_the_card_is_filled_from_the_run(run: Path, tmp_path: Path) -> None:
     )
     card = ModelCard.load(tmp_path / "saved" / "README.md")
     assert card.data.license == "cc0-1.0"
-    assert card.data.to_dict()["library_name"] == "recon3d"
+    assert card.data.to_dict()["library_name"] == "recon-pointcloud"
     found = {row.metric_type: row for row in card.data.eval_results}
     assert found["linear SVM accuracy"].metric_value == 0.7
     assert "141 test shapes" in found["zero-shot accuracy"].metric_args["protocol"]
@@ -108,9 +108,9 @@ def test_the_card_says_what_is_unknown(tmp_path: Path) -> None:
 
 
 def test_what_a_run_left_survives_saving(run: Path, tmp_path: Path) -> None:
-    first = origin_of(run / "checkpoints" / "last.ckpt")
+    first = read_provenance(run / "checkpoints" / "last.ckpt")
     recon.save_pretrained(run / "checkpoints" / "last.ckpt", tmp_path / "saved")
-    again = origin_of(tmp_path / "saved")
+    again = read_provenance(tmp_path / "saved")
     assert again == {**first, "format": "saved folder"}
     assert again["data"]["set"] == "ShapeNet"
     assert again["hardware"]["packages"]["torch"] == version("torch")
@@ -149,7 +149,7 @@ def test_figures_of_every_task_come_with_their_protocol(
     results: dict[str, Any], expected: dict[str, tuple[float, str]], tmp_path: Path
 ) -> None:
     (tmp_path / "results.json").write_text(json.dumps(results))
-    found = {row["measure"]: row for row in of_run(tmp_path)["metrics"]}
+    found = {row["measure"]: row for row in read_run_provenance(tmp_path)["metrics"]}
     assert found.keys() == expected.keys()
     for measure, (value, told) in expected.items():
         assert found[measure]["value"] == value
@@ -160,7 +160,7 @@ def test_figures_of_every_task_come_with_their_protocol(
 def test_broken_files_of_a_run_are_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("{")
     with pytest.raises(ValueError, match=f"{name}: not "):
-        of_run(tmp_path)
+        read_run_provenance(tmp_path)
 
 
 def hub_copy(cache: Path, repo: str) -> None:
@@ -188,7 +188,7 @@ def test_repositories_of_the_hub_are_read_from_its_cache(offline: Path) -> None:
     known = recon.PointEncoder(PATH, **TOLD).encode(points).pooled
     for source in ("someone/recon-small", "someone/recon-small@v1"):
         assert torch.equal(recon.PointEncoder(source).encode(points).pooled, known)
-        assert origin_of(source)["format"] == "saved folder"
+        assert read_provenance(source)["format"] == "saved folder"
     with pytest.raises(FileNotFoundError, match="recon-small@v2: no such file, and not to be had"):
         recon.load("someone/recon-small@v2")
 
@@ -242,14 +242,14 @@ def configured(name: str, **given: Any) -> Any:
 
 def test_info_tells_sizes_and_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(run / "checkpoints" / "last.ckpt")
-    found = info(configured("info", source=path, json=True))
+    found = inspect_checkpoint(configured("info", checkpoint=path, json=True))
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(json.dumps(found))
     network = load(path)
     assert found["network"]["parameters"] == sum(p.numel() for p in network.parameters())
     assert found["network"]["flops"] == count_flops(network, 1024) > 0
     assert [row["value"] for row in found["metrics"]] == [0.7, 0.6, 0.25]
-    info(configured("info", source=path))
+    inspect_checkpoint(configured("info", checkpoint=path))
     table = " ".join(capsys.readouterr().out.split())
     for told in (
         "ReCon",
@@ -285,26 +285,33 @@ def test_any_file_name_reaches_info(name: str) -> None:
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("info", as_source([name, "json=true"]))
-        assert cfg.source == name
+        cfg = compose("info", quote_checkpoint_argument([name, "json=true"]))
+        assert cfg.checkpoint == name
         assert cfg.json is True
-        assert compose("info", as_source(["json=true", "source=x.ckpt"])).source == "x.ckpt"
+        assert (
+            compose(
+                "info", quote_checkpoint_argument(["json=true", "checkpoint=x.ckpt"])
+            ).checkpoint
+            == "x.ckpt"
+        )
 
 
 def test_info_names_other_files(tmp_path: Path) -> None:
     for name in ("recon_cls_small.pth", "recon_seg_small.pth"):
         told = {"num_heads": 3, "num_groups": 32}
-        found = info(configured("info", source=str(released_path(name)), network=told, json=True))
+        found = inspect_checkpoint(
+            configured("info", checkpoint=str(released_path(name)), network=told, json=True)
+        )
         assert found["format"] == "released ReCon weights"
         assert found["network"]["for"] == ("classify" if "cls" in name else "part_segment")
     with pytest.raises(ValueError, match="do not tell num_heads"):
-        info(configured("info", source=str(PATH)))
+        inspect_checkpoint(configured("info", checkpoint=str(PATH)))
 
 
 def test_exports_to_files_say_what_they_lack(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = {"source": str(PATH), "out": str(tmp_path / "out"), "network": TOLD}
+    given = {"checkpoint": str(PATH), "out": str(tmp_path / "out"), "network": TOLD}
     export(configured("export", **given, format="official"))
     assert "num_heads, num_groups and class names are not in this" in capsys.readouterr().out
     again = load(tmp_path / "out" / "weights.pth", **TOLD).state_dict()
@@ -316,5 +323,7 @@ def test_exports_to_files_say_what_they_lack(
         export(configured("export", **given, format="tflite"))
     with pytest.raises(ValueError, match="push=true uploads format=pretrained"):
         export(configured("export", **given, format="onnx", push=True))
-    with pytest.raises(ValueError, match="points=50: the network cuts patches that need at lea"):
-        export(configured("export", **given, format="torch_export", points=50))
+    with pytest.raises(
+        ValueError, match="num_points=50: the network cuts patches that need at lea"
+    ):
+        export(configured("export", **given, format="torch_export", num_points=50))

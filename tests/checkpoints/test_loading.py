@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from conftest import released_json, released_path
-from recon.checkpoints.loading import check_resumable, describe, load
-from recon.checkpoints.official_keys import from_official, to_official
-from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.loading import build_metadata, check_resumable, load
+from recon.checkpoints.official_keys import from_official_state_dict, to_official_key
+from recon.checkpoints.reader import METADATA_KEY
 from recon.layers.grouping import PatchGrouper
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, PretrainingNetwork, Projections, ReCon
+from recon.models.recon import ContrastiveNetwork, PretrainingNetwork, Projections, ReCon
 from recon.models.two_tower import Tower, TwoTowers
 
 OFFICIAL = released_path("recon_pretrain_small.pth")
@@ -29,7 +29,7 @@ def test_sizes_are_read_from_the_weights() -> None:
     assert not model.training
     assert (len(model.encoder.blocks), len(model.decoder.blocks)) == (4, 2)
     assert model.grouper.group_size == 32
-    assert model.projections.widths == {"cls": 128, "image": 512, "text": 512}
+    assert model.projections.dims == {"cls": 128, "image": 512, "text": 512}
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -43,7 +43,7 @@ def test_networks_have_the_released_names_and_shapes(name: str) -> None:
     expected = released_json("recon_base_keys.json")[f"pretrain_{name}"]
     released = {k: torch.empty(v, device="meta") for k, v in expected["params"].items()}
     assert {k: v.shape for k, v in model.named_parameters()} == {
-        k: v.shape for k, v in from_official(released).items()
+        k: v.shape for k, v in from_official_state_dict(released).items()
     }
     assert sum(p.numel() for p in model.parameters()) == expected["n_params"]
 
@@ -73,7 +73,7 @@ def networks() -> dict[str, PretrainingNetwork]:
         "generative": ReCon(
             grouper, Encoder(16, queries=(), **sizes), Decoder(16, **decoder), Projections(16, {})
         ),
-        "contrastive": Contrastive(
+        "contrastive": ContrastiveNetwork(
             grouper, Encoder(16, **sizes), Projections(16, widths | {"cls": 4})
         ),
         "two_towers": TwoTowers(
@@ -91,16 +91,16 @@ def test_every_composition_comes_back_from_its_own_checkpoint(name: str, tmp_pat
     model = networks()[name].eval()
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     state["ensemble.losses.image.log_scale"] = torch.zeros(())  # of the task, not the network
-    torch.save({"state_dict": state, FORMAT_KEY: describe(model)}, tmp_path / "last.ckpt")
+    torch.save({"state_dict": state, METADATA_KEY: build_metadata(model)}, tmp_path / "last.ckpt")
     loaded = load(tmp_path / "last.ckpt")
     assert type(loaded) is type(model)
-    assert describe(loaded) == describe(model)
+    assert build_metadata(loaded) == build_metadata(model)
     points, mask = torch.randn(2, 40, 3), torch.tensor([True, False] * 4).expand(2, -1)
     ours, theirs = loaded(points, mask), model(points, mask)
     assert torch.equal(ours.predicted, theirs.predicted)
-    assert ours.queries.keys() == theirs.queries.keys()
-    for key, value in ours.queries.items():
-        assert torch.equal(value, theirs.queries[key])
+    assert ours.projected_queries.keys() == theirs.projected_queries.keys()
+    for key, value in ours.projected_queries.items():
+        assert torch.equal(value, theirs.projected_queries[key])
 
 
 def test_missing_left_over_and_misshapen_keys_are_all_listed(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_missing_left_over_and_misshapen_keys_are_all_listed(tmp_path: Path) -> 
 def test_released_names_come_back(name: str) -> None:
     state = torch.load(released_path(name), weights_only=True)
     state = state.get("base_model", state)
-    ours = from_official(state)
-    assert [to_official(key) for key in ours] == list(state)
+    ours = from_official_state_dict(state)
+    assert [to_official_key(key) for key in ours] == list(state)
     assert not {key for key in ours if "_encoder" in key or "MAE" in key}
 
 
@@ -209,7 +209,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", ["optimizer_states", "loops", "callbacks", "lr_schedulers"])
 def test_a_training_is_not_resumed_from_less_than_its_state(name: str, tmp_path: Path) -> None:
     model = networks()["generative"]
-    whole = dict.fromkeys(("loops", "callbacks", "state_dict"), {}) | {FORMAT_KEY: {}}
+    whole = dict.fromkeys(("loops", "callbacks", "state_dict"), {}) | {METADATA_KEY: {}}
     whole |= {"optimizer_states": [], "lr_schedulers": [], "epoch": 1, "global_step": 2}
     whole["state_dict"] = model.state_dict()
     torch.save(whole, tmp_path / "last.ckpt")

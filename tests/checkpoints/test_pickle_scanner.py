@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from conftest import released_path
-from recon.checkpoints.loading import load, task_of
-from recon.checkpoints.provenance import origin_of
-from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.loading import load, read_task
+from recon.checkpoints.provenance import read_provenance
+from recon.checkpoints.reader import METADATA_KEY
 
 CALLS = {
     "os.system": (os.system, lambda place: (f"touch {place}",)),
@@ -44,7 +44,7 @@ def wrapped(trap: object, way: str) -> bytes:
         "weight": {"base_model": {**state, "mask_token": trap}},
         "name": {"base_model": {**state, trap: torch.zeros(1)}},
         "top": trap,
-        "ours": {FORMAT_KEY: {"num_heads": trap}, "state_dict": {"model.x": torch.zeros(1)}},
+        "ours": {METADATA_KEY: {"num_heads": trap}, "state_dict": {"model.x": torch.zeros(1)}},
     }.get(way.partition("/")[0])
     file = io.BytesIO()
     if way.endswith("/pickle"):
@@ -62,7 +62,7 @@ def test_nothing_is_executed_however_it_is_wrapped(way: str, tmp_path: Path) -> 
     place, path = tmp_path / "sprung", tmp_path / "x.pth"
     for name in CALLS:
         path.write_bytes(wrapped(Trap(name, place), way))
-        for reader in (load, task_of, origin_of):
+        for reader in (load, read_task, read_provenance):
             with pytest.raises(ValueError, match=r"x.pth: not a checkpoint that can be read safel"):
                 reader(path)
         assert not place.exists(), name
@@ -96,9 +96,9 @@ def test_broken_files_get_no_advice_to_execute_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ({FORMAT_KEY: {}}, "holds no weights, only"),
-        ({FORMAT_KEY: {}, "state_dict": 3}, "holds no weights"),
-        ({FORMAT_KEY: 3, "state_dict": {"model.a.norm.weight": torch.zeros(1)}}, "x.pth: "),
+        ({METADATA_KEY: {}}, "holds no weights, only"),
+        ({METADATA_KEY: {}, "state_dict": 3}, "holds no weights"),
+        ({METADATA_KEY: 3, "state_dict": {"model.a.norm.weight": torch.zeros(1)}}, "x.pth: "),
         ({1: torch.zeros(1)}, "holds 1, which is no name of weights"),
         ({"base_model": {1: torch.zeros(1)}}, "beside weights it holds 1"),
         ({"base_model": {"a": torch.zeros(1), "b": np.float64(3)}}, "beside weights it holds b"),
@@ -118,7 +118,9 @@ def test_numpy_numbers_are_let_in_and_their_objects_are_not(tmp_path: Path) -> N
     good = {"acc": np.float64(0.5), "best": np.float32(0.25), "epoch": np.int64(3)}
     torch.save({"base_model": state, "metrics": good}, tmp_path / "x.pth")
     assert load(tmp_path / "x.pth", **told).training is False
-    values = {row["measure"]: row["value"] for row in origin_of(tmp_path / "x.pth")["metrics"]}
+    values = {
+        row["measure"]: row["value"] for row in read_provenance(tmp_path / "x.pth")["metrics"]
+    }
     assert values == {"acc": 0.5, "best": 0.25, "epoch": 3.0}
     torch.save({"base_model": state, "metrics": np.array([Trap])}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="not a checkpoint that can be read safely"):

@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 
 from conftest import released_json, released_path
-from recon.checkpoints.loading import describe, load, task_of
-from recon.checkpoints.locate import CONFIG, WEIGHTS
-from recon.checkpoints.writer import official_state, write_folder, write_official
+from recon.checkpoints.loading import build_metadata, load, read_task
+from recon.checkpoints.locate import CONFIG_FILENAME, WEIGHTS_FILENAME
+from recon.checkpoints.writer import (
+    build_official_state_dict,
+    write_official_checkpoint,
+    write_pretrained_folder,
+)
 from recon.layers.grouping import PatchGrouper
 from recon.models.classifier import Classifier
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, Projections, ReCon
+from recon.models.recon import ContrastiveNetwork, Projections, ReCon
 from recon.models.segmenter import Segmenter
 
 TOLD = {"num_heads": 3, "num_groups": 32}
@@ -44,10 +48,10 @@ def same_bytes(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("name", RELEASED)
 def test_official_files_come_back_byte_by_byte(name: str, tmp_path: Path) -> None:
     source = released_path(name)
-    network = load(source, task=task_of(source), **TOLD)
-    write_folder(network, tmp_path / "ours", {})
-    again = load(tmp_path / "ours", task=task_of(tmp_path / "ours"))
-    write_official(again, tmp_path / "back.pth", epoch=7)
+    network = load(source, task=read_task(source), **TOLD)
+    write_pretrained_folder(network, tmp_path / "ours", {})
+    again = load(tmp_path / "ours", task=read_task(tmp_path / "ours"))
+    write_official_checkpoint(again, tmp_path / "back.pth", epoch=7)
     held = torch.load(tmp_path / "back.pth", weights_only=True)
     read_by_released = "model_state_dict" if "seg" in name else "base_model"
     assert set(held) == {read_by_released, "epoch", "metrics", "best_metrics"}
@@ -64,19 +68,21 @@ def test_base_networks_get_all_the_released_names_and_shapes() -> None:
             Decoder(),
             Projections(384, {"image": 768, "text": 512}),
         )
-        found = {name: list(tensor.shape) for name, tensor in official_state(network).items()}
+        found = {
+            name: list(tensor.shape) for name, tensor in build_official_state_dict(network).items()
+        }
     assert found == {**expected["params"], **expected["buffers"]}
 
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_saved_folders_give_the_same_network(name: str, tmp_path: Path) -> None:
     source = released_path(name)
-    network = load(source, task=task_of(source), **TOLD)
-    write_folder(network, tmp_path, {"name": "x"})
-    for place in (tmp_path, tmp_path / WEIGHTS):
-        again = load(place, task=task_of(place))
+    network = load(source, task=read_task(source), **TOLD)
+    write_pretrained_folder(network, tmp_path, {"name": "x"})
+    for place in (tmp_path, tmp_path / WEIGHTS_FILENAME):
+        again = load(place, task=read_task(place))
         assert type(again) is type(network)
-        assert describe(again) == describe(network)
+        assert build_metadata(again) == build_metadata(network)
         same_bytes(again.state_dict(), network.state_dict())
 
 
@@ -89,7 +95,7 @@ def test_what_the_released_code_lacks_is_refused_by_name(tmp_path: Path) -> None
     both = {"image": 4, "text": 5}
     narrow = {"patch_widths": (8, 16, 24)}
     refused = {
-        "no Contrastive without a decoder": Contrastive(
+        "no ContrastiveNetwork without a decoder": ContrastiveNetwork(
             grouper, Encoder(16, **sizes()), Projections(16, both)
         ),
         "its encoder has the queries cls, image, text, this one": ReCon(
@@ -108,15 +114,15 @@ def test_what_the_released_code_lacks_is_refused_by_name(tmp_path: Path) -> None
     }
     for why, network in refused.items():
         with pytest.raises(ValueError, match=f"cannot be written in the released format: .*{why}"):
-            write_official(network, tmp_path / "x.pth")
+            write_official_checkpoint(network, tmp_path / "x.pth")
     assert not (tmp_path / "x.pth").exists()
 
 
 def test_names_of_classes_come_along(tmp_path: Path) -> None:
     names = ("chair", "table", "Ääkkönen")
-    network = Classifier(PatchGrouper(8, 8), Encoder(16, **sizes()), 3, names=names)
-    write_folder(network, tmp_path, {})
-    assert load(tmp_path, task="classify").names == names
+    network = Classifier(PatchGrouper(8, 8), Encoder(16, **sizes()), 3, class_names=names)
+    write_pretrained_folder(network, tmp_path, {})
+    assert load(tmp_path, task="classify").class_names == names
 
 
 @pytest.mark.parametrize(
@@ -135,26 +141,26 @@ def test_names_of_classes_come_along(tmp_path: Path) -> None:
 )
 def test_broken_configurations_are_named(content: str, why: str, tmp_path: Path) -> None:
     network = load(released_path("recon_pretrain_small.pth"), **TOLD)
-    write_folder(network, tmp_path, {})
-    (tmp_path / CONFIG).write_text(content)
+    write_pretrained_folder(network, tmp_path, {})
+    (tmp_path / CONFIG_FILENAME).write_text(content)
     with pytest.raises(ValueError, match=why):
         load(tmp_path)
 
 
 def test_broken_weights_are_named(tmp_path: Path) -> None:
     network = load(released_path("recon_pretrain_small.pth"), **TOLD)
-    write_folder(network, tmp_path, {})
-    whole = (tmp_path / WEIGHTS).read_bytes()
+    write_pretrained_folder(network, tmp_path, {})
+    whole = (tmp_path / WEIGHTS_FILENAME).read_bytes()
     for broken in (whole[:1000], b"", b"\x80\x04." + whole[3:], whole[:-10]):
-        (tmp_path / WEIGHTS).write_bytes(broken)
+        (tmp_path / WEIGHTS_FILENAME).write_bytes(broken)
         with pytest.raises(ValueError, match=r"model.safetensors: corrupt .*fetch it again"):
             load(tmp_path)
-    (tmp_path / WEIGHTS).unlink()
+    (tmp_path / WEIGHTS_FILENAME).unlink()
     with pytest.raises(FileNotFoundError, match=r"model.safetensors: missing: config.json and"):
         load(tmp_path)
-    (tmp_path / WEIGHTS).write_bytes(whole)
-    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / WEIGHTS_FILENAME).write_bytes(whole)
+    config = json.loads((tmp_path / CONFIG_FILENAME).read_text())
     config["network"]["num_heads"] = 5
-    (tmp_path / CONFIG).write_text(json.dumps(config))
+    (tmp_path / CONFIG_FILENAME).write_text(json.dumps(config))
     with pytest.raises(ValueError, match="width 96 is not a multiple"):
         load(tmp_path)

@@ -15,10 +15,18 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from recon.cli.errors import conf_dir
-from recon.cli.multirun import attempt, collect, failures, finish, jobs, main, stored_trials
-from recon.reports.comparison import short
-from recon.train import fit, objective, train_seeds
-from recon.utils.scheduler_env import keep_finished
+from recon.cli.multirun import (
+    collect_results,
+    count_stored_trials,
+    group_runs,
+    main,
+    read_failures,
+    report_multirun,
+    run_job,
+)
+from recon.reports.comparison import shorten_options
+from recon.train import fit, select_objective, train_seeds
+from recon.utils.scheduler_env import write_final_metrics
 from runs import TINY
 
 
@@ -36,7 +44,10 @@ def test_repeats_are_joined_and_options_kept_apart(tmp_path: Path) -> None:
         run_folder(tmp_path / str(number), told, accuracy)
     (tmp_path / "3").mkdir()  # a job that failed
     name = "accuracy, one view, honest"
-    assert collect(jobs(tmp_path)) == {"data.way=5": {name: [50, 70]}, "data.way=10": {name: [40]}}
+    assert collect_results(group_runs(tmp_path)) == {
+        "data.way=5": {name: [50, 70]},
+        "data.way=10": {name: [40]},
+    }
 
 
 def test_rooms_of_different_areas_are_scored_together(tmp_path: Path) -> None:
@@ -51,7 +62,7 @@ def test_rooms_of_different_areas_are_scored_together(tmp_path: Path) -> None:
             "results": {"w": row},
         }
         (tmp_path / str(area) / "results.json").write_text(json.dumps(found))
-    (rows,) = collect(jobs(tmp_path)).values()
+    (rows,) = collect_results(group_runs(tmp_path)).values()
     together = rows["mIoU, w, honest, rooms of all runs"]
     assert together == [pytest.approx(100 * (4 / 10 + 6 / 12) / 2)]
     assert rows["mIoU, w, honest"] == [50, 50]
@@ -84,7 +95,9 @@ def test_seeds_inside_a_multirun_are_found(tmp_path: Path) -> None:
         (tmp_path / "0" / f"seed_{seed}").mkdir()
         found = inner.replace('"mean": 0.0', f'"mean": {accuracy}')
         (tmp_path / "0" / f"seed_{seed}" / "results.json").write_text(found)
-    assert collect(jobs(tmp_path)) == {"data.way=5": {"accuracy, one view, honest": [50, 70]}}
+    assert collect_results(group_runs(tmp_path)) == {
+        "data.way=5": {"accuracy, one view, honest": [50, 70]}
+    }
 
 
 @pytest.mark.slow
@@ -122,8 +135,8 @@ def test_options_that_all_jobs_share_are_left_out_and_the_plot_is_written(tmp_pa
     for number, (ratio, accuracy) in enumerate([("0.6", 0.7), ("0.3", 0.5)]):
         told = ["experiment=x", f"mask.ratio={ratio}", "seed=0"]
         run_folder(tmp_path / str(number), told, accuracy)
-    assert [*jobs(tmp_path)] == ["mask.ratio=0.6", "mask.ratio=0.3"]
-    assert finish(tmp_path) == 0
+    assert [*group_runs(tmp_path)] == ["mask.ratio=0.6", "mask.ratio=0.3"]
+    assert report_multirun(tmp_path) == 0
     with Image.open(tmp_path / "sweep.png") as picture:
         assert picture.size == (910, 338)
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
@@ -136,10 +149,10 @@ def test_what_a_search_chose_by_is_shown_and_the_loss_of_runs_without_accuracies
     for number, chosen in enumerate(("val/accuracy", "train/other", None)):
         folder = tmp_path / str(number)
         run_folder(folder, [f"mask.ratio=0.{number}"], 0.25)
-        keep_finished(folder, logged)
+        write_final_metrics(folder, logged)
         OmegaConf.save({"objective": chosen}, folder / "config.yaml")
     (tmp_path / "2" / "results.json").unlink()
-    finish(tmp_path)
+    report_multirun(tmp_path)
     accuracy = {"accuracy, one view, honest": [25]}
     assert json.loads((tmp_path / "sweep.json").read_text()) == {
         "mask.ratio=0.0": accuracy | {"val/accuracy, as logged": [0.5]},
@@ -154,7 +167,7 @@ def test_what_a_search_chose_by_is_shown_and_the_loss_of_runs_without_accuracies
 def test_jobs_that_differ_by_their_seeds_have_one_row(tmp_path: Path) -> None:
     for seed in (0, 1):
         run_folder(tmp_path / str(seed), ["experiment=x", f"seed={seed}"], 0.5)
-    assert collect(jobs(tmp_path)) == {"": {"accuracy, one view, honest": [50, 50]}}
+    assert collect_results(group_runs(tmp_path)) == {"": {"accuracy, one view, honest": [50, 50]}}
 
 
 def test_a_search_that_goes_on_has_the_number_of_its_trials_as_seed(tmp_path: Path) -> None:
@@ -167,7 +180,7 @@ def test_a_search_that_goes_on_has_the_number_of_its_trials_as_seed(tmp_path: Pa
             assert cfg.hydra.sweeper.sampler.seed == trials
             study = optuna.create_study(storage=storage, study_name="x", load_if_exists=True)
             study.optimize(lambda trial: trial.number, n_trials=2)
-    assert stored_trials(None, "x") == 0
+    assert count_stored_trials(None, "x") == 0
 
 
 def test_a_stop_ends_a_multirun_and_names_what_shows_finished_jobs(
@@ -180,7 +193,7 @@ def test_a_stop_ends_a_multirun_and_names_what_shows_finished_jobs(
         hydra = SimpleNamespace(launcher=SimpleNamespace(_target_=kind))
         monkeypatch.setattr(HydraConfig, "get", lambda hydra=hydra: hydra)
         with pytest.raises(KeyboardInterrupt):
-            attempt(stopped, tmp_path / "1")
+            run_job(stopped, tmp_path / "1")
         told = f"python -m recon.cli.multirun {tmp_path}\n" in capsys.readouterr().out
         assert told == (kind == "BasicLauncher")
 
@@ -190,8 +203,8 @@ def test_a_failed_job_is_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFi
         raise ValueError("no such thing")
 
     run_folder(tmp_path / "0", ["mask.ratio=0.6"], 0.5)
-    assert attempt(lambda: 0.25, tmp_path / "0") == 0.25
-    assert attempt(broken, tmp_path / "1") is None
+    assert run_job(lambda: 0.25, tmp_path / "0") == 0.25
+    assert run_job(broken, tmp_path / "1") is None
     assert "Traceback" in (tmp_path / "1" / "failed.txt").read_text()
     run_folder(tmp_path / "2", ["mask.ratio=0.8"], 0.5)
     (tmp_path / "2" / "results.json").unlink()  # cut short
@@ -213,22 +226,22 @@ def test_a_failed_job_that_was_resumed_is_none(tmp_path: Path) -> None:
 
     job = tmp_path / "0"
     run_folder(job, ["mask.ratio=0.6"], 0.5)
-    assert attempt(broken, job) is None
-    assert failures(tmp_path) == {"0": "no such thing"}
+    assert run_job(broken, job) is None
+    assert read_failures(tmp_path) == {"0": "no such thing"}
     alone = [*TINY, f"output_dir={job}"]
     done = subprocess.run([sys.executable, "-m", "recon.train", *alone], capture_output=True)
     assert done.returncode == 0
     assert not (job / "failed.txt").exists()
-    assert failures(tmp_path) == {}
-    assert finish(tmp_path) == 0
+    assert read_failures(tmp_path) == {}
+    assert report_multirun(tmp_path) == 0
 
 
 def test_what_is_optimized_must_have_been_logged() -> None:
     found = {"val/accuracy": torch.tensor(0.5)}
-    assert objective(OmegaConf.create({"objective": "val/accuracy"}), found) == 0.5
-    assert objective(OmegaConf.create({"objective": None}), found) is None
+    assert select_objective(OmegaConf.create({"objective": "val/accuracy"}), found) == 0.5
+    assert select_objective(OmegaConf.create({"objective": None}), found) is None
     with pytest.raises(ValueError, match="objective=loss: not logged, but val/accuracy"):
-        objective(OmegaConf.create({"objective": "loss"}), found)
+        select_objective(OmegaConf.create({"objective": "loss"}), found)
 
 
 SEARCHES = sorted(path.stem for path in (Path(conf_dir()) / "hparams_search").glob("*.yaml"))
@@ -259,7 +272,7 @@ def test_a_search_goes_on_after_a_failed_job(tmp_path: Path) -> None:
         [sys.executable, "-m", "recon.train", *options],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    failed = failures(tmp_path / "found")
+    failed = read_failures(tmp_path / "found")
     assert 0 < len(failed) < 4, done.stdout[-2000:] + done.stderr[-2000:]
     assert done.returncode == 1
     best = OmegaConf.load(tmp_path / "found" / "optimization_results.yaml")
@@ -271,8 +284,11 @@ def test_a_search_goes_on_after_a_failed_job(tmp_path: Path) -> None:
 
 def test_numbers_that_a_search_draws_are_shown_short_and_others_as_they_are() -> None:
     drawn = "optimizer.lr=0.00018316240381848904 a=1.8316240381848904e-05 model.drop_path=0.1"
-    assert short(drawn) == "optimizer.lr=0.000183 a=1.83e-05 model.drop_path=0.1"
-    assert short("mask.ratio=0.12345 name=v1.2 lr=5e-05") == "mask.ratio=0.12345 name=v1.2 lr=5e-05"
+    assert shorten_options(drawn) == "optimizer.lr=0.000183 a=1.83e-05 model.drop_path=0.1"
+    assert (
+        shorten_options("mask.ratio=0.12345 name=v1.2 lr=5e-05")
+        == "mask.ratio=0.12345 name=v1.2 lr=5e-05"
+    )
 
 
 @pytest.mark.slow
@@ -295,4 +311,4 @@ def test_a_short_search_of_pretraining_has_its_measure(tmp_path: Path) -> None:
     options = ["hparams_search=pretrain", "experiment=pretrain_furniture", "debug=tiny"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("train", [*options, "~callbacks.report", f"output_dir={tmp_path}"])
-    assert objective(cfg, fit(cfg).measured) is not None
+    assert select_objective(cfg, fit(cfg).metrics) is not None

@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.errors import conf_dir
 from recon.cli.validation import (
-    NUMBERS,
-    check_compiled,
+    NUMBER_RANGES,
+    check_compile_strategy,
     check_devices,
     check_numbers,
-    different_seeds,
+    check_seeds,
 )
 
 WRONG = ["abc", True, -2, [1], {"a": 1}, math.nan, math.inf, -math.inf]
@@ -35,14 +35,14 @@ def shipped() -> list[DictConfig]:
         return [compose("train", options) for options in [*told, [*told[0], *OTHERWISE]]]
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", NUMBER_RANGES)
 def test_what_is_no_number_within_its_bounds_is_named(name: str) -> None:
     for wrong in WRONG:
         cfg = OmegaConf.create({})
         OmegaConf.update(cfg, name, wrong, force_add=True)
         with pytest.raises(ValueError, match=f"{name}=.*: must be a "):
             check_numbers(cfg)
-    if NUMBERS[name].whole:
+    if NUMBER_RANGES[name].is_integer:
         for wrong in (1.5, 1.0, -1.0):
             cfg = OmegaConf.create({})
             OmegaConf.update(cfg, name, wrong)
@@ -90,7 +90,7 @@ def test_what_ships_passes(shipped: list[DictConfig]) -> None:
         check_numbers(cfg)
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", NUMBER_RANGES)
 def test_what_is_looked_at_is_an_option(name: str, shipped: list[DictConfig]) -> None:
     gone = object()
     assert any(OmegaConf.select(cfg, name, default=gone) is not gone for cfg in shipped)
@@ -100,16 +100,16 @@ def test_what_is_looked_at_is_an_option(name: str, shipped: list[DictConfig]) ->
 def test_seeds_are_a_list_of_different_numbers(seeds: object) -> None:
     cfg = OmegaConf.create({"seeds": seeds})
     with pytest.raises(ValueError, match="must be a list of different whole numbers"):
-        different_seeds(cfg.seeds)
-    assert different_seeds(OmegaConf.create([2, 0])) == [2, 0]
+        check_seeds(cfg.seeds)
+    assert check_seeds(OmegaConf.create([2, 0])) == [2, 0]
 
 
 def test_what_is_compiled_must_reach_the_processes_that_train() -> None:
     cfg = OmegaConf.create({"compile": True, "trainer": {"strategy": "ddp_spawn"}})
     with pytest.raises(ValueError, match="compile=true: .*ddp_spawn.*compile=false"):
-        check_compiled(cfg)
-    check_compiled(OmegaConf.merge(cfg, {"compile": False}))
-    check_compiled(OmegaConf.merge(cfg, {"trainer": {"strategy": "ddp"}}))
+        check_compile_strategy(cfg)
+    check_compile_strategy(OmegaConf.merge(cfg, {"compile": False}))
+    check_compile_strategy(OmegaConf.merge(cfg, {"trainer": {"strategy": "ddp"}}))
 
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda", "mps"])

@@ -8,9 +8,9 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from recon.data.batch import Batch, Clouds, Draw, channels
+from recon.data.batch import Batch, Clouds, SeededIndex, concat_channels
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import Cloud, PointCloudDataset, Samples, resize
+from recon.data.dataset import Cloud, PointCloudDataset, SampleDataset, resample_cloud
 from recon.data.datasets.furniture import FurnitureDataModule
 from recon.data.transforms import Compose, RandomJitter, RandomRotation, RandomScale
 
@@ -39,7 +39,7 @@ class DotsModule(PointCloudDataModule):
         super().__init__(".", **{"batch_size": 4, "test_split": "test", **loading})
         self.bad = bad
 
-    def read(self, part: str) -> Dots:
+    def read_part(self, part: str) -> Dots:
         return Dots(self.bad)
 
 
@@ -74,12 +74,12 @@ AUGMENT = Compose([RandomRotation("y"), RandomScale(), RandomJitter()])
 
 def seen(epochs: int = 1, **loading: object) -> list[Batch]:
     task = Collect()
-    trainer(epochs).fit(task, DotsModule(size=24, transform=AUGMENT, **loading))
+    trainer(epochs).fit(task, DotsModule(num_points=24, transform=AUGMENT, **loading))
     return task.batches
 
 
 def test_samples_do_not_depend_on_workers() -> None:
-    alone, shared = seen(), seen(workers=2)
+    alone, shared = seen(), seen(num_workers=2)
     for one, other in zip(alone, shared, strict=True):
         assert one["id"] == other["id"]
         assert torch.equal(one["points"], other["points"])
@@ -87,7 +87,7 @@ def test_samples_do_not_depend_on_workers() -> None:
 
 def test_no_two_workers_batches_or_epochs_share_their_randomness() -> None:
     # The classic bug: each worker starts each epoch with the same state of numpy.
-    batches = seen(epochs=2, workers=2)
+    batches = seen(epochs=2, num_workers=2)
     seeds = torch.cat([batch["seed"] for batch in batches])
     assert len(set(seeds.tolist())) == len(seeds) == 32
     by_id: dict[str, list[Tensor]] = {}
@@ -96,16 +96,16 @@ def test_no_two_workers_batches_or_epochs_share_their_randomness() -> None:
             by_id.setdefault(name, []).append(points)
     assert all(len(views) == 2 and not torch.equal(*views) for views in by_id.values())
     # Which points were drawn differs from cloud to cloud as well.
-    rows = [tuple(resize(Dots().cloud(0), 24, int(seed)).points[:, 0]) for seed in seeds]
+    rows = [tuple(resample_cloud(Dots().cloud(0), 24, int(seed)).points[:, 0]) for seed in seeds]
     assert len(set(rows)) == 32
 
 
 def test_augmentations_differ_between_the_batches_of_two_workers() -> None:
-    batches = seen(workers=2)
+    batches = seen(num_workers=2)
     turned = []
     for batch in batches:
         index = int(batch["id"][0].removeprefix("dot"))
-        before = resize(Dots().cloud(index), 24, int(batch["seed"][0])).points
+        before = resample_cloud(Dots().cloud(index), 24, int(batch["seed"][0])).points
         turned.append(
             (batch["points"][0].norm(dim=-1).mean() / np.linalg.norm(before, axis=1).mean()).item()
         )
@@ -170,7 +170,10 @@ def test_what_the_data_have_not_is_named() -> None:
 def test_training_without_a_batch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"16 samples make no batch of 32: lower data.batch_size"):
         seen(batch_size=32, drop_last=True)
-    for wrong, message in (({"size": 0}, "size must be at least 1"), ({"up": "q"}, "axis must be")):
+    for wrong, message in (
+        ({"num_points": 0}, "num_points must be at least 1"),
+        ({"target_up": "q"}, "axis must be"),
+    ):
         with pytest.raises(ValueError, match=message):
             DotsModule(**wrong)
 
@@ -181,24 +184,24 @@ def test_colours_of_different_kinds_share_a_batch() -> None:
             cloud = super().cloud(index)
             return cloud if index % 2 else cloud._replace(colors=cloud.colors / np.float32(255))
 
-    both = [Samples(kind(), keys=["colors"]) for kind in (Dots, Mixed)]
+    both = [SampleDataset(kind(), keys=["colors"]) for kind in (Dots, Mixed)]
     for row in range(16):
-        one, other = (samples[Draw(row, 0)]["colors"] for samples in both)
+        one, other = (samples[SeededIndex(row, 0)]["colors"] for samples in both)
         assert torch.equal(one, other)
 
 
 def test_fewer_points_than_asked_for_are_repeated() -> None:
     cloud = Dots().cloud(0)
-    grown = resize(cloud, 100, seed=1)
+    grown = resample_cloud(cloud, 100, seed=1)
     assert np.array_equal(grown.points[:40], cloud.points)
     assert {tuple(p) for p in grown.points} == {tuple(p) for p in cloud.points}
-    assert resize(cloud, 40, seed=1) is cloud
+    assert resample_cloud(cloud, 40, seed=1) is cloud
 
 
 def test_channels_are_coordinates_colours_and_location() -> None:
     points, colors, location = torch.rand(3, 2, 5, 3)
-    assert torch.equal(channels(Clouds(points)), points)
-    both = channels(Clouds(points, colors=colors, location=location))
+    assert torch.equal(concat_channels(Clouds(points)), points)
+    both = concat_channels(Clouds(points, colors=colors, location=location))
     assert torch.equal(both, torch.cat([points, colors, location], -1))
 
 

@@ -12,23 +12,23 @@ from conftest import assert_near, released_arrays
 from recon.cli.errors import conf_dir
 from recon.data.batch import Clouds
 from recon.data.transforms import (
+    AddHeight,
+    AlignUpAxis,
     Compose,
-    FarthestSubset,
-    Height,
+    FarthestPointSample,
     PointDropout,
     RandomColorDrop,
     RandomJitter,
-    RandomOrientation,
+    RandomPointSample,
     RandomRotation,
     RandomScale,
-    RandomSubset,
+    RandomSO3Rotation,
     RandomTranslate,
     Transform,
     UnitSphere,
-    UpAxis,
 )
 from recon.layers.grouping import check_clouds
-from recon.ops.neighbors import exact_distances
+from recon.ops.neighbors import pairwise_distances
 
 CLOUDS = torch.randn(16, 50, 3)
 
@@ -39,7 +39,7 @@ def draw(transform: Transform, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     "transform",
-    [RandomSubset(20), RandomRotation(), RandomScale(), RandomTranslate()],
+    [RandomPointSample(20), RandomRotation(), RandomScale(), RandomTranslate()],
     ids=lambda t: type(t).__name__,
 )
 def test_draws_follow_the_generator_alone(transform: Transform) -> None:
@@ -50,16 +50,16 @@ def test_draws_follow_the_generator_alone(transform: Transform) -> None:
 
 
 def test_a_subset_keeps_points_once() -> None:
-    subset = draw(RandomSubset(20))
-    matches = exact_distances(subset, CLOUDS).argmin(-1).sort(-1).values
+    subset = draw(RandomPointSample(20))
+    matches = pairwise_distances(subset, CLOUDS).argmin(-1).sort(-1).values
     assert (matches.diff() > 0).all()
-    assert (exact_distances(subset, CLOUDS).amin(-1) == 0).all()
+    assert (pairwise_distances(subset, CLOUDS).amin(-1) == 0).all()
     with pytest.raises(ValueError, match="cannot keep 51 of 50 points"):
-        draw(RandomSubset(51))
+        draw(RandomPointSample(51))
 
 
 def test_farthest_subsets_are_prefixes_of_each_other() -> None:
-    assert torch.equal(FarthestSubset(30)(CLOUDS)[:, :10], FarthestSubset(10)(CLOUDS))
+    assert torch.equal(FarthestPointSample(30)(CLOUDS)[:, :10], FarthestPointSample(10)(CLOUDS))
 
 
 def test_unit_sphere_centres_and_scales() -> None:
@@ -72,7 +72,7 @@ def test_unit_sphere_centres_and_scales() -> None:
 def test_rotation_keeps_its_axis_all_distances_and_handedness(axis: str, fixed: int) -> None:
     rotated = draw(RandomRotation(axis))
     assert torch.equal(rotated[..., fixed], CLOUDS[..., fixed])
-    distances = (exact_distances(x, x) for x in (rotated, CLOUDS))
+    distances = (pairwise_distances(x, x) for x in (rotated, CLOUDS))
     assert_close(*distances, atol=1e-5, rtol=1e-4)
     turns = torch.linalg.lstsq(CLOUDS, rotated).solution
     assert_close(torch.linalg.det(turns), torch.ones(16))
@@ -126,7 +126,7 @@ def test_clouds_of_no_use_are_named_before_they_spread() -> None:
     with pytest.raises(ValueError, match="cloud 0 holds a NaN or infinite coordinate at point 5"):
         UnitSphere()(cloud)
     with pytest.raises(ValueError, match="cannot keep 64 of 20 points"):
-        FarthestSubset(64)(torch.randn(1, 20, 3))
+        FarthestPointSample(64)(torch.randn(1, 20, 3))
     assert UnitSphere()(torch.randint(9, (2, 20, 3))).norm(dim=-1).max() == pytest.approx(1)
     for array in (np.zeros((1, 20, 3)), np.zeros((20, 3))):
         with pytest.raises(TypeError, match="must be a torch tensor"):
@@ -142,8 +142,9 @@ def carried(count: int = 50) -> Clouds:
 
 
 EVERY = [
-    RandomSubset(20), FarthestSubset(20), PointDropout(), UnitSphere(), UpAxis("z", "y"),
-    Height("y"), RandomRotation("z"), RandomOrientation(), RandomScale(anisotropic=True),
+    RandomPointSample(20), FarthestPointSample(20), PointDropout(), UnitSphere(),
+    AlignUpAxis("z", "y"),
+    AddHeight("y"), RandomRotation("z"), RandomSO3Rotation(), RandomScale(anisotropic=True),
     RandomTranslate(), RandomJitter(), RandomColorDrop(),
 ]  # fmt: skip
 
@@ -170,7 +171,7 @@ def test_without_a_generator_torch_is_the_source(transform: Transform) -> None:
 
 @pytest.mark.parametrize(
     "transform",
-    [UnitSphere(), FarthestSubset(20), UpAxis("x", "z"), Height()],
+    [UnitSphere(), FarthestPointSample(20), AlignUpAxis("x", "z"), AddHeight()],
     ids=lambda t: type(t).__name__,
 )
 def test_a_batch_is_its_samples_one_by_one(transform: Transform) -> None:
@@ -205,10 +206,10 @@ def test_dropped_points_become_the_first() -> None:
 def test_orientations_are_rotations_uniform_over_the_sphere() -> None:
     axis = torch.tensor([0.0, 0.0, 1.0]).expand(4000, 1, 3)
     basis = torch.eye(3).expand(4000, 3, 3)
-    turned = RandomOrientation()(basis, Generator().manual_seed(0))
+    turned = RandomSO3Rotation()(basis, Generator().manual_seed(0))
     assert_close(turned @ turned.transpose(1, 2), basis, atol=1e-5, rtol=0)
     assert_close(torch.linalg.det(turned), torch.ones(4000), atol=1e-5, rtol=0)
-    heights = RandomOrientation()(axis, Generator().manual_seed(1))[:, 0, 2]
+    heights = RandomSO3Rotation()(axis, Generator().manual_seed(1))[:, 0, 2]
     # Archimedes: the height of a uniform point on the sphere is uniform.
     assert_close(heights.sort().values, torch.linspace(-1, 1, 4000), atol=0.05, rtol=0)
 
@@ -223,23 +224,23 @@ def test_the_definition_of_an_orientation_is_the_quaternion_product() -> None:
             torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]),
         ]
     )
-    turned = RandomOrientation()(CLOUDS[:1], Generator().manual_seed(5))
+    turned = RandomSO3Rotation()(CLOUDS[:1], Generator().manual_seed(5))
     assert_close(turned[0], CLOUDS[0] @ by_hand.T, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("source", "target"), [("z", "y"), ("y", "z"), ("x", "y"), ("y", "y")])
 def test_turning_upright_is_a_rotation_that_moves_the_axis(source: str, target: str) -> None:
-    turned = UpAxis(source, target)(torch.eye(3)[None])[0]
+    turned = AlignUpAxis(source, target)(torch.eye(3)[None])[0]
     assert torch.linalg.det(turned) == 1
     assert turned["xyz".index(source)].tolist() == torch.eye(3)["xyz".index(target)].tolist()
-    mirrored = UpAxis(source, target, mirror=True)(torch.eye(3)[None])[0]
+    mirrored = AlignUpAxis(source, target, mirror=True)(torch.eye(3)[None])[0]
     assert torch.linalg.det(mirrored) == (1 if source == target else -1)
     with pytest.raises(ValueError, match="axis must be x, y or z, got 'up'"):
-        UpAxis("up", "y")
+        AlignUpAxis("up", "y")
 
 
 def test_height_is_measured_from_the_lowest_point() -> None:
-    height = Height("z")(Clouds(CLOUDS)).height
+    height = AddHeight("z")(Clouds(CLOUDS)).height
     assert (height >= 0).all()
     assert_close(height[..., 0] + CLOUDS[..., 2].amin(1, keepdim=True), CLOUDS[..., 2])
 
@@ -255,7 +256,7 @@ def test_stretched_normals_stay_orthogonal_to_the_surface() -> None:
 
 
 def test_colours_are_dropped_for_whole_clouds() -> None:
-    colors = RandomColorDrop(0.5, grey=0.4)(carried(), Generator().manual_seed(0)).colors
+    colors = RandomColorDrop(0.5, gray=0.4)(carried(), Generator().manual_seed(0)).colors
     grey = (colors == 0.4).all(-1)
     assert torch.equal(grey.all(1), grey.any(1))
     assert 2 < grey.all(1).sum() < 14
@@ -265,7 +266,7 @@ def test_colours_are_dropped_for_whole_clouds() -> None:
 @pytest.mark.parametrize("path", sorted((Path(conf_dir()) / "transform").glob("*.yaml")))
 def test_composed_transforms_run(path: Path) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("train", [f"transform={path.stem}", "points=1024"])
+        cfg = compose("train", [f"transform={path.stem}", "num_points=1024"])
     transform = instantiate(cfg.transform, _convert_="all")
     before = Clouds(torch.randn(2, 2048, 3), colors=torch.rand(2, 2048, 3))
     after = transform(before, Generator().manual_seed(0))

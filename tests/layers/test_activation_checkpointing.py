@@ -32,7 +32,9 @@ def step(model: ReCon) -> tuple[torch.Tensor, list[torch.Tensor], int]:
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         out = model(points, random_mask(points[:, :10], 0.6))
-    loss = (out.predicted - out.target).square().mean() + out.queries["image"].square().mean()
+    loss = (out.predicted - out.target).square().mean() + out.projected_queries[
+        "image"
+    ].square().mean()
     loss.backward()
     return loss.detach(), [p.grad for p in model.parameters() if p.grad is not None], kept
 

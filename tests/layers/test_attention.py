@@ -28,7 +28,7 @@ def test_cross_attention_equals_its_definition() -> None:
 
 def test_the_last_tokens_alone_attend_as_they_do_among_all() -> None:
     layer, x = SelfAttention(24, heads=3), torch.randn(2, 5, 24)
-    assert_close(layer(x, last=2), layer(x)[:, -2:])
+    assert_close(layer(x, num_last=2), layer(x)[:, -2:])
 
 
 def test_both_forms_of_attention_agree() -> None:

@@ -24,7 +24,7 @@ def test_the_decoders_block_is_ordinary() -> None:
     block, x = Block(24, heads=3), torch.randn(2, 5, 24)
     hidden = x + block.attn(block.norm1(x))
     assert_close(block(x), hidden + block.mlp(block.norm2(hidden)))
-    assert_close(block(x, last=2), block(x)[:, -2:])
+    assert_close(block(x, num_last=2), block(x)[:, -2:])
 
 
 def test_gelu_is_exact() -> None:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from recon.layers.patch_embed import FoldedPatchEmbed, PatchEmbed
-from recon.ops.neighbors import gather
+from recon.ops.neighbors import gather_rows
 
 
 def naive(embed: PatchEmbed, patches: torch.Tensor) -> torch.Tensor:
@@ -42,14 +42,14 @@ def test_tokens_of_visible_patches_equal_those_chosen_afterwards() -> None:
     patches, visible = torch.randn(2, 6, 9, 3).double(), torch.tensor([[0, 2, 5], [1, 3, 4]])
     embed, reference = PatchEmbed(24).double(), PatchEmbed(24).double()
     reference.load_state_dict(embed.state_dict())
-    some, chosen = embed(patches, visible), gather(reference(patches), visible)
+    some, chosen = embed(patches, visible), gather_rows(reference(patches), visible)
     assert_close(some, chosen)
     for ours, theirs in zip(gradients(embed, some), gradients(reference, chosen), strict=True):
         assert_close(ours, theirs)
     for ours, theirs in zip(embed.buffers(), reference.buffers(), strict=True):
         assert_close(ours, theirs)
     embed.eval(), reference.eval()
-    assert_close(embed(patches, visible), gather(reference(patches), visible))
+    assert_close(embed(patches, visible), gather_rows(reference(patches), visible))
 
 
 def test_statistics_by_moments_are_exact_with_every_gradient() -> None:
@@ -57,7 +57,7 @@ def test_statistics_by_moments_are_exact_with_every_gradient() -> None:
     visible = torch.tensor([[4, 0], [1, 3], [5, 2]])
     embed = PatchEmbed(24).double()
     reference = deepcopy(embed)
-    ours, theirs = embed(patches, visible), reference.by_definition(patches, visible)
+    ours, theirs = embed(patches, visible), reference.embed_reference(patches, visible)
     assert_close(ours.flatten(0, 1), theirs)
     for a, b in zip(
         gradients(embed, ours.flatten(0, 1)), gradients(reference, theirs), strict=True
@@ -86,7 +86,7 @@ def test_embedding_visible_patches_only_takes_their_statistics() -> None:
     patches, visible = torch.randn(2, 6, 9, 3), torch.tensor([[0, 2, 5], [1, 3, 4]])
     only, every = PatchEmbed(24, embed_visible_only=True), PatchEmbed(24)
     every.load_state_dict(only.state_dict())
-    shown = gather(patches.flatten(2), visible).unflatten(2, (-1, 3))
+    shown = gather_rows(patches.flatten(2), visible).unflatten(2, (-1, 3))
     assert_close(only(patches, visible), every(shown))
     assert_close(only.joint_norm.running_var, every.joint_norm.running_var)
 
@@ -108,7 +108,7 @@ def test_batch_statistics_far_from_zero_lose_no_more_than_by_definition(
     nn.init.constant_(embed.point_norm.bias, bias)
     expected = deepcopy(embed).double()(patches.double()).flatten(0, 1)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        theirs = deepcopy(embed).by_definition(patches, None)
+        theirs = deepcopy(embed).embed_reference(patches, None)
         ours = embed(patches).flatten(0, 1)
     assert (ours - expected).abs().max() < 2 * (theirs - expected).abs().max()
 
@@ -132,7 +132,7 @@ def test_folding_changes_nothing_but_rounding() -> None:
     embed.eval()
     patches, visible = torch.randn(2, 7, 9, 3), torch.tensor([[0, 2], [1, 3]])
     for block in (3, 64):
-        folded = FoldedPatchEmbed(embed, block=block)
+        folded = FoldedPatchEmbed(embed, chunk_size=block)
         assert_close(folded(patches), embed(patches), rtol=1e-5, atol=1e-6)
         assert_close(folded(patches, visible), embed(patches, visible), rtol=1e-5, atol=1e-6)
     assert not any("norm" in name for name, _ in folded.named_modules())

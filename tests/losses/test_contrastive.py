@@ -4,7 +4,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.testing import assert_close
 
 from conftest import assert_near, released_arrays
-from recon.losses.contrastive import CategoryContrast, ViewContrast
+from recon.losses.contrastive import CategoryContrast, NTXentLoss
 
 ARRAYS = released_arrays("recon_pretrain_small.npz")
 
@@ -45,4 +45,4 @@ def test_by_view_equals_its_definition() -> None:
         similarity = views @ view / 0.1
         others = similarity[torch.arange(10) != i]
         losses.append(others.logsumexp(0) - similarity[(i + 5) % 10])
-    assert_close(ViewContrast()(first, second), torch.stack(losses).mean())
+    assert_close(NTXentLoss()(first, second), torch.stack(losses).mean())

@@ -25,7 +25,9 @@ def encoder() -> Encoder:
 def pretraining(model: nn.Module) -> Tensor:
     points = torch.randn(4, 60, 3)
     out = model(points, random_mask(points[:, :10], 0.6))
-    return (out.predicted - out.target).square().mean() + out.queries["image"].square().mean()
+    return (out.predicted - out.target).square().mean() + out.projected_queries[
+        "image"
+    ].square().mean()
 
 
 def segmentation(model: nn.Module) -> Tensor:
@@ -45,7 +47,7 @@ recon = ReCon(
     Decoder(24, depth=2, heads=3, group_size=8, drop_path=0.0),
     Projections(24, {"image": 5}),
 )
-segmenter = Segmenter(PatchGrouper(10, 8), encoder(), 5, objects=3, widths=(16, 12, 8))
+segmenter = Segmenter(PatchGrouper(10, 8), encoder(), 5, num_objects=3, widths=(16, 12, 8))
 segmenter.point_head.dropout.p = 0.0
 traced = []
 

@@ -7,14 +7,18 @@ import torch
 from torch import nn
 
 from conftest import assert_near, released_arrays, released_json, released_path
-from recon.checkpoints.loading import describe, load
-from recon.checkpoints.official_keys import from_official, to_official, to_ours
-from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.loading import build_metadata, load
+from recon.checkpoints.official_keys import (
+    from_official_key,
+    from_official_state_dict,
+    to_official_key,
+)
+from recon.checkpoints.reader import METADATA_KEY
 from recon.layers.grouping import PatchGrouper
-from recon.models.classifier import Classifier, class_feature
+from recon.models.classifier import Classifier, pool_classifier_features
 from recon.models.encoder import Encoder
 from recon.models.heads import linear_head, mlp_head
-from recon.models.two_tower import Tower, Towers
+from recon.models.two_tower import Tower, TwoTowerEncoder
 
 ARRAYS = released_arrays("recon_cls_small.npz")
 PROBES = released_arrays("recon_svm_zeroshot_small.npz")
@@ -44,15 +48,15 @@ def test_gradients_are_the_released_ones() -> None:
     norms = released_json("recon_cls_small_gradnorms.json")["full"]
     ours = {name: p.grad for name, p in model.named_parameters()}
     for name, norm in norms.items():
-        grad = ours[to_ours(name)]
+        grad = ours[from_official_key(name)]
         found = 0.0 if grad is None else grad.norm().item()
         assert found == pytest.approx(norm or 0.0, rel=1e-4, abs=1e-6), name
 
 
 def test_names_go_both_ways() -> None:
     state = torch.load(released_path(FILES["full"]), weights_only=False)["base_model"]
-    for name in from_official(state):
-        assert to_official(name, "classify") in state
+    for name in from_official_state_dict(state):
+        assert to_official_key(name, "classify") in state
 
 
 @pytest.mark.parametrize("file", ["recon_pretrain_small.pth"])
@@ -78,24 +82,24 @@ def test_checkpoints_come_back(head: object, tmp_path: Path) -> None:
     model = toy(head)
     nn.init.normal_(model.encoder.queries.tokens["cls"])
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    torch.save({FORMAT_KEY: describe(model), "state_dict": state}, tmp_path / "c.ckpt")
+    torch.save({METADATA_KEY: build_metadata(model), "state_dict": state}, tmp_path / "c.ckpt")
     points = torch.randn(3, 64, 3)
     found = load(tmp_path / "c.ckpt", task="classify")
     assert torch.equal(found(points), model.eval()(points))
-    assert found.classes == 5
+    assert found.num_classes == 5
     with pytest.raises(ValueError, match="holds weights for task='classify', not for 'pretrain'"):
         load(tmp_path / "c.ckpt")
 
 
 def test_two_towers_classify(tmp_path: Path) -> None:
     sizes = {"depth": 2, "heads": 2, "patch_widths": (8, 16, 16)}
-    encoder = Towers(Tower(24, **sizes), Tower(24, queries=("image", "text"), **sizes))
+    encoder = TwoTowerEncoder(Tower(24, **sizes), Tower(24, queries=("image", "text"), **sizes))
     model = Classifier(PatchGrouper(8, 8), encoder, 5).eval()
     points = torch.randn(3, 64, 3)
     assert model(points).shape == (3, 5)
-    assert class_feature(model.encode(points)).shape == (3, 3 * 24)
+    assert pool_classifier_features(model.encode(points)).shape == (3, 3 * 24)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    torch.save({FORMAT_KEY: describe(model), "state_dict": state}, tmp_path / "c.ckpt")
+    torch.save({METADATA_KEY: build_metadata(model), "state_dict": state}, tmp_path / "c.ckpt")
     assert torch.equal(load(tmp_path / "c.ckpt", task="classify")(points), model(points))
 
 

@@ -4,7 +4,7 @@ from torch.testing import assert_close
 
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder, drop_path_rates
-from recon.ops.masking import parted
+from recon.ops.masking import split_by_mask
 
 
 def encoder(**changes: object) -> Encoder:
@@ -13,7 +13,7 @@ def encoder(**changes: object) -> Encoder:
 
 PATCHES = PatchGrouper(10, 8)(torch.randn(2, 60, 3))
 MASK = torch.tensor([[True] * 6 + [False] * 4, [False, True] * 4 + [True, True]])
-VISIBLE = parted(MASK, 10).visible
+VISIBLE = split_by_mask(MASK, 10).visible
 
 
 def test_positions_are_added_before_every_block() -> None:

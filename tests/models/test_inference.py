@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from recon.layers.grouping import PatchGrouper
 from recon.layers.patch_embed import FoldedPatchEmbed, PatchEmbed
 from recon.models.decoder import Decoder
-from recon.models.inference import folded
+from recon.models.inference import fold_batch_norms
 from recon.models.recon import Projections
 from recon.models.two_tower import Tower, TwoTowers
 
@@ -29,7 +29,7 @@ def test_every_embedding_of_a_network_is_folded() -> None:
     ]
     decoder = Decoder(24, depth=1, heads=3, group_size=8)
     network = TwoTowers(PatchGrouper(10, 8), *towers, decoder, Projections(24, {})).eval()
-    ready, points = folded(network), torch.randn(2, 60, 3)
+    ready, points = fold_batch_norms(network), torch.randn(2, 60, 3)
     assert not any(isinstance(module, PatchEmbed) for module in ready.modules())
     assert sum(isinstance(module, FoldedPatchEmbed) for module in ready.modules()) == 2
     assert_close(ready.encode(points).tokens, network.encode(points).tokens, rtol=1e-5, atol=1e-5)

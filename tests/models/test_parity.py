@@ -7,12 +7,12 @@ from torch import Tensor
 
 from conftest import assert_near, released_arrays, released_json, released_path
 from recon.checkpoints.loading import load
-from recon.checkpoints.official_keys import from_official, to_ours
+from recon.checkpoints.official_keys import from_official_key, from_official_state_dict
 from recon.losses.contrastive import CategoryContrast
 from recon.losses.distillation import SmoothL1
 from recon.losses.reconstruction import ChamferL1, ChamferL2
-from recon.models.recon import ReCon, Reconstruction
-from recon.ops.masking import parted
+from recon.models.recon import PretrainingOutput, ReCon
+from recon.ops.masking import split_by_mask
 from recon.tasks.optim import parameter_groups
 
 ARRAYS = released_arrays("recon_pretrain_small.npz")
@@ -24,20 +24,20 @@ def model() -> ReCon:
     return load(released_path("recon_pretrain_small.pth"), num_heads=3, num_groups=64)
 
 
-def released_losses(out: Reconstruction, arrays=ARRAYS) -> dict[str, Tensor]:  # noqa: ANN001
+def released_losses(out: PretrainingOutput, arrays=ARRAYS) -> dict[str, Tensor]:  # noqa: ANN001
     return {
         "mdm": ChamferL2()(out.predicted, out.target),
         "mdm_cdl1": ChamferL1()(out.predicted, out.target),
-        "csc_img": SmoothL1()(out.queries["image"], arrays("img_feature")),
-        "csc_text": SmoothL1()(out.queries["text"], arrays("text_feature")),
-        "smc": CategoryContrast()(out.queries["cls"], CATEGORY),
+        "csc_img": SmoothL1()(out.projected_queries["image"], arrays("img_feature")),
+        "csc_text": SmoothL1()(out.projected_queries["text"], arrays("text_feature")),
+        "smc": CategoryContrast()(out.projected_queries["cls"], CATEGORY),
     }
 
 
 @torch.no_grad()
 def test_encoding(model: ReCon) -> None:
     patches = model.grouper(ARRAYS("points"))
-    encoding = model.encoder(patches, parted(ARRAYS("mask"), 64).visible)
+    encoding = model.encoder(patches, split_by_mask(ARRAYS("mask"), 64).visible)
     assert_near(encoding.tokens, ARRAYS("x_vis"))
     for ours, theirs in (("cls", "cls"), ("image", "img"), ("text", "text")):
         assert_near(encoding.queries[ours], ARRAYS(f"{theirs}_token"))
@@ -49,7 +49,7 @@ def test_rebuilt_points_and_projections(model: ReCon) -> None:
     assert_near(out.predicted, ARRAYS("rebuild_points"))
     assert_near(out.target.sort(1).values, ARRAYS("gt_points_sorted").sort(1).values)
     for ours, theirs in (("image", "img_pred"), ("text", "text_pred"), ("cls", "cls_proj")):
-        assert_near(out.queries[ours], ARRAYS(theirs))
+        assert_near(out.projected_queries[ours], ARRAYS(theirs))
 
 
 @torch.no_grad()
@@ -67,9 +67,9 @@ def test_each_loss_reaches_the_parameters_it_reaches_as_released(model: ReCon, t
     released_losses(model(ARRAYS("points"), ARRAYS("mask")))[term].backward()
     norms = released_json("recon_pretrain_small_gradnorms.json")[term]
     parameters = dict(model.named_parameters())
-    assert {to_ours(name) for name in norms} == parameters.keys()
+    assert {from_official_key(name) for name in norms} == parameters.keys()
     for name, norm in norms.items():
-        gradient = parameters[to_ours(name)].grad
+        gradient = parameters[from_official_key(name)].grad
         if not norm:  # stopped, or not in the graph
             assert gradient is None or gradient.abs().max() == 0, name
         else:
@@ -96,7 +96,7 @@ def test_four_training_steps(model: ReCon) -> None:
         optimizer.step()
     after = dict(model.named_parameters())
     for name in ("mask_token", "MAE_encoder.norm.weight", "img_proj.bias"):
-        assert_near(after[to_ours(name)].detach(), arrays(f"param_after/{name}"), 1e-3)
+        assert_near(after[from_official_key(name)].detach(), arrays(f"param_after/{name}"), 1e-3)
 
 
 def test_two_towers() -> None:
@@ -105,7 +105,7 @@ def test_two_towers() -> None:
     patches = model.grouper(arrays("points"))
     queries = model.contrastive(patches).queries
     assert_near(
-        model.generative(patches, parted(arrays("mask"), 64).visible).tokens, arrays("x_vis")
+        model.generative(patches, split_by_mask(arrays("mask"), 64).visible).tokens, arrays("x_vis")
     )
     assert_near(queries["image"], arrays("img_token"))
     assert_near(queries["text"], arrays("text_token"))
@@ -113,13 +113,13 @@ def test_two_towers() -> None:
     assert_near(out.predicted, arrays("rebuild_points"))
     total = (
         ChamferL2()(out.predicted, out.target)
-        + SmoothL1()(out.queries["image"], arrays("img_feature"))
-        + SmoothL1()(out.queries["text"], arrays("text_feature"))
+        + SmoothL1()(out.projected_queries["image"], arrays("img_feature"))
+        + SmoothL1()(out.projected_queries["text"], arrays("text_feature"))
     )
     assert_near(total, arrays("loss_total"))
     total.backward()
     norms = released_json("twotower_small_gradnorms.json")
-    named = from_official({name: torch.zeros(1) for name in norms})
+    named = from_official_state_dict({name: torch.zeros(1) for name in norms})
     parameters = dict(model.named_parameters())
     assert named.keys() == parameters.keys()
     for ours, norm in zip(named, norms.values(), strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 import recon
 from conftest import assert_near
 from recon.checkpoints.loading import load
-from recon.checkpoints.transfer import start_from
+from recon.checkpoints.transfer import load_pretrained_encoder
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.two_tower import Tower
@@ -247,6 +247,6 @@ def test_recon_does_not_start_from_other_blocks(tmp_path: Path) -> None:
     sizes = {"depth": DEPTH, "heads": HEADS}
     encoder = Encoder(DIM, queries=(), **sizes)
     with pytest.raises(ValueError, match=r"point_mae.pth: an ordinary transformer"):
-        start_from(saved(tmp_path, "point_mae"), encoder)
+        load_pretrained_encoder(saved(tmp_path, "point_mae"), encoder)
     names = {f"encoder.{name}" for name in Tower(DIM, **sizes).state_dict()}
     assert names == {f"encoder.{name}" for name in encoder.state_dict()}  # by names alone they fit

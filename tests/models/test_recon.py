@@ -4,7 +4,7 @@ import torch
 from recon.layers.grouping import PatchGrouper, check_clouds
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, Projections, ReCon
+from recon.models.recon import ContrastiveNetwork, Projections, ReCon
 
 
 def recon() -> ReCon:
@@ -25,7 +25,7 @@ def test_rebuilt_patches_line_up_with_the_true_ones() -> None:
 
 def test_only_projected_queries_come_out() -> None:
     out = recon()(torch.randn(2, 60, 3), MASK)
-    assert {name: query.shape for name, query in out.queries.items()} == {
+    assert {name: query.shape for name, query in out.projected_queries.items()} == {
         "image": (2, 5),
         "cls": (2, 6),
     }
@@ -39,11 +39,11 @@ def test_a_generative_student_needs_a_mask_and_a_contrastive_one_does_not() -> N
     model, points = recon().eval(), torch.randn(2, 60, 3)
     with pytest.raises(ValueError, match="needs a mask"):
         model(points, None)
-    alone = Contrastive(model.grouper, model.encoder, model.projections)
+    alone = ContrastiveNetwork(model.grouper, model.encoder, model.projections)
     out = alone(points, None)
     assert out.predicted.shape == (0, 8, 3)
     whole = model.projections(model.encode(points).queries)
-    assert torch.equal(out.queries["image"], whole["image"])
+    assert torch.equal(out.projected_queries["image"], whole["image"])
 
 
 def test_projections_start_as_released() -> None:
@@ -63,4 +63,4 @@ def test_clouds_of_other_types_are_taken_in_the_weights_precision() -> None:
 def test_a_projection_without_its_query_is_refused() -> None:
     encoder = Encoder(24, depth=2, heads=3, queries=["text"], patch_widths=(8, 16, 16))
     with pytest.raises(ValueError, match=r"projections of \['image'\], .*queries \['text'\]"):
-        Contrastive(PatchGrouper(10, 8), encoder, Projections(24, {"image": 5, "text": 5}))
+        ContrastiveNetwork(PatchGrouper(10, 8), encoder, Projections(24, {"image": 5, "text": 5}))

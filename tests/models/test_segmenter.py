@@ -7,13 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from conftest import assert_near, released_arrays, released_json, released_path
-from recon.checkpoints.loading import describe, load
-from recon.checkpoints.official_keys import from_official, to_official, to_ours
-from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.loading import build_metadata, load
+from recon.checkpoints.official_keys import (
+    from_official_key,
+    from_official_state_dict,
+    to_official_key,
+)
+from recon.checkpoints.reader import METADATA_KEY
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
-from recon.models.segmenter import Segmenter, thirds
-from recon.ops.interpolation import three_nearest
+from recon.models.segmenter import Segmenter, default_out_indices
+from recon.ops.interpolation import three_nn
 
 ARRAYS = released_arrays("recon_seg_small.npz")
 FILE = "recon_seg_small.pth"
@@ -40,34 +44,39 @@ def test_gradients_are_the_released_ones() -> None:
     loss.backward()
     ours = {name: p.grad for name, p in model.named_parameters()}
     for name, norm in released_json("recon_seg_small_gradnorms.json").items():
-        grad = ours[to_ours(name)]
+        grad = ours[from_official_key(name)]
         found = 0.0 if grad is None else grad.norm().item()
         assert found == pytest.approx(norm or 0.0, rel=2e-4, abs=1e-5), name
 
 
 def test_names_go_both_ways() -> None:
     state = torch.load(released_path(FILE), weights_only=False)["model_state_dict"]
-    for name in from_official(state):
-        assert to_official(name, "segment") in state
+    for name in from_official_state_dict(state):
+        assert to_official_key(name, "segment") in state
 
 
 def toy(objects: int | None, channels: int = 3) -> Segmenter:
     torch.manual_seed(0)
     encoder = Encoder(24, depth=3, heads=2, patch_widths=(8, 16, 16))
-    names = {"names": ["leg", "top", "shade"], "object_names": ["table", "lamp"] if objects else []}
+    names = {
+        "class_names": ["leg", "top", "shade"],
+        "object_names": ["table", "lamp"] if objects else [],
+    }
     parts = {"table": [0, 1], "lamp": [2]} if objects else {}
     return Segmenter(
-        PatchGrouper(8, 8), encoder, 3, objects=objects, channels=channels, parts=parts, **names
+        PatchGrouper(8, 8), encoder, 3, num_objects=objects, channels=channels, parts=parts, **names
     )
 
 
 def plain(model: Segmenter, channels: Tensor, label: Tensor | None) -> Tensor:
     """Concatenate at each point, then apply whole layers, as the method is written."""
     b, n, _ = channels.shape
-    levels = model.encoder.levels(model.grouper(channels[..., :3].contiguous()), model.taps)
+    levels = model.encoder.forward_intermediates(
+        model.grouper(channels[..., :3].contiguous()), model.out_indices
+    )
     tokens = torch.cat(levels.tokens, -1)
-    near = three_nearest(channels[..., :3], levels.centers)
-    rows = near.rows.flatten(1).unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+    near = three_nn(channels[..., :3], levels.centers)
+    rows = near.indices.flatten(1).unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
     carried = (tokens.gather(1, rows).view(b, n, 3, -1) * near.weight.unsqueeze(-1)).sum(2)
     cloud = [tokens.amax(1), tokens.mean(1)]
     if model.object_embed is not None:
@@ -112,9 +121,9 @@ def test_checkpoints_come_back(
 ) -> None:
     model = toy(objects, channels).eval()
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    torch.save({FORMAT_KEY: describe(model), "state_dict": state}, tmp_path / "a.ckpt")
+    torch.save({METADATA_KEY: build_metadata(model), "state_dict": state}, tmp_path / "a.ckpt")
     back = load(tmp_path / "a.ckpt", task=task)
-    assert back.names == model.names
+    assert back.class_names == model.class_names
     assert (back.object_names, back.parts) == (model.object_names, model.parts)
     points = torch.randn(2, 50, channels)
     label = torch.tensor([1, 0]) if objects else None
@@ -133,10 +142,10 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(ValueError, match="objects are numbered 0 to 1, got"):
         model(points, torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="reads the queries, and this encoder has none"):
-        Segmenter(PatchGrouper(8, 8), Encoder(24, depth=3, heads=2, queries=()), 3, objects=2)
+        Segmenter(PatchGrouper(8, 8), Encoder(24, depth=3, heads=2, queries=()), 3, num_objects=2)
 
 
 def test_taps_are_a_third_two_thirds_and_all() -> None:
-    assert thirds(12) == (3, 7, 11)
-    assert thirds(4) == (0, 1, 3)
-    assert thirds(1) == (0,)
+    assert default_out_indices(12) == (3, 7, 11)
+    assert default_out_indices(4) == (0, 1, 3)
+    assert default_out_indices(1) == (0,)

@@ -12,10 +12,15 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from recon.layers.batch_norm import SharedBatchNorm
-from recon.losses.contrastive import CategoryContrast, ViewContrast
+from recon.layers.batch_norm import SyncBatchNorm1d
+from recon.losses.contrastive import CategoryContrast, NTXentLoss
 from recon.losses.distillation import Cosine, InfoNCE, SigLIP, SmoothL1
-from recon.ops.distributed import drawing_as_one, everyone, processes, shared_mean
+from recon.ops.distributed import (
+    all_gather_with_grad,
+    rank_and_world_size,
+    rescale_local_mean,
+    synced_rng,
+)
 
 ROWS = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 OTHER = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -43,7 +48,7 @@ def by_two(job: Callable[[], Any], folder: Path) -> list[Any]:
 
 
 def mine(rows: Tensor) -> Tensor:
-    rank, ranks = processes()
+    rank, ranks = rank_and_world_size()
     return rows[rank::ranks]
 
 
@@ -52,7 +57,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "cosine": lambda x, y, _: Cosine()(x, y),
     "infonce": lambda x, y, _: InfoNCE()(x, y),
     "siglip": lambda x, y, _: SigLIP().double()(x, y),
-    "view": lambda x, y, _: ViewContrast()(x, y),
+    "view": lambda x, y, _: NTXentLoss()(x, y),
     "category": lambda x, _, kinds: CategoryContrast()(x, kinds),
 }
 
@@ -63,8 +68,8 @@ def test_gathered_losses_have_the_value_and_gradients_of_one_process(
 ) -> None:
     def shared() -> tuple[float, list[float]]:
         weight = torch.eye(5, dtype=torch.float64, requires_grad=True)
-        features = (everyone(mine(rows) @ weight) for rows in (ROWS, OTHER))
-        loss = LOSSES[name](*features, everyone(mine(KINDS)))
+        features = (all_gather_with_grad(mine(rows) @ weight) for rows in (ROWS, OTHER))
+        loss = LOSSES[name](*features, all_gather_with_grad(mine(KINDS)))
         (gradient,) = torch.autograd.grad(loss, weight)
         dist.all_reduce(gradient)  # processes average their gradients
         return loss.item(), (gradient / 2).flatten().tolist()
@@ -78,7 +83,7 @@ def test_gathered_losses_have_the_value_and_gradients_of_one_process(
 
 
 def test_gathered_rows_have_the_order_of_one_process(tmp_path: Path) -> None:
-    first, second = by_two(lambda: everyone(mine(KINDS)).tolist(), tmp_path)
+    first, second = by_two(lambda: all_gather_with_grad(mine(KINDS)).tolist(), tmp_path)
     assert first == second == KINDS.tolist()
 
 
@@ -87,11 +92,11 @@ def test_means_average_to_that_of_all_and_a_mean_over_nothing_counts_nothing(
 ) -> None:
     def shares() -> tuple[float, float]:
         rows = mine(ROWS)[:, 0]
-        rank, _ = processes()
+        rank, _ = rank_and_world_size()
         kept = rows[: 0 if rank else None]  # the second process has none
         return (
-            shared_mean(rows.mean(), len(rows)).item(),
-            shared_mean(kept.mean(), len(kept)).item(),
+            rescale_local_mean(rows.mean(), len(rows)).item(),
+            rescale_local_mean(kept.mean(), len(kept)).item(),
         )
 
     found = torch.tensor(by_two(shares, tmp_path), dtype=torch.float64).mean(0)
@@ -117,7 +122,7 @@ def drawn(rows: Tensor) -> list[Any]:
 
 def test_draws_are_those_of_one_process(tmp_path: Path) -> None:
     def own() -> tuple[list[Any], list[float]]:
-        with drawing_as_one(len(ROWS)):
+        with synced_rng(len(ROWS)):
             found = drawn(mine(ROWS))
             torch.manual_seed(5)
             return found, torch.rand(1, 2).flatten().tolist()  # not of rows: drawn as ever
@@ -132,11 +137,11 @@ def test_draws_are_those_of_one_process(tmp_path: Path) -> None:
 
 def test_shared_batch_norms_are_those_of_one_process(tmp_path: Path) -> None:
     def job() -> list[list[float]]:
-        norm = SharedBatchNorm(5, dtype=torch.float64)
+        norm = SyncBatchNorm1d(5, dtype=torch.float64)
         nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(3))
         x = mine(ROWS).clone().requires_grad_()
         (norm(x) * mine(OTHER)).sum().backward()
-        _, ranks = processes()
+        _, ranks = rank_and_world_size()
         if ranks > 1:
             for parameter in norm.parameters():
                 assert parameter.grad is not None

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recon.ops import linear
-from recon.ops.linear import linear_of_points
+from recon.ops.linear import pointwise_linear
 
 
 def given(dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -18,9 +18,9 @@ def given(dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 @pytest.mark.parametrize("biased", [True, False])
 def test_values_and_gradients_are_those_of_a_linear_layer(biased: bool) -> None:
-    assert linear._by_onednn(torch.zeros(1)) == torch.backends.mkldnn.is_available()
+    assert linear._uses_onednn(torch.zeros(1)) == torch.backends.mkldnn.is_available()
     ends = []
-    for layer in (F.linear, linear_of_points):
+    for layer in (F.linear, pointwise_linear):
         torch.manual_seed(0)
         x, wide, bias = given()
         y = layer(x, wide[:, 1:8], bias if biased else None)
@@ -33,9 +33,9 @@ def test_other_numbers_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Tensor, "to_mkldnn", lambda self: pytest.fail("taken to oneDNN"))
     for dtype in (torch.float64, torch.bfloat16):
         x, wide, bias = given(dtype)
-        assert linear_of_points(x, wide[:, :7], bias).dtype == dtype
+        assert pointwise_linear(x, wide[:, :7], bias).dtype == dtype
     x, wide, bias = given()
     with torch.autocast("cpu", torch.bfloat16):
-        assert linear_of_points(x, wide[:, :7], bias).dtype == torch.bfloat16
+        assert pointwise_linear(x, wide[:, :7], bias).dtype == torch.bfloat16
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert linear_of_points(x, wide[:, :7], bias).shape == (3, 40, 5)
+    assert pointwise_linear(x, wide[:, :7], bias).shape == (3, 40, 5)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from conftest import released_arrays
-from recon.ops.masking import block_mask, parted, random_mask
+from recon.ops.masking import block_mask, random_mask, split_by_mask
 
 
 @pytest.mark.parametrize("draw", [random_mask, block_mask])
@@ -37,7 +37,7 @@ def test_refuses_other_ratios(ratio: float) -> None:
 
 def test_patches_are_numbered_in_their_order() -> None:
     mask = random_mask(torch.randn(5, 64, 3), 0.6)
-    visible, hidden = parted(mask, 64)
+    visible, hidden = split_by_mask(mask, 64)
     assert visible.shape == (5, 26)
     for row in range(5):
         assert torch.equal(hidden[row], mask[row].nonzero()[:, 0])
@@ -47,14 +47,14 @@ def test_patches_are_numbered_in_their_order() -> None:
 @pytest.mark.parametrize("kind", [torch.long, torch.uint8, torch.float])
 def test_a_mask_of_numbers_is_refused(kind: torch.dtype) -> None:
     with pytest.raises(ValueError, match="must be of bool, True where hidden"):
-        parted(torch.ones(2, 10).to(kind), 10)
+        split_by_mask(torch.ones(2, 10).to(kind), 10)
 
 
 def test_masks_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"mask of shape \(2, 9\) does not fit 10 patches"):
-        parted(torch.ones(2, 9, dtype=torch.bool), 10)
+        split_by_mask(torch.ones(2, 9, dtype=torch.bool), 10)
     uneven = torch.tensor([[True] * 3 + [False] * 7, [True] * 4 + [False] * 6])
     none, every = torch.zeros(2, 10, dtype=torch.bool), torch.ones(2, 10, dtype=torch.bool)
     for bad in (uneven, none, every):
         with pytest.raises(ValueError, match="same number of patches of every cloud"):
-            parted(bad, 10)
+            split_by_mask(bad, 10)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from recon.ops.native import library
-from recon.ops.neighbors import by_distances, knn
-from recon.ops.pooling import by_definition, linear_max
+from recon.ops.native import load_library
+from recon.ops.neighbors import knn, knn_torch
+from recon.ops.pooling import linear_max, linear_max_torch
 from recon.ops.sampling import farthest_point_sample
 
 COMPILER = any(map(shutil.which, ("cc", "gcc", "clang")))
-compiled = pytest.mark.skipif(library() is None, reason="no C compiler: torch computes it")
+compiled = pytest.mark.skipif(load_library() is None, reason="no C compiler: torch computes it")
 
 
 @pytest.fixture
@@ -26,16 +26,16 @@ def two_threads() -> Iterator[None]:
 @pytest.fixture
 def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("RECON_NATIVE", raising=False)
-    library.cache_clear()
+    load_library.cache_clear()
     yield
-    library.cache_clear()
+    load_library.cache_clear()
 
 
 @pytest.mark.skipif(
     os.environ.get("RECON_NATIVE") == "0" or not COMPILER, reason="no C compiler: nothing to build"
 )
 def test_where_there_is_a_compiler_it_builds_the_library() -> None:
-    assert library() is not None  # else other tests of compiled code would be skipped
+    assert load_library() is not None  # else other tests of compiled code would be skipped
 
 
 @pytest.mark.usefixtures("asked_anew")
@@ -48,7 +48,7 @@ def test_a_library_that_cannot_be_built_is_done_without_and_told_once(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match="cc failed, .*: unknown processor") as told:
-        assert [library(), library()] == [None, None]
+        assert [load_library(), load_library()] == [None, None]
     assert len(told) == 1
     assert [*(tmp_path / "cache").rglob("*.so")] == []
 
@@ -60,7 +60,7 @@ def test_without_a_home_it_is_done_without(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    assert library() is None
+    assert load_library() is None
 
 
 @compiled
@@ -76,7 +76,7 @@ def test_other_defaults_of_torch_change_nothing() -> None:
             pooled = linear_max(clouds, weight, bias)
     finally:
         torch.set_default_dtype(torch.float32)
-    expected = by_distances(queries, clouds, 4).sort(-1).values
+    expected = knn_torch(queries, clouds, 4).sort(-1).values
     assert torch.equal(found.sort(-1).values, expected)
     assert torch.equal(again, picked)
-    assert torch.equal(pooled, by_definition(clouds, weight, bias))
+    assert torch.equal(pooled, linear_max_torch(clouds, weight, bias))

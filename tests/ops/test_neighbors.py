@@ -4,8 +4,8 @@ import torch
 from torch.testing import assert_close
 
 from conftest import released_arrays
-from recon.ops.native import nearest
-from recon.ops.neighbors import by_distances, exact_distances, gather, knn
+from recon.ops.native import knn_native
+from recon.ops.neighbors import gather_rows, knn, knn_torch, pairwise_distances
 
 
 def test_knn_finds_the_released_neighbours() -> None:
@@ -28,10 +28,10 @@ def test_compiled_neighbours_are_those_of_all_distances(threads: int, points: in
     queries = torch.cat([clouds[:, :5], torch.randn(3, 4, 3)], 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    found = nearest(queries, clouds, k)
+    found = knn_native(queries, clouds, k)
     torch.set_num_threads(before)  # processes that are forked later hang on more
     if found is not None:  # there is a compiler
-        expected = by_distances(queries, clouds, k).sort(-1).values
+        expected = knn_torch(queries, clouds, k).sort(-1).values
         assert torch.equal(found.sort(-1).values, expected)
 
 
@@ -41,8 +41,8 @@ def test_other_shapes_are_left_to_all_distances(
 ) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
     asked, clouds = torch.randn(queries), torch.randn(points)
-    assert nearest(asked, clouds, 5) is None
-    expected = by_distances(asked, clouds, 5).sort(-1).values
+    assert knn_native(asked, clouds, 5) is None
+    expected = knn_torch(asked, clouds, 5).sort(-1).values
     assert torch.equal(knn(asked, clouds, 5).sort(-1).values, expected)
 
 
@@ -57,13 +57,13 @@ def test_gather_picks_rows_by_any_shape_of_index() -> None:
     values = torch.randn(2, 10, 3)
     index = torch.randint(10, (2, 4, 5))
     expected = torch.stack([values[b][index[b]] for b in range(2)])
-    assert torch.equal(gather(values, index), expected)
+    assert torch.equal(gather_rows(values, index), expected)
 
 
 def test_distances_of_near_points_keep_their_digits() -> None:
     x = torch.tensor([[[100.0, 0, 0]]])
     y = x + torch.tensor([1e-4, 0, 0])
-    assert_close(exact_distances(x, y), (y - x).norm(dim=-1, keepdim=True))
+    assert_close(pairwise_distances(x, y), (y - x).norm(dim=-1, keepdim=True))
 
 
 @pytest.mark.parametrize("k", [0, 9])

@@ -3,10 +3,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recon.ops.native import POINTS, library, max_over_points
-from recon.ops.pooling import by_definition, linear_max
+from recon.ops.native import MAX_PATCH_POINTS, load_library, max_over_points
+from recon.ops.pooling import linear_max, linear_max_torch
 
-compiled = pytest.mark.skipif(library() is None, reason="no C compiler: only the definition")
+compiled = pytest.mark.skipif(load_library() is None, reason="no C compiler: only the definition")
 
 
 @compiled
@@ -21,7 +21,7 @@ def test_gradients_equal_those_of_the_definition(threads: int, width: int, recti
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     ours = linear_max(x * 1, weight, bias, rectify=rectify)
-    theirs = by_definition(x * 1, weight, bias, rectify=rectify)
+    theirs = linear_max_torch(x * 1, weight, bias, rectify=rectify)
     assert torch.equal(ours, theirs)
     found = torch.autograd.grad((ours * scale).sum(), inputs)
     expected = torch.autograd.grad((theirs * scale).sum(), inputs)
@@ -41,7 +41,7 @@ def test_in_bfloat16_gradients_equal_the_definitions_to_its_rounding() -> None:
 
     with torch.autocast("cpu", torch.bfloat16):
         ours = linear_max(x.bfloat16(), weight, bias)
-        theirs = by_definition(x.bfloat16(), weight, bias)
+        theirs = linear_max_torch(x.bfloat16(), weight, bias)
     assert "Sparse" in type(ours.grad_fn).__name__
     assert torch.equal(ours, theirs)
     for a, b in zip(gradients(ours), gradients(theirs), strict=True):
@@ -52,7 +52,7 @@ def test_in_bfloat16_gradients_equal_the_definitions_to_its_rounding() -> None:
 def test_autocast_decides_the_dtype_of_the_maxima(dtype: torch.dtype) -> None:
     x, weight, bias = torch.randn(40, 8, 32, requires_grad=True), torch.randn(9, 32), torch.ones(9)
     with torch.autocast("cpu", dtype):
-        ours, theirs = (pool(x, weight, bias) for pool in (linear_max, by_definition))
+        ours, theirs = (pool(x, weight, bias) for pool in (linear_max, linear_max_torch))
     assert ours.dtype == dtype
     assert torch.equal(ours, theirs)
     found, expected = (torch.autograd.grad(y.float().sum(), x)[0] for y in (ours, theirs))
@@ -65,9 +65,9 @@ def test_the_sparse_gradient_is_used_where_the_library_can() -> None:
     assert "Sparse" in type(linear_max(x, weight, bias).grad_fn).__name__
     wide = linear_max(x.double(), weight.double(), bias.double())
     assert "Sparse" not in type(wide.grad_fn).__name__
-    for points in (POINTS, POINTS + 1):
+    for points in (MAX_PATCH_POINTS, MAX_PATCH_POINTS + 1):
         many = linear_max(torch.randn(1, points, 8, requires_grad=True), weight, bias)
-        assert ("Sparse" in type(many.grad_fn).__name__) == (points == POINTS)
+        assert ("Sparse" in type(many.grad_fn).__name__) == (points == MAX_PATCH_POINTS)
 
 
 def test_a_nan_in_the_gradient_is_not_lost() -> None:

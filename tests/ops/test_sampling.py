@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from conftest import released_arrays
-from recon.ops.native import farthest_points, library
-from recon.ops.sampling import _by_planes, _tie_order, farthest_point_sample
+from recon.ops.native import fps_native, load_library
+from recon.ops.sampling import _fps_torch, _tie_order, farthest_point_sample
 
 CASES = (
     "plain", "near_origin", "start_at_origin", "all_of_them", "grid_ties", "grid_ties_n343",
@@ -66,25 +66,25 @@ def test_compiled_and_plain_pick_the_same(n: int, count: int, skip: bool) -> Non
     torch.manual_seed(n)
     points = (torch.randn(5, n, 3) * 8).round() / 8  # many are equally far
     order, skipped = torch.from_numpy(_tie_order(n)), 1e-3 if skip else -1.0
-    compiled = farthest_points(points, order, count, skipped)
+    compiled = fps_native(points, order, count, skipped)
     if compiled is None:
         pytest.skip("no compiler here")
-    assert torch.equal(compiled, _by_planes(points, order, count, skipped))
+    assert torch.equal(compiled, _fps_torch(points, order, count, skipped))
 
 
 def test_compiled_code_takes_three_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
-    assert farthest_points(torch.randn(2, 50, 6), torch.arange(50), 5, -1.0) is None
+    assert fps_native(torch.randn(2, 50, 6), torch.arange(50), 5, -1.0) is None
 
 
 def test_without_a_compiler_the_same_is_picked(monkeypatch: pytest.MonkeyPatch) -> None:
     points = torch.randn(2, 90, 3)
     picked = farthest_point_sample(points, 20)
     monkeypatch.setenv("RECON_NATIVE", "0")
-    library.cache_clear()
-    assert library() is None
+    load_library.cache_clear()
+    assert load_library() is None
     assert torch.equal(farthest_point_sample(points, 20), picked)
-    library.cache_clear()
+    load_library.cache_clear()
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not made for this system")

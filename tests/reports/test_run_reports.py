@@ -15,23 +15,23 @@ from PIL import Image
 
 from recon.cli.errors import conf_dir
 from recon.evaluate import evaluate
-from recon.figures import figures
+from recon.figures import draw_figures
 from recon.layers.attention import CrossAttention
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, Projections
-from recon.reports.colors import HEAT, heat
+from recon.models.recon import ContrastiveNetwork, Projections
+from recon.reports.colors import HEATMAP_COLORS, color_by_value
 from recon.reports.html_page import write_page
-from recon.reports.html_sections import looks, told
-from recon.reports.introspection import attend, lay_out
+from recon.reports.html_sections import build_curve_sections, build_introspection_sections
+from recon.reports.introspection import attention_maps, tsne
 from recon.reports.report_data import (
-    Attended,
-    Confusion,
-    Exhibits,
-    Plane,
-    Rebuilt,
-    read_exhibits,
-    write_exhibits,
+    AttentionMap,
+    ConfusionMatrix,
+    ReconstructedShape,
+    ReportData,
+    TSNEEmbedding,
+    read_report_data,
+    write_report_data,
 )
 from recon.train import train
 
@@ -42,14 +42,16 @@ def cloud(count: int = 40) -> np.ndarray:
     return RNG.uniform(-0.5, 0.5, (count, 3)).astype(np.float32)
 
 
-def everything() -> Exhibits:
+def everything() -> ReportData:
     """Return exhibits of every kind."""
-    return Exhibits(
+    return ReportData(
         {"total": {step: 1.0 / step for step in range(1, 40)}},
-        [Rebuilt("a <b>", cloud(), np.full((40, 3), 9, np.uint8), cloud(20), cloud(16))],
-        [Attended("c", cloud(), {"image": RNG.random(40), "text": RNG.random(40)})],
-        Plane(RNG.random((6, 2)), np.array([0, 1, 1, 0, -1, 2]), list("pqrstu"), ["x", "y", "z"]),
-        Confusion(np.array([[2, 1, 0], [0, 3, 0], [0, 0, 0]]), ["x", "y", "z"]),
+        [ReconstructedShape("a <b>", cloud(), np.full((40, 3), 9, np.uint8), cloud(20), cloud(16))],
+        [AttentionMap("c", cloud(), {"image": RNG.random(40), "text": RNG.random(40)})],
+        TSNEEmbedding(
+            RNG.random((6, 2)), np.array([0, 1, 1, 0, -1, 2]), list("pqrstu"), ["x", "y", "z"]
+        ),
+        ConfusionMatrix(np.array([[2, 1, 0], [0, 3, 0], [0, 0, 0]]), ["x", "y", "z"]),
     )
 
 
@@ -107,20 +109,44 @@ def opened(path: Path) -> str:
 
 def test_only_what_there_is_appears(tmp_path: Path) -> None:
     shown, page = everything(), tmp_path / "a.html"
-    write_page(page, "T", "L", [*looks(shown, of="Shapes"), *told(shown)])
+    write_page(
+        page,
+        "T",
+        "L",
+        [*build_introspection_sections(shown, subject="Shapes"), *build_curve_sections(shown)],
+    )
     assert read_page(page).sections == [
-        "gallery", "gallery", "map", "curves", "confusion", "made",
+        "gallery", "gallery", "tsne", "curves", "confusion", "environment",
     ]  # fmt: skip
-    write_page(page, "T", "L", [*looks(Exhibits(), of="Shapes"), *told(Exhibits())])
-    assert read_page(page).sections == ["made"]
-    for field in Exhibits._fields:
-        one = Exhibits(**{field: getattr(shown, field)})
-        write_page(page, "T", "L", [*looks(one, of="Shapes"), *told(one)])
+    write_page(
+        page,
+        "T",
+        "L",
+        [
+            *build_introspection_sections(ReportData(), subject="Shapes"),
+            *build_curve_sections(ReportData()),
+        ],
+    )
+    assert read_page(page).sections == ["environment"]
+    for field in ReportData._fields:
+        one = ReportData(**{field: getattr(shown, field)})
+        write_page(
+            page,
+            "T",
+            "L",
+            [*build_introspection_sections(one, subject="Shapes"), *build_curve_sections(one)],
+        )
         assert len(read_page(page).sections) == 2, field
 
 
 def test_names_are_text_not_html(tmp_path: Path) -> None:
-    write_page(tmp_path / "a.html", "T", "L", looks(everything(), of="Shapes"), "key: <script>")
+    write_page(
+        tmp_path / "a.html",
+        "T",
+        "L",
+        build_introspection_sections(everything(), subject="Shapes"),
+        "key: <script>",
+    )
     text = (tmp_path / "a.html").read_text()
     assert "a &lt;b&gt;: rebuilt" in text
     assert "key: &lt;script&gt;" in text
@@ -129,7 +155,12 @@ def test_names_are_text_not_html(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_browser_draws_the_clouds(tmp_path: Path) -> None:
     shown, page = everything(), tmp_path / "a.html"
-    write_page(page, "T", "L", [*looks(shown, of="Shapes"), *told(shown)])
+    write_page(
+        page,
+        "T",
+        "L",
+        [*build_introspection_sections(shown, subject="Shapes"), *build_curve_sections(shown)],
+    )
     probe = """<script>
       const lit = c => c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some(x => x);
       const all = [...document.querySelectorAll("canvas")];
@@ -154,42 +185,46 @@ def test_a_browser_draws_the_clouds(tmp_path: Path) -> None:
 
 def test_exhibits_come_back_from_their_file(tmp_path: Path) -> None:
     shown = everything()
-    write_exhibits(tmp_path, shown)
-    found = read_exhibits(tmp_path)
+    write_report_data(tmp_path, shown)
+    found = read_report_data(tmp_path)
     assert found.curves == shown.curves
-    for field in Rebuilt._fields:
-        assert np.array_equal(getattr(found.rebuilt[0], field), getattr(shown.rebuilt[0], field))
-    assert found.attended[0].weights.keys() == {"image", "text"}
-    assert np.array_equal(found.attended[0].weights["text"], shown.attended[0].weights["text"])
-    assert found.plane is not None
-    assert shown.plane is not None
-    assert np.array_equal(found.plane.places, shown.plane.places)
-    assert found.plane.classes == shown.plane.classes
-    assert found.confusion is not None
-    assert found.confusion.counts.tolist() == [[2, 1, 0], [0, 3, 0], [0, 0, 0]]
-    write_exhibits(tmp_path, Exhibits())
-    assert read_exhibits(tmp_path) == Exhibits({}, [], [])
+    for field in ReconstructedShape._fields:
+        assert np.array_equal(
+            getattr(found.reconstructions[0], field), getattr(shown.reconstructions[0], field)
+        )
+    assert found.attention_maps[0].weights.keys() == {"image", "text"}
+    assert np.array_equal(
+        found.attention_maps[0].weights["text"], shown.attention_maps[0].weights["text"]
+    )
+    assert found.tsne is not None
+    assert shown.tsne is not None
+    assert np.array_equal(found.tsne.coordinates, shown.tsne.coordinates)
+    assert found.tsne.classes == shown.tsne.classes
+    assert found.confusion_matrix is not None
+    assert found.confusion_matrix.counts.tolist() == [[2, 1, 0], [0, 3, 0], [0, 0, 0]]
+    write_report_data(tmp_path, ReportData())
+    assert read_report_data(tmp_path) == ReportData({}, [], [])
 
 
 def test_figures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
-    write_exhibits(tmp_path, everything())
+    write_report_data(tmp_path, everything())
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("figures", [f"run={tmp_path}", f"out={tmp_path / 'out'}", "dpi=60"])
     names = ["curves", "rebuilt", "attention", "tsne", "confusion"]
-    assert [path.name for path in figures(cfg)] == [f"{name}.png" for name in names]
+    assert [path.name for path in draw_figures(cfg)] == [f"{name}.png" for name in names]
     for name in names:
         with Image.open(tmp_path / "out" / f"{name}.png") as image:
             pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
             assert len(np.unique(pixels, axis=0)) > 5
-    write_exhibits(tmp_path, Exhibits())
+    write_report_data(tmp_path, ReportData())
     with pytest.raises(ValueError, match="this run left nothing to draw"):
-        figures(cfg)
-    (tmp_path / "exhibits.npz").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="exhibits.npz: not a readable archive"):
-        figures(cfg)
+        draw_figures(cfg)
+    (tmp_path / "report_data.npz").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="report_data.npz: not a readable archive"):
+        draw_figures(cfg)
     cfg.run = str(tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="a run leaves it beside its report.html"):
-        figures(cfg)
+        draw_figures(cfg)
 
 
 def test_attention_is_that_of_the_forward_pass() -> None:
@@ -198,7 +233,7 @@ def test_attention_is_that_of_the_forward_pass() -> None:
         torch.randn(2, 2, 12),
         torch.randn(2, 5, 12),
     )
-    weights = layer.weights(queries, tokens)
+    weights = layer.attention_maps(queries, tokens)
     assert weights.shape == (2, 3, 2, 5)
     assert torch.allclose(weights.sum(-1), torch.ones(2, 3, 2))
     value = (tokens @ layer.kv.weight[12:].T).unflatten(-1, (3, 4)).transpose(1, 2)
@@ -208,9 +243,9 @@ def test_attention_is_that_of_the_forward_pass() -> None:
 
 def test_points_are_coloured_by_what_their_patches_get() -> None:
     encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
-    network = Contrastive(PatchGrouper(8, 8), encoder, Projections(24, {})).train()
+    network = ContrastiveNetwork(PatchGrouper(8, 8), encoder, Projections(24, {})).train()
     clouds = torch.rand(2, 64, 3)
-    seen = attend(network, ["a", "b"], clouds)
+    seen = attention_maps(network, ["a", "b"], clouds)
     assert network.training
     assert [list(shape.weights) for shape in seen] == [["cls", "image", "text"]] * 2
     centers = network.eval().encode(clouds).centers
@@ -221,34 +256,43 @@ def test_points_are_coloured_by_what_their_patches_get() -> None:
             total += shape.weights["image"][place]
         assert total == pytest.approx(1, abs=0.02)
     plain = Encoder(24, depth=2, heads=2, queries=(), patch_widths=(8, 16, 16))
-    assert attend(Contrastive(PatchGrouper(8, 8), plain, Projections(24, {})), ["a"], clouds) == []
+    assert (
+        attention_maps(
+            ContrastiveNetwork(PatchGrouper(8, 8), plain, Projections(24, {})), ["a"], clouds
+        )
+        == []
+    )
 
 
 def test_heat_goes_from_none_to_the_most() -> None:
-    colors = heat(np.array([0.0, 0.5, 1.0]))
-    assert colors.tolist() == [HEAT[0].tolist(), HEAT[2].tolist(), HEAT[-1].tolist()]
+    colors = color_by_value(np.array([0.0, 0.5, 1.0]))
+    assert colors.tolist() == [
+        HEATMAP_COLORS[0].tolist(),
+        HEATMAP_COLORS[2].tolist(),
+        HEATMAP_COLORS[-1].tolist(),
+    ]
 
 
 def test_neighbours_in_features_stay_neighbours_in_the_plane() -> None:
     middles = 20 * RNG.normal(size=(3, 8))
     features = np.repeat(middles, 10, 0) + RNG.normal(size=(30, 8))
     labels = np.repeat(np.arange(3), 10)
-    plane = lay_out(features, labels, [str(n) for n in range(30)], list("abc"))
+    plane = tsne(features, labels, [str(n) for n in range(30)], list("abc"))
     assert plane is not None
-    assert plane.places.min() >= 0
-    assert plane.places.max() <= 1
-    apart = np.linalg.norm(plane.places[:, None] - plane.places[None], axis=-1)
+    assert plane.coordinates.min() >= 0
+    assert plane.coordinates.max() <= 1
+    apart = np.linalg.norm(plane.coordinates[:, None] - plane.coordinates[None], axis=-1)
     np.fill_diagonal(apart, 9)
     assert (labels[apart.argmin(1)] == labels).mean() > 0.9
-    assert lay_out(features[:4], labels[:4], list("abcd"), list("abc")) is None
+    assert tsne(features[:4], labels[:4], list("abcd"), list("abc")) is None
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short pretraining on data that are not the embedded ones' demo."""
     folder = tmp_path_factory.mktemp("pretrained")
-    told = ["experiment=pretrain_furniture", "debug=tiny", f"output_dir={folder}", "points=64"]
-    told += ["callbacks.report._target_=recon.reports.run_reports.PretrainingPage"]
+    told = ["experiment=pretrain_furniture", "debug=tiny", f"output_dir={folder}", "num_points=64"]
+    told += ["callbacks.report._target_=recon.reports.run_reports.PretrainingReport"]
     told += ["trainer.limit_train_batches=6"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         train(compose("train", told))
@@ -257,40 +301,40 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_any_pretraining_leaves_a_page(pretrained: Path) -> None:
     assert read_page(pretrained / "report.html").sections == [
-        "gallery", "gallery", "map", "neighbours", "curves", "made",
+        "gallery", "gallery", "tsne", "neighbors", "curves", "environment",
     ]  # fmt: skip
     page = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    named: dict[str, Exhibits] = {}
+    named: dict[str, ReportData] = {}
     exec(snippet.replace("<run>", str(pretrained)), named)
     shown = named["shown"]
     assert shown.curves.keys() == {"total", "reconstruction", "image", "text"}
     assert list(shown.curves["total"]) == [1, 2, 3, 4, 5, 6]
-    assert shown.plane is not None
-    assert len(shown.plane.names) == 24  # those of six batches of four
+    assert shown.tsne is not None
+    assert len(shown.tsne.names) == 24  # those of six batches of four
 
 
 @pytest.mark.slow
 def test_evaluations_and_classifiers_leave_a_page(pretrained: Path, tmp_path: Path) -> None:
-    weights = f"weights={pretrained / 'checkpoints' / 'last.ckpt'}"
-    told = [f"output_dir={tmp_path / 'svm'}", "task.cost=0.01", "points=64", weights]
+    weights = f"checkpoint={pretrained / 'checkpoints' / 'last.ckpt'}"
+    told = [f"output_dir={tmp_path / 'svm'}", "task.cost=0.01", "num_points=64", weights]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         found = evaluate(compose("evaluate", told))
-        short = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "points=64"]
+        short = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "num_points=64"]
         folder = tmp_path / "classifier"
         train(compose("train", [*short, f"output_dir={folder}", "trainer.limit_train_batches=3"]))
     assert found is not None
-    sections = ["bars", "bars", "gallery", "map", "neighbours"]
+    sections = ["bars", "bars", "gallery", "tsne", "neighbors"]
     assert read_page(tmp_path / "svm" / "report.html").sections == [
-        *sections, "confusion", "made",
+        *sections, "confusion", "environment",
     ]  # fmt: skip
-    shown = read_exhibits(tmp_path / "svm")
-    assert shown.confusion is not None
-    assert np.array_equal(shown.confusion.counts, found.confusion.numpy())
+    shown = read_report_data(tmp_path / "svm")
+    assert shown.confusion_matrix is not None
+    assert np.array_equal(shown.confusion_matrix.counts, found.confusion_matrix.numpy())
     page = (tmp_path / "svm" / "report.html").read_text()
     results = json.loads((tmp_path / "svm" / "results.json").read_text())
     assert results["fingerprint"] in page
     assert read_page(folder / "report.html").sections == [
-        *sections, "curves", "confusion", "made",
+        *sections, "curves", "confusion", "environment",
     ]  # fmt: skip
-    assert read_exhibits(folder).curves.keys() == {"loss", "val/accuracy"}
+    assert read_report_data(folder).curves.keys() == {"loss", "val/accuracy"}

@@ -37,7 +37,7 @@ def test_ratios_are_written_with_what_they_are_made_of(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fifty_seeded_steps_lose_what_the_plain_definitions_lose() -> None:
-    rows = [line.split(": at most ") for line in run("curves.py").splitlines()[1:]]
+    rows = [line.split(": at most ") for line in run("loss_curves.py").splitlines()[1:]]
     apart = {kind: float(rest.split()[0].rstrip(",")) for kind, rest in rows}
     assert apart["float32"] < 1e-4
     assert apart["bfloat16"] < 5e-3
@@ -48,9 +48,9 @@ def test_peak_memory_is_in_gigabytes_without_proc_too(
     system: str, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(BENCH)
-    growth = runpy.run_path(str(BENCH / "growth.py"))
-    assert growth["peak_memory"]() < 64
+    growth = runpy.run_path(str(BENCH / "scaling.py"))
+    assert growth["read_peak_memory"]() < 64
     monkeypatch.setattr(Path, "exists", lambda _: False)
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=told))
-    assert growth["peak_memory"]() == 3
+    assert growth["read_peak_memory"]() == 3

@@ -10,7 +10,7 @@ from lightning import seed_everything
 from omegaconf import DictConfig
 
 from recon.cli.errors import conf_dir
-from recon.data.dataset import Samples
+from recon.data.dataset import SampleDataset
 from recon.teachers.cached import read_cache
 from recon.train import train
 
@@ -52,7 +52,8 @@ def test_cached_teachers_give_the_losses_of_live_ones(
     assert len(texts.names) == 2 * (60 + 1)  # category x prompt, and the bare name
     short = ["trainer.max_epochs=2", "trainer.limit_train_batches=2", "data.image_views=3"]
     cached = [
-        f"data.root={shapenet_root}", "teacher=cached", "widths.image=192", "widths.text=256",
+        f"data.root={shapenet_root}", "teacher=cached",
+        "projection_dims.image=192", "projection_dims.text=256",
     ]  # fmt: skip
     expected = final_loss(config("train", *live, *short, f"output_dir={tmp_path / 'live'}"))
     found = final_loss(config("train", *cached, *short, f"output_dir={tmp_path / 'cached'}"))
@@ -61,16 +62,16 @@ def test_cached_teachers_give_the_losses_of_live_ones(
 
 
 def test_fixed_views_are_as_many_as_asked_for(shapenet_root: Path) -> None:
-    from recon.data.batch import Draw
+    from recon.data.batch import SeededIndex
     from recon.data.datasets.shapenet import ShapeNet
-    from recon.data.images import ImageAugmentation
+    from recon.data.image_augmentation import ImageAugmentation
 
     data = ShapeNet(shapenet_root)
     augment = ImageAugmentation(32)
-    fixed = Samples(data, keys=["image"], augment_image=augment, image_views=2)
-    fresh = Samples(data, keys=["image"], augment_image=augment)
+    fixed = SampleDataset(data, keys=["image"], augment_image=augment, image_views=2)
+    fresh = SampleDataset(data, keys=["image"], augment_image=augment)
     few, many = (
-        torch.stack([samples[Draw(0, seed)]["image"] for seed in range(12)]).flatten(1)
+        torch.stack([samples[SeededIndex(0, seed)]["image"] for seed in range(12)]).flatten(1)
         for samples in (fixed, fresh)
     )
     assert len(few.unique(dim=0)) == 2

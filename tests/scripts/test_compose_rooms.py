@@ -126,8 +126,8 @@ def test_no_wall_is_behind_a_door_or_a_window(rooms: list[list[tuple[str, Any]]]
 def test_the_held_out_area_has_test_shapes_only() -> None:
     shapes = {split: set(Furniture([split]).ids) for split in ("train", "test")}
     for area in (1, 4, 5, 6):
-        parts = [part for i in (1, 2) for part in SCRIPT["compose"](0, area, i, 0.2)[1]]
-        used = {part.source for part in parts} - {""}
+        parts = [part for i in (1, 2) for part in SCRIPT["compose_room"](0, area, i, 0.2)[1]]
+        used = {part.model_id for part in parts} - {""}
         assert len(used) > 5
         assert used <= shapes["test" if area == 5 else "train"]
 
@@ -135,14 +135,14 @@ def test_the_held_out_area_has_test_shapes_only() -> None:
 def test_points_are_as_dense_as_asked_and_models_in_centimetres() -> None:
     def area(spacing: float) -> dict[str, float]:
         counts = Counter[str]()
-        for part in SCRIPT["compose"](0, 1, 1, spacing)[1]:
-            counts[part.kind] += len(part.points) * spacing**2
+        for part in SCRIPT["compose_room"](0, 1, 1, spacing)[1]:
+            counts[part.class_name] += len(part.points) * spacing**2
         return counts
 
     few, many = area(0.06), area(0.03)
     assert few["floor"] == pytest.approx(many["floor"], rel=0.01)
-    sofas = SCRIPT["catalogue"]("train")["sofa"]
-    assert {part.kind for part in sofas} == {"sofa"}
+    sofas = SCRIPT["load_catalog"]("train")["sofa"]
+    assert {part.class_name for part in sofas} == {"sofa"}
     for sofa in sofas:
         width, depth, height = sofa.points.max(0)
         assert 1.2 < width < 2.6

@@ -16,14 +16,14 @@ import pytest
 import wandb
 from hydra import compose, initialize_config_dir
 
-from recon.callbacks.loggers import wandb_logger
+from recon.callbacks.loggers import build_wandb_logger
 from recon.cli.errors import conf_dir
 from recon.train import train
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "dashboards"))
-from build import DASHBOARDS, check, report, workspace  # noqa: E402
-from recorded import read  # noqa: E402
+from build import DASHBOARDS, build_report, build_workspace, check_run  # noqa: E402
+from wandb_reader import read_run  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +47,8 @@ def run(experiment: str, folder: Path, *options: str) -> None:
 def test_an_offline_run_is_read_back_and_holds_what_its_dashboard_shows(tmp_path: Path) -> None:
     run("pretrain_furniture", tmp_path, "logger.log_model=true", "logger.tags=[a,b]",
         "logger.watch=gradients", "logger.watch_every=1", "seed=3")  # fmt: skip
-    assert check(tmp_path) == []
-    found = read(tmp_path)
+    assert check_run(tmp_path) == []
+    found = read_run(tmp_path)
     assert (found.project, found.group, found.tags) == ("recon", "pretrain_furniture", ["a", "b"])
     assert found.config["seed"] == 3
     assert found.config["mask"]["ratio"] == 0.3
@@ -60,29 +60,31 @@ def test_an_offline_run_is_read_back_and_holds_what_its_dashboard_shows(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "option"),
-    [("finetune_furniture", "eval.votes=0"), ("partseg_furniture", "data.size=64")],
+    [("finetune_furniture", "eval.votes=0"), ("partseg_furniture", "data.num_points=64")],
 )
 def test_tests_log_what_their_dashboards_show(experiment: str, option: str, tmp_path: Path) -> None:
     run(experiment, tmp_path, option)
-    lacking = check(tmp_path)
+    lacking = check_run(tmp_path)
     assert [line for line in lacking if "best" not in line] == []
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_workspace_and_report_hold_every_panel(name: str) -> None:
     panels = [panel for panels in DASHBOARDS[name].values() for panel in panels]
-    built = [p for section in workspace(name, "me", "recon").sections for p in section.panels]
-    grids = [block for block in report(name, "me", "recon").blocks if hasattr(block, "panels")]
+    built = [p for section in build_workspace(name, "me", "recon").sections for p in section.panels]
+    grids = [
+        block for block in build_report(name, "me", "recon").blocks if hasattr(block, "panels")
+    ]
     for shown in (built, [p for grid in grids for p in grid.panels]):
         assert [p.title for p in shown] == [panel.title for panel in panels]
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no .wandb file"):
-        read(tmp_path)
+        read_run(tmp_path)
     (tmp_path / "x.wandb").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"x.wandb: not a .wandb file"):
-        read(tmp_path)
+        read_run(tmp_path)
 
 
 @pytest.mark.slow
@@ -96,36 +98,36 @@ def test_without_an_answer_a_run_is_logged_offline(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     began = time.monotonic()
     short = {"init_timeout": 2.0, "login_timeout": 2.0}
-    logger = wandb_logger(project="recon", save_dir=tmp_path, settings=short)
+    logger = build_wandb_logger(project="recon", save_dir=tmp_path, settings=short)
     logger.log_metrics({"loss": 0.5}, step=1)
     logger.close(failed=False)
     assert time.monotonic() - began < 60
     wandb.teardown()
     assert "WANDB_MODE" not in os.environ  # the next run of a multirun tries again
     assert "W&B cannot be reached" in capsys.readouterr().out
-    assert read(tmp_path).keys["loss"] == [0.5]
+    assert read_run(tmp_path).keys["loss"] == [0.5]
 
 
 def test_it_never_asks_for_a_key(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"logger.offline=false: no W&B key is known"):
-        wandb_logger(offline=False, save_dir=tmp_path)
+        build_wandb_logger(offline=False, save_dir=tmp_path)
     with pytest.raises(ValueError, match="watch must be gradients, parameters or all"):
-        wandb_logger(watch="weights", save_dir=tmp_path)
+        build_wandb_logger(watch="weights", save_dir=tmp_path)
 
 
 def test_wrong_settings_are_named_and_one_tag_is_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="log_model must be true, false or all, got 'maybe'"):
-        wandb_logger(log_model="maybe", save_dir=tmp_path)
+        build_wandb_logger(log_model="maybe", save_dir=tmp_path)
     with pytest.raises(ValueError, match=r"logger.settings.nosuch=1: not one of wandb.Settings"):
-        wandb_logger(settings={"nosuch": 1}, save_dir=tmp_path)
-    assert wandb_logger(tags="first", save_dir=tmp_path)._wandb_init["tags"] == ["first"]
+        build_wandb_logger(settings={"nosuch": 1}, save_dir=tmp_path)
+    assert build_wandb_logger(tags="first", save_dir=tmp_path)._wandb_init["tags"] == ["first"]
 
 
 def test_where_it_is_disabled_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    logger = wandb_logger(project="recon", save_dir=tmp_path)
+    logger = build_wandb_logger(project="recon", save_dir=tmp_path)
     logger.log_metrics({"loss": 0.5}, step=1)
     logger.close(failed=False)
     assert not [*tmp_path.rglob("*.wandb")]
@@ -188,7 +190,9 @@ def test_a_server_that_dies_in_the_middle_of_a_run_costs_no_step(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    logger = wandb_logger(project="recon", save_dir=tmp_path, settings={"finish_timeout": 3.0})
+    logger = build_wandb_logger(
+        project="recon", save_dir=tmp_path, settings={"finish_timeout": 3.0}
+    )
     assert logger.experiment.settings.mode == "online"
     began = time.monotonic()
     for step in range(20):
@@ -200,4 +204,4 @@ def test_a_server_that_dies_in_the_middle_of_a_run_costs_no_step(
     logger.close(failed=False)
     assert time.monotonic() - began < 30
     wandb.teardown()
-    assert read(tmp_path).keys["loss"] == [step / 2 for step in range(20)]
+    assert read_run(tmp_path).keys["loss"] == [step / 2 for step in range(20)]

@@ -21,10 +21,10 @@ REQUEUE = runpy.run_path(str(Path(__file__).parents[2] / "scripts/cluster/requeu
 def test_a_job_is_not_waited_for_forever(
     there: str, error: type[Exception], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait_to_be = REQUEUE["wait_to_be"]
+    wait_to_be = REQUEUE["wait_for_state"]
     shown = f"JobId=7 JobName=job.sh\n   JobState={there} Reason=None\n"
-    monkeypatch.setitem(wait_to_be.__globals__, "told", lambda *_: shown)
-    monkeypatch.setitem(wait_to_be.__globals__, "PATIENCE", 0)
+    monkeypatch.setitem(wait_to_be.__globals__, "run_command", lambda *_: shown)
+    monkeypatch.setitem(wait_to_be.__globals__, "TIMEOUT_SECONDS", 0)
     wait_to_be(there, "7")
     with pytest.raises(error, match=why):
         wait_to_be("COMPLETED", "7")
@@ -38,5 +38,5 @@ def test_a_program_that_does_not_end_is_killed(first: str, ended: signal.Signals
     running = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert running.stdout is not None
     running.stdout.readline()
-    REQUEUE["end"](running, patience=2)
+    REQUEUE["terminate"](running, patience=2)
     assert running.returncode == -ended

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from jobs import witnessed
+from workloads import read_steps
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -35,10 +35,10 @@ def test_the_witness_notices_what_differs(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": "a"}, {"step": 2, "loss": "b"}, {"step": 1, "loss": "a"}]
     path = tmp_path / "witness.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
-    assert [*witnessed(tmp_path)] == [1, 2]
+    assert [*read_steps(tmp_path)] == [1, 2]
     path.write_text("\n".join(map(json.dumps, [*lines, {"step": 2, "loss": "c"}])))
     with pytest.raises(ValueError, match="step 2 differs in loss"):
-        witnessed(tmp_path)
+        read_steps(tmp_path)
 
 
 FORBIDDEN = {
@@ -102,25 +102,27 @@ def flawed(name: str, version: str, *flaws: str) -> dict[str, object]:
 
 def test_an_audit_judges_flaws_and_pins() -> None:
     audit = runpy.run_path(str(ROOT / "scripts" / "audit.py"))
-    ours = {"name": "recon3d", "skip_reason": "not on PyPI"}
+    ours = {"name": "recon-pointcloud", "skip_reason": "not on PyPI"}
     report = {"dependencies": [flawed("torch", "2.0"), flawed("timm", "1.0", "A", "B"), ours]}
-    assert audit["vulnerable"](report, {"CVE-A": "a test"}) == ["timm 1.0: B, mended in 9.9"]
+    assert audit["list_vulnerabilities"](report, {"CVE-A": "a test"}) == [
+        "timm 1.0: B, mended in 9.9"
+    ]
     there = version("numpy")
     pins = f"numpy==0.1\nno-such-package==3\npytest=={version('pytest')}\n"
-    unpinned, other = audit["unpinned"](pins)
+    unpinned, other = audit["list_unpinned"](pins)
     assert "torchmetrics" in unpinned
     assert "pytest," not in unpinned
     assert unpinned.endswith(": installed, but not pinned: make lock")
     assert other == f"numpy {there} is installed, 0.1 is pinned"
-    assert audit["accepted"]("# why\nCVE-1  never reached\n") == {"CVE-1": "never reached"}
+    assert audit["parse_accepted"]("# why\nCVE-1  never reached\n") == {"CVE-1": "never reached"}
     with pytest.raises(ValueError, match="CVE-1 is accepted without a reason"):
-        audit["accepted"]("CVE-1\n")
+        audit["parse_accepted"]("CVE-1\n")
 
 
 @pytest.mark.parametrize(("there", "pin"), [("2.9.1+cpu", "2.9.1"), ("2.9.1", "2.9.1+cpu"),
                                             ("2.9.1+cpu", "2.9.1+cpu")])  # fmt: skip
 def test_a_build_for_one_device_is_the_version_that_is_pinned(there: str, pin: str) -> None:
-    unpinned = runpy.run_path(str(ROOT / "scripts" / "audit.py"))["unpinned"]
+    unpinned = runpy.run_path(str(ROOT / "scripts" / "audit.py"))["list_unpinned"]
     unpinned.__globals__["version"] = lambda name: there
     assert not [line for line in unpinned(f"torch=={pin}\n") if line.startswith("torch ")]
     (line,) = (x for x in unpinned("torch==2.9.0+cpu\n") if x.startswith("torch "))
@@ -146,7 +148,7 @@ REACHED = [
 def test_only_a_database_out_of_reach_is_passed_over(
     told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = runpy.run_path(str(ROOT / "scripts" / "audit.py"))["ask"]
+    ask = runpy.run_path(str(ROOT / "scripts" / "audit.py"))["run_pip_audit"]
     ended = subprocess.CompletedProcess([], 1, stdout="", stderr=f"ERROR: {told}\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
     with pytest.raises(ConnectionError if told in UNREACHED else SystemExit, match=r"ERROR: "):

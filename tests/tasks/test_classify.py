@@ -17,11 +17,11 @@ from torch import nn
 from conftest import released_json, released_path
 from recon.callbacks.checkpoints import SelectedCheckpoint
 from recon.checkpoints.loading import load
-from recon.checkpoints.official_keys import to_official
-from recon.checkpoints.transfer import build_classifier, start_from
+from recon.checkpoints.official_keys import to_official_key
+from recon.checkpoints.transfer import build_classifier, load_pretrained_encoder
 from recon.cli.errors import conf_dir
 from recon.data.datasets.furniture import Furniture, FurnitureDataModule
-from recon.data.hold_out import hold_out
+from recon.data.splits import split_train_val
 from recon.data.transforms import RandomScale
 from recon.evaluate import evaluate
 from recon.layers.grouping import PatchGrouper
@@ -29,8 +29,8 @@ from recon.models.classifier import Classifier
 from recon.models.encoder import Encoder
 from recon.models.heads import linear_head, mlp_head
 from recon.tasks.classify import Classification
-from recon.tasks.metrics import score
-from recon.tasks.optim import with_head
+from recon.tasks.metrics import classification_scores
+from recon.tasks.optim import build_finetune_optimizer
 from recon.train import train
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -54,13 +54,13 @@ def toy(dim: int = 24, depth: int = 2, classes: int = 26, head=mlp_head) -> Clas
 def test_groups_are_the_released_ones(kind: str, head: object, frozen: bool) -> None:
     with torch.device("meta"):
         model = Classifier(PatchGrouper(64, 32), Encoder(384), 15, head=head)
-    task = Classification(model, optimizer=ADAMW, frozen=frozen)
+    task = Classification(model, optimizer=ADAMW, freeze_encoder=frozen)
     optimizer = task.configure_optimizers()
     names = {id(p): n.removeprefix("model.") for n, p in task.named_parameters()}
     released = [group for group in released_json("param_groups.json")[kind] if group["names"]]
     assert len(optimizer.param_groups) == len(released)
     for ours, theirs in zip(optimizer.param_groups, released, strict=True):
-        found = {to_official(names[id(p)], "classify") for p in ours["params"]}
+        found = {to_official_key(names[id(p)], "classify") for p in ours["params"]}
         assert found == set(theirs["names"])
         assert ours["weight_decay"] == theirs["weight_decay"]
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -68,7 +68,7 @@ def test_groups_are_the_released_ones(kind: str, head: object, frozen: bool) -> 
 
 
 def test_what_is_frozen_neither_learns_nor_moves() -> None:
-    task = Classification(toy(), optimizer=SGD, frozen=True)
+    task = Classification(toy(), optimizer=SGD, freeze_encoder=True)
     before = {k: v.clone() for k, v in task.model.state_dict().items()}
     task.train()
     optimizer = task.configure_optimizers()
@@ -98,14 +98,14 @@ def test_a_vote_is_the_mean_of_its_views() -> None:
 
 def test_held_out_shapes_share_no_family_with_the_others() -> None:
     data = Furniture(["train"])
-    train_set, held = hold_out(data, 0.2, seed=0)
+    train_set, held = split_train_val(data, 0.2, seed=0)
     assert sorted([*train_set.ids, *held.ids]) == sorted(data.ids)
     assert 0.1 < len(held) / len(data) < 0.3
     assert not set(train_set.families) & set(held.families)
-    assert list(hold_out(data, 0.2, seed=0)[1].ids) == list(held.ids)
-    assert list(hold_out(data, 0.2, seed=1)[1].ids) != list(held.ids)
+    assert list(split_train_val(data, 0.2, seed=0)[1].ids) == list(held.ids)
+    assert list(split_train_val(data, 0.2, seed=1)[1].ids) != list(held.ids)
     with pytest.raises(ValueError, match=r"must lie in \(0, 0.5\], got 0.7"):
-        hold_out(data, 0.7, seed=0)
+        split_train_val(data, 0.7, seed=0)
 
 
 class Watched(Furniture):
@@ -149,7 +149,7 @@ def test_an_encoder_starts_from_a_pretrained_network() -> None:
     path = released_path("recon_pretrain_small.pth")
     pretrained = load(path, num_heads=3, num_groups=64).encoder.state_dict()
     encoder = Encoder(96, depth=4, heads=3)
-    model = build_classifier(PatchGrouper(64, 32), encoder, 15, pretrained=path)
+    model = build_classifier(PatchGrouper(64, 32), encoder, 15, checkpoint=path)
     assert all(torch.equal(v, pretrained[k]) for k, v in model.encoder.state_dict().items())
     assert not model.encoder.stop_gradient
 
@@ -158,7 +158,7 @@ def test_an_encoder_starts_from_a_pretrained_network() -> None:
 def test_a_pretrained_network_of_other_sizes_is_refused(wrong: dict[str, int]) -> None:
     sizes = {"dim": 96, "depth": 4, "heads": 3, **wrong}
     with pytest.raises(ValueError, match=r"small.pth: its encoder is 96 wide .*give the model's"):
-        start_from(released_path("recon_pretrain_small.pth"), Encoder(**sizes))
+        load_pretrained_encoder(released_path("recon_pretrain_small.pth"), Encoder(**sizes))
 
 
 def test_scores_are_their_definitions() -> None:
@@ -167,26 +167,26 @@ def test_scores_are_their_definitions() -> None:
         torch.from_numpy(rng.normal(size=(200, 6))),
         torch.from_numpy(rng.integers(0, 5, 200)),
     )
-    found = score(logits, labels)
+    found = classification_scores(logits, labels)
     predicted = logits.argmax(1)
-    assert found.overall.mean == pytest.approx((predicted == labels).double().mean())
+    assert found.overall_accuracy.mean == pytest.approx((predicted == labels).double().mean())
     own = [(predicted[labels == c] == c).double().mean().item() for c in range(5)]
-    assert found.mean_class == pytest.approx(np.mean(own), abs=1e-6)
-    assert found.per_class[:5].tolist() == pytest.approx(own, abs=1e-6)
-    assert found.per_class[5].isnan()
-    for k, share in found.top.items():
+    assert found.mean_class_accuracy == pytest.approx(np.mean(own), abs=1e-6)
+    assert found.per_class_accuracy[:5].tolist() == pytest.approx(own, abs=1e-6)
+    assert found.per_class_accuracy[5].isnan()
+    for k, share in found.top_k_accuracy.items():
         hit = (logits.topk(k, dim=1).indices == labels[:, None]).any(1)
         assert share == pytest.approx(hit.double().mean().item(), abs=1e-6)
     for truth in range(6):
         for guess in range(6):
             count = ((labels == truth) & (predicted == guess)).sum()
-            assert found.confusion[truth, guess] == count
+            assert found.confusion_matrix[truth, guess] == count
     with pytest.raises(ValueError, match="label 4 is none of the 3 classes of the model"):
-        score(logits[:, :3], labels)
+        classification_scores(logits[:, :3], labels)
 
 
 @pytest.mark.parametrize(
-    "options", [["protocol=linear"], ["eval.protocol=paper", "eval.paper.rounds=3"]]
+    "options", [["protocol=linear"], ["eval.protocol=paper", "eval.paper.vote_rounds=3"]]
 )
 def test_results_carry_their_protocol(options: list[str], tmp_path: Path) -> None:
     dry = ["experiment=finetune_furniture", "debug=tiny", f"output_dir={tmp_path}", "eval.votes=2"]
@@ -205,7 +205,7 @@ def test_results_carry_their_protocol(options: list[str], tmp_path: Path) -> Non
 
 
 def test_the_head_alone_may_be_trained() -> None:
-    optimizer = with_head(nn.Linear(2, 2), SGD, lambda name: True)
+    optimizer = build_finetune_optimizer(nn.Linear(2, 2), SGD, lambda name: True)
     assert [group["lr"] for group in optimizer.param_groups] == [1.0]
 
 
@@ -236,7 +236,7 @@ def test_a_class_of_one_family_stays_in_training() -> None:
     data.labels = data.labels.copy()
     data.labels[5] = 26
     for seed in range(8):
-        train_set, held = hold_out(data, 0.2, seed=seed)
+        train_set, held = split_train_val(data, 0.2, seed=seed)
         assert set(train_set.labels) == set(data.labels)
         assert not set(train_set.ids) & set(held.ids)
 
@@ -246,13 +246,13 @@ def test_last_is_the_last_epoch_and_selected_the_best(tmp_path: Path) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         trainer = train(compose("train", [*told, f"output_dir={tmp_path}"]))
     kept = {name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
-            for name in ("last", "selected")}  # fmt: skip
+            for name in ("last", "best")}  # fmt: skip
     assert kept["last"]["epoch"] == 2
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
-        "before-last.ckpt", "last.ckpt", "selected.ckpt",
+        "best.ckpt", "last.ckpt", "previous.ckpt",
     ]  # fmt: skip
     best = float(trainer.checkpoint_callback.best_model_score)
-    assert kept["selected"]["epoch"] <= 2
+    assert kept["best"]["epoch"] <= 2
     resumed = SelectedCheckpoint(tmp_path / "other", monitor="val/accuracy", mode="max")
     state = next(v for k, v in kept["last"]["callbacks"].items() if "Selected" in k)
     resumed.load_state_dict(state)
@@ -275,7 +275,7 @@ def test_shapes_without_a_class_are_named_before_holding_out() -> None:
     data.labels = data.labels.copy()
     data.labels[7] = -1
     with pytest.raises(ValueError, match=f"{data.ids[7]} has no class: sort it into a folder"):
-        hold_out(data, 0.2, seed=0)
+        split_train_val(data, 0.2, seed=0)
 
 
 @pytest.mark.slow
@@ -309,8 +309,8 @@ def test_two_processes_test_every_shape_once(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["test_shapes"] == 141
     assert np.sum(found["results"]["one view"]["confusion"]) == 141
-    alone = ["task=classify", f"weights={tmp_path / 'checkpoints' / 'selected.ckpt'}"]
+    alone = ["task=classify", f"checkpoint={tmp_path / 'checkpoints' / 'best.ckpt'}"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         scores = evaluate(compose("evaluate", [*alone, f"output_dir={tmp_path / 'alone'}"]))
     told_accuracy = found["results"]["one view"]["overall_accuracy"]["mean"]
-    assert scores.overall.mean == pytest.approx(told_accuracy)
+    assert scores.overall_accuracy.mean == pytest.approx(told_accuracy)

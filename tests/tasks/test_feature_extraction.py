@@ -12,23 +12,25 @@ from torch import Tensor
 
 from conftest import assert_near, released_arrays
 from recon.tasks.feature_extraction import (
-    CachedClasses,
-    Frozen,
+    CachedClassFeatures,
+    ExtractedFeatures,
     LinearProbe,
-    PromptedClasses,
-    ZeroShot,
+    PromptedClassFeatures,
+    ZeroShotClassifier,
 )
 from recon.teachers.base import Teacher
-from recon.teachers.cached import Cache, write_cache
-from recon.teachers.prompts import prompts
+from recon.teachers.cached import FeatureCache, write_cache
+from recon.teachers.prompts import build_prompts
 
 ARRAYS = released_arrays("recon_svm_zeroshot_small.npz")
 NONE = np.empty(0, dtype=np.int64)
 
 
-def frozen(queries: dict[str, Tensor]) -> Frozen:
+def frozen(queries: dict[str, Tensor]) -> ExtractedFeatures:
     count = len(next(iter(queries.values())))
-    return Frozen(torch.zeros(count, 1), queries, torch.zeros(count).long(), ["x"] * count, NONE)
+    return ExtractedFeatures(
+        torch.zeros(count, 1), queries, torch.zeros(count).long(), ["x"] * count, NONE
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,9 @@ def frozen(queries: dict[str, Tensor]) -> Frozen:
 )
 def test_cosines_are_the_released_ones(query: str, released: str) -> None:
     features = {name: ARRAYS(f"zeroshot_feature_{name}") for name in ("text", "image")}
-    task = ZeroShot(lambda classes: ARRAYS("class_text_features"), query=query, ratio=0.25)
+    task = ZeroShotClassifier(
+        lambda classes: ARRAYS("class_text_features"), query=query, ratio=0.25
+    )
     cosines = task({"test": frozen(features)}, ["c"] * 40)
     assert_near(cosines, ARRAYS(f"zeroshot_cosine_{released}"))
     assert torch.equal(cosines.argmax(1), ARRAYS(f"zeroshot_pred_{released}"))
@@ -53,28 +57,28 @@ class Letters(Teacher):
 
 def test_class_features_are_sums_over_sentences() -> None:
     teacher = Letters(4)
-    found = PromptedClasses(teacher)(["easy_chair"])
-    assert torch.equal(found[0], teacher({"text": prompts("easy chair")}).sum(0))
-    own = PromptedClasses(teacher, ["a {}", "the {} there"])(["chair", "table"])
+    found = PromptedClassFeatures(teacher)(["easy_chair"])
+    assert torch.equal(found[0], teacher({"text": build_prompts("easy chair")}).sum(0))
+    own = PromptedClassFeatures(teacher, ["a {}", "the {} there"])(["chair", "table"])
     assert torch.equal(own[0], teacher({"text": ["a chair", "the chair there"]}).sum(0))
     with pytest.raises(ValueError, match="each template needs {}"):
-        PromptedClasses(teacher, ["a chair"])
+        PromptedClassFeatures(teacher, ["a chair"])
 
 
 def test_cached_classes_are_looked_up_by_name(tmp_path: Path) -> None:
     features = torch.randn(3, 1, 4)
     mean, deviation = features.mean((0, 1)), torch.tensor(2.0)
     path = tmp_path / "text.safetensors"
-    write_cache(path, Cache(["a", "b", "c"], features, mean, deviation, "someone"))
-    assert torch.equal(CachedClasses(path)(["c", "a"]), features[[2, 0], 0])
-    scaled = CachedClasses(path, standardize=True)(["b"])
+    write_cache(path, FeatureCache(["a", "b", "c"], features, mean, deviation, "someone"))
+    assert torch.equal(CachedClassFeatures(path)(["c", "a"]), features[[2, 0], 0])
+    scaled = CachedClassFeatures(path, standardize=True)(["b"])
     assert torch.allclose(scaled, (features[1] - mean) / 2)
     with pytest.raises(ValueError, match=r"has no features of 1 of 2 classes, among them 'd'"):
-        CachedClasses(path)(["a", "d"])
+        CachedClassFeatures(path)(["a", "d"])
 
 
 def test_queries_that_do_not_fit_are_named() -> None:
-    task = ZeroShot(lambda classes: torch.zeros(2, 5), query="text")
+    task = ZeroShotClassifier(lambda classes: torch.zeros(2, 5), query="text")
     with pytest.raises(ValueError, match=r"projects no text query, but \['image'\]"):
         task({"test": frozen({"image": torch.zeros(3, 5)})}, ["a", "b"])
     with pytest.raises(
@@ -82,7 +86,7 @@ def test_queries_that_do_not_fit_are_named() -> None:
     ):
         task({"test": frozen({"text": torch.zeros(3, 4)})}, ["a", "b"])
     with pytest.raises(ValueError, match="query must be text, image or both, got 'smell'"):
-        ZeroShot(lambda classes: torch.zeros(2, 5), query="smell")
+        ZeroShotClassifier(lambda classes: torch.zeros(2, 5), query="smell")
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -91,7 +95,9 @@ def test_the_probe_is_scikit_learns(classes: int) -> None:
     labels = np.arange(80) % classes
     features = rng.normal(size=(80, 6)).astype(np.float32) + 4 * np.eye(6, dtype=np.float32)[labels]
     shapes = {
-        name: Frozen(torch.from_numpy(features[rows]), {}, torch.from_numpy(labels[rows]), [], NONE)
+        name: ExtractedFeatures(
+            torch.from_numpy(features[rows]), {}, torch.from_numpy(labels[rows]), [], NONE
+        )
         for name, rows in (("train", slice(0, 60)), ("test", slice(60, 80)))
     }
     expected = LinearSVC(C=0.075, dual=False).fit(features[:60], labels[:60]).predict(features[60:])
@@ -108,9 +114,11 @@ def test_what_is_declared_tells_teachers_and_caches_apart(tmp_path: Path) -> Non
     for seed in range(2):
         torch.manual_seed(seed)
         features = torch.randn(2, 1, 4)
-        cache = Cache(["a", "b"], features, features.mean((0, 1)), torch.tensor(1.0), "someone")
+        cache = FeatureCache(
+            ["a", "b"], features, features.mean((0, 1)), torch.tensor(1.0), "someone"
+        )
         write_cache(tmp_path / f"{seed}.safetensors", cache)
-        told.append(CachedClasses(tmp_path / f"{seed}.safetensors").about())
+        told.append(CachedClassFeatures(tmp_path / f"{seed}.safetensors").fingerprint_fields())
     assert told[0] != told[1]
-    assert PromptedClasses(Letters(4)).about()["templates"] == "the paper's 60"
-    assert PromptedClasses(Letters(4), 64).about()["templates"] == "ULIP's 64"
+    assert PromptedClassFeatures(Letters(4)).fingerprint_fields()["templates"] == "the paper's 60"
+    assert PromptedClassFeatures(Letters(4), 64).fingerprint_fields()["templates"] == "ULIP's 64"

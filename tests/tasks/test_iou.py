@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from recon.tasks.iou import confusion, own_parts, part_iou, part_scores, scene_scores
+from recon.tasks.iou import confusion, part_iou, part_scores, predict_parts, scene_scores
 
 
 def slow_iou(predicted: Tensor, labels: Tensor, number: int) -> float:
@@ -46,13 +46,13 @@ def test_parts_by_hand() -> None:
 
 def test_predictions_stay_within_the_objects_own_parts() -> None:
     scores = torch.tensor([[9.0, 1.0, 2.0, 8.0], [0.0, 3.0, 2.0, 9.0]])
-    assert own_parts(scores, [1, 2]).tolist() == [2, 1]
+    assert predict_parts(scores, [1, 2]).tolist() == [2, 1]
 
 
 def test_shapes_are_averaged_over_all_and_by_class() -> None:
     found = part_scores(torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0, 0, 2]), 3)
-    assert found.instance == pytest.approx(0.5)
-    assert found.of_class == pytest.approx((0.3 + 0.9) / 2)
+    assert found.instance_miou == pytest.approx(0.5)
+    assert found.class_miou == pytest.approx((0.3 + 0.9) / 2)
     assert math.isnan(found.per_class[1])
 
 
@@ -70,7 +70,9 @@ def test_scenes_are_scored_by_definition(seed: int) -> None:
     there = [value for value in known if not math.isnan(value)]
     assert found.miou == pytest.approx(sum(there) / len(there))
     kept = labels != -1
-    assert found.overall == pytest.approx(float((labels == predicted)[kept].float().mean()))
+    assert found.overall_accuracy == pytest.approx(
+        float((labels == predicted)[kept].float().mean())
+    )
     shares = [
         float((predicted[labels == n] == n).float().mean()) for n in range(5) if (labels == n).any()
     ]

@@ -6,16 +6,16 @@ from torch.testing import assert_close
 from recon.data.datasets.furniture import Furniture
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, Projections
+from recon.models.recon import ContrastiveNetwork, Projections
 from recon.tasks.linear_probe import (
-    extract,
-    interval,
-    linear_svm,
-    nearest,
+    bootstrap_interval,
+    classify_zero_shot,
+    encode_clouds,
+    fit_linear_svm,
+    nearest_neighbors,
+    read_clouds,
+    recalibrate_batch_norm,
     shape_descriptor,
-    stack_clouds,
-    with_batch_statistics,
-    zero_shot,
 )
 
 
@@ -23,27 +23,27 @@ def test_interval_is_the_percentiles_of_resampled_means() -> None:
     rng = np.random.default_rng(0)
     values = rng.random(141) < 0.6
     means = rng.choice(values, (20_000, 141)).mean(1)
-    found = interval(values)
+    found = bootstrap_interval(values)
     assert found.mean == values.mean()
     assert (found.low, found.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.01)
 
 
 def test_interval_of_equal_values_has_no_width() -> None:
-    assert interval(np.ones(9)) == (1, 1, 1)
+    assert bootstrap_interval(np.ones(9)) == (1, 1, 1)
 
 
 def test_clouds_are_reduced_by_farthest_point_sampling() -> None:
     data = Furniture(["test"])
-    clouds = stack_clouds(data, 64)
+    clouds = read_clouds(data, 64)
     assert clouds.shape == (141, 64, 3)
     assert_close(clouds[3, 0], torch.from_numpy(data.points(3)[0]))
 
 
 def test_features_are_those_of_whole_clouds_in_evaluation_mode() -> None:
     encoder = Encoder(24, depth=2, heads=3, patch_widths=(8, 16, 16))
-    model = Contrastive(PatchGrouper(8, 6), encoder, Projections(24, {"text": 5})).train()
+    model = ContrastiveNetwork(PatchGrouper(8, 6), encoder, Projections(24, {"text": 5})).train()
     clouds = torch.randn(5, 40, 3)
-    features = extract(model, clouds, batch_size=2)
+    features = encode_clouds(model, clouds, batch_size=2)
     assert model.training
     model.eval()
     encoding = model.encode(clouds)
@@ -53,9 +53,9 @@ def test_features_are_those_of_whole_clouds_in_evaluation_mode() -> None:
 
 def test_batch_statistics_are_those_of_the_clouds_and_weights_stay() -> None:
     encoder = Encoder(24, depth=2, heads=3, patch_widths=(8, 16, 16))
-    model = Contrastive(PatchGrouper(8, 6), encoder, Projections(24, {"text": 5})).eval()
+    model = ContrastiveNetwork(PatchGrouper(8, 6), encoder, Projections(24, {"text": 5})).eval()
     clouds = torch.randn(6, 40, 3)
-    copy = with_batch_statistics(model, clouds, batch_size=6)
+    copy = recalibrate_batch_norm(model, clouds, batch_size=6)
     points = model.encoder.embed.point_in(model.grouper(clouds).points.reshape(-1, 3))
     assert_close(copy.encoder.embed.point_norm.running_mean, points.mean(0))
     assert_close(copy.encoder.embed.point_norm.running_var, points.var(0))
@@ -68,12 +68,12 @@ def test_the_svm_learns_what_is_linear_and_keeps_families_together() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 20)
     features = np.eye(4)[labels] * 3 + rng.normal(size=(80, 4))
-    assert linear_svm(features, labels, np.arange(80)).score(features, labels) > 0.9
+    assert fit_linear_svm(features, labels, np.arange(80)).score(features, labels) > 0.9
     # Features that only tell families apart are worthless across them.
     families = np.arange(80) // 2
     codes = rng.normal(size=(40, 50))[families]
-    apart = linear_svm(codes, labels, families).best_score_
-    together = linear_svm(codes, labels, np.arange(80)).best_score_
+    apart = fit_linear_svm(codes, labels, families).best_score_
+    together = fit_linear_svm(codes, labels, np.arange(80)).best_score_
     assert apart < 0.45 < 0.8 < together
 
 
@@ -88,9 +88,9 @@ def test_the_descriptor_does_not_depend_on_where_points_are_but_for_the_box() ->
 def test_zero_shot_takes_the_most_similar_direction() -> None:
     classes = torch.eye(3)
     queries = torch.tensor([[0.1, 5.0, 0.2], [0.3, 0.1, 0.2]])
-    assert zero_shot(queries, classes).tolist() == [1, 0]
+    assert classify_zero_shot(queries, classes).tolist() == [1, 0]
 
 
 def test_nearest_finds_a_shape_itself() -> None:
     gallery = np.random.default_rng(0).normal(size=(30, 8)) * np.logspace(0, 3, 8)
-    assert nearest(gallery[[4, 9]], gallery, 3).rows[:, 0].tolist() == [4, 9]
+    assert nearest_neighbors(gallery[[4, 9]], gallery, 3).indices[:, 0].tolist() == [4, 9]

@@ -4,7 +4,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from conftest import released_json
-from recon.checkpoints.official_keys import from_official
+from recon.checkpoints.official_keys import from_official_state_dict
 from recon.tasks.optim import parameter_groups
 
 
@@ -12,7 +12,9 @@ def released_module(names: list[str]) -> nn.Module:
     """A module whose parameters have our names of released ones, of their shapes."""
     module = nn.Module()
     shapes = released_json("recon_base_keys.json")["pretrain_base_smc"]["params"]
-    for name, tensor in from_official({n: torch.empty(shapes[n]) for n in names}).items():
+    for name, tensor in from_official_state_dict(
+        {n: torch.empty(shapes[n]) for n in names}
+    ).items():
         *path, leaf = name.split(".")
         owner = module
         for part in path:
@@ -32,7 +34,9 @@ def test_groups_are_the_released_ones() -> None:
     assert plain["weight_decay"] == 0
     assert "weight_decay" not in decayed  # the optimizer's
     for ours, kind in ((plain, "no_decay"), (decayed, "decay")):
-        expected = from_official({name: torch.empty(0) for name in groups[kind]["names"]})
+        expected = from_official_state_dict(
+            {name: torch.empty(0) for name in groups[kind]["names"]}
+        )
         assert {by_parameter[p] for p in ours["params"]} == expected.keys()
 
 

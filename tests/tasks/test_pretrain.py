@@ -9,18 +9,23 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
-from recon.checkpoints.reader import FORMAT_KEY
+from recon.checkpoints.reader import METADATA_KEY
 from recon.data.batch import Batch
 from recon.layers.grouping import PatchGrouper
-from recon.losses.contrastive import CategoryContrast, ViewContrast
+from recon.losses.contrastive import CategoryContrast, NTXentLoss
 from recon.losses.distillation import SigLIP, SmoothL1
 from recon.losses.reconstruction import ChamferL2
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
-from recon.models.recon import Contrastive, Projections, ReCon
+from recon.models.recon import ContrastiveNetwork, Projections, ReCon
 from recon.ops.masking import random_mask
-from recon.tasks.pretrain import ContrastiveStudent, Ensemble, GenerativeStudent, ReConStudent
-from recon.tasks.self_contrast import ByCategory, ByView
+from recon.tasks.pretrain import (
+    ContrastiveStudent,
+    EnsembleDistillation,
+    GenerativeStudent,
+    ReConStudent,
+)
+from recon.tasks.self_contrast import CategorySelfContrast, ViewSelfContrast
 from recon.teachers.base import Teacher
 
 
@@ -37,7 +42,7 @@ class Echo(Teacher):
 
 BATCH: Batch = {  # type: ignore[typeddict-item]
     "points": torch.randn(4, 60, 3),
-    "second": torch.randn(4, 60, 3),
+    "second_view": torch.randn(4, 60, 3),
     "image": torch.randn(4, 5),
     "text": torch.randn(4, 7),
     "category": torch.tensor([0, 1, 0, 2]),
@@ -58,8 +63,10 @@ def network(**changes: Any) -> ReCon:
     )
 
 
-def ensemble(**changes: Any) -> Ensemble:
-    return Ensemble({"image": Echo("image", 5), "text": Echo("text", 7)}, SmoothL1(), **changes)
+def ensemble(**changes: Any) -> EnsembleDistillation:
+    return EnsembleDistillation(
+        {"image": Echo("image", 5), "text": Echo("text", 7)}, SmoothL1(), **changes
+    )
 
 
 def test_recon_is_the_plain_sum_of_both_students_losses() -> None:
@@ -70,22 +77,24 @@ def test_recon_is_the_plain_sum_of_both_students_losses() -> None:
     out = model(BATCH["points"], mask)
     expected = {
         "reconstruction": ChamferL2()(out.predicted, out.target),
-        "image": SmoothL1()(out.queries["image"], BATCH["image"]),
-        "text": SmoothL1()(out.queries["text"], BATCH["text"]),
+        "image": SmoothL1()(out.projected_queries["image"], BATCH["image"]),
+        "text": SmoothL1()(out.projected_queries["text"], BATCH["text"]),
     }
-    losses = task.losses(task(BATCH["points"]), BATCH)
+    losses = task.compute_losses(task(BATCH["points"]), BATCH)
     assert losses.keys() == expected.keys()
     for name, loss in losses.items():
         assert_close(loss, expected[name])
-    assert_close(task.total(losses), sum(expected.values()))
-    task.weights = {"text": 0.25}
-    assert_close(task.total(losses), sum(expected.values()) - 0.75 * expected["text"])
+    assert_close(task.total_loss(losses), sum(expected.values()))
+    task.loss_weights = {"text": 0.25}
+    assert_close(task.total_loss(losses), sum(expected.values()) - 0.75 * expected["text"])
 
 
 def test_weights_of_losses_that_are_not_there_are_refused() -> None:
-    task = GenerativeStudent(network(), reconstruction=ChamferL2(), weights={"txet": 2.0}, **RECIPE)
+    task = GenerativeStudent(
+        network(), reconstruction=ChamferL2(), loss_weights={"txet": 2.0}, **RECIPE
+    )
     with pytest.raises(ValueError, match=r"weights for \['txet'\], but the losses are"):
-        task.total({"reconstruction": torch.zeros(())})
+        task.total_loss({"reconstruction": torch.zeros(())})
 
 
 def test_each_student_asks_for_no_more_than_it_reads() -> None:
@@ -93,27 +102,29 @@ def test_each_student_asks_for_no_more_than_it_reads() -> None:
     generative = GenerativeStudent(network(), reconstruction=ChamferL2(), **RECIPE)
     assert generative.keys == set()
     assert ContrastiveStudent(network(), **both).keys == {"image", "text"}
-    both["ensemble"] = ensemble(self_contrast=ByView(ViewContrast()))
-    assert ContrastiveStudent(network(), **both).keys == {"image", "text", "second"}
+    both["ensemble"] = ensemble(self_contrast=ViewSelfContrast(NTXentLoss()))
+    assert ContrastiveStudent(network(), **both).keys == {"image", "text", "second_view"}
 
 
 def test_self_contrast_by_category_and_by_view() -> None:
     features, second = torch.randn(4, 6), torch.randn(4, 6)
-    found = ByCategory(CategoryContrast())(features, BATCH, lambda _: second)
+    found = CategorySelfContrast(CategoryContrast())(features, BATCH, lambda _: second)
     assert_close(found, CategoryContrast()(features, BATCH["category"]))
     asked = []
-    found = ByView(ViewContrast())(features, BATCH, lambda x: asked.append(x) or second)
-    assert_close(found, ViewContrast()(features, second))
-    assert asked[0] is BATCH["second"]
+    found = ViewSelfContrast(NTXentLoss())(features, BATCH, lambda x: asked.append(x) or second)
+    assert_close(found, NTXentLoss()(features, second))
+    assert asked[0] is BATCH["second_view"]
 
 
 def test_each_modality_has_a_loss_of_its_own() -> None:
-    losses = Ensemble({"image": Echo("image", 5), "text": Echo("text", 7)}, SigLIP()).losses
+    losses = EnsembleDistillation(
+        {"image": Echo("image", 5), "text": Echo("text", 7)}, SigLIP()
+    ).losses
     assert losses["image"].bias is not losses["text"].bias
 
 
 def test_a_projection_that_does_not_fit_its_teacher_is_refused() -> None:
-    wrong = Ensemble({"image": Echo("image", 9)}, SmoothL1())
+    wrong = EnsembleDistillation({"image": Echo("image", 9)}, SmoothL1())
     with pytest.raises(ValueError, match="image teacher gives 9 features, but .* image query to 5"):
         ContrastiveStudent(network(), ensemble=wrong, **RECIPE)
 
@@ -124,7 +135,7 @@ def test_each_student_trains_alone_in_a_few_lines(name: str, tmp_path: Any) -> N
     task = {
         "generative": lambda: GenerativeStudent(model, reconstruction=ChamferL2(), **RECIPE),
         "contrastive": lambda: ContrastiveStudent(
-            Contrastive(model.grouper, model.encoder, model.projections),
+            ContrastiveNetwork(model.grouper, model.encoder, model.projections),
             ensemble=ensemble(),
             **RECIPE,
         ),
@@ -135,7 +146,7 @@ def test_each_student_trains_alone_in_a_few_lines(name: str, tmp_path: Any) -> N
 
     def loss() -> float:
         torch.manual_seed(0)
-        return task.total(task.losses(task(BATCH["points"]), BATCH)).item()
+        return task.total_loss(task.compute_losses(task(BATCH["points"]), BATCH)).item()
 
     before = loss()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -144,7 +155,7 @@ def test_each_student_trains_alone_in_a_few_lines(name: str, tmp_path: Any) -> N
     assert loss() < before
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
-    assert checkpoint[FORMAT_KEY]["num_heads"] == 3
+    assert checkpoint[METADATA_KEY]["num_heads"] == 3
     assert all(key.startswith("model.") for key in checkpoint["state_dict"])
 
 

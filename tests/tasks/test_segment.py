@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from conftest import released_json
 from recon.checkpoints.loading import load
-from recon.checkpoints.official_keys import to_official
+from recon.checkpoints.official_keys import to_official_key
 from recon.cli.errors import conf_dir
 from recon.data.batch import Batch
 from recon.data.datasets.furniture_parts import FurnitureParts
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter
-from recon.reports.colors import palette
-from recon.reports.segmentation import extremes
+from recon.reports.colors import color_by_class
+from recon.reports.segmentation import pick_best_median_worst
 from recon.tasks.scene import SceneSegmentation
-from recon.tasks.segment import PartSegmentation, Segmented
-from recon.tasks.sliding_windows import Windows
+from recon.tasks.segment import PartSegmentation, SegmentedCloud
+from recon.tasks.sliding_windows import SlidingWindowConfig
 from recon.train import train
 from trees import s3dis
 
@@ -40,14 +40,14 @@ def toy(**settings: object) -> Segmenter:
 
 def test_groups_are_the_released_ones() -> None:
     with torch.device("meta"):
-        model = Segmenter(PatchGrouper(128, 32), Encoder(384), 50, objects=16)
+        model = Segmenter(PatchGrouper(128, 32), Encoder(384), 50, num_objects=16)
     task = PartSegmentation(model, optimizer=ADAMW)
     groups = task.configure_optimizers().param_groups
     names = {id(p): n.removeprefix("model.") for n, p in task.named_parameters()}
     released = released_json("param_groups.json")["partseg"]
     assert len(groups) == len(released)
     for ours, theirs in zip(groups, released, strict=True):
-        assert {to_official(names[id(p)], "segment") for p in ours["params"]} == set(
+        assert {to_official_key(names[id(p)], "segment") for p in ours["params"]} == set(
             theirs["names"]
         )
         assert (ours["lr"], ours["weight_decay"]) == (
@@ -69,7 +69,7 @@ def loss_of(task: PartSegmentation, labels: Tensor) -> Tensor:
 
 
 def test_points_without_a_label_teach_nothing() -> None:
-    task = PartSegmentation(toy(objects=2), optimizer=ADAMW)
+    task = PartSegmentation(toy(num_objects=2), optimizer=ADAMW)
     labels = torch.randint(0, 4, (2, 40))
     hidden = labels.clone()
     hidden[:, :30] = -1
@@ -79,13 +79,13 @@ def test_points_without_a_label_teach_nothing() -> None:
 
 
 def _clouds(some: Batch):  # noqa: ANN202
-    from recon.data.batch import clouds_of
+    from recon.data.batch import get_clouds
 
-    return clouds_of(some)
+    return get_clouds(some)
 
 
 def test_rare_classes_weigh_by_the_cube_root() -> None:
-    task = SceneSegmentation(toy(), windows=Windows(), optimizer=ADAMW)
+    task = SceneSegmentation(toy(), windows=SlidingWindowConfig(), optimizer=ADAMW)
 
     class Columns(FurnitureParts):
         point_classes = list("abcd")
@@ -93,15 +93,15 @@ def test_rare_classes_weigh_by_the_cube_root() -> None:
 
         def __init__(self) -> None: ...
 
-    task.learn_names(Columns())
-    assert task.weight.tolist() == pytest.approx([1.0, 2.0, 2.0, 800 ** (1 / 3)], rel=1e-5)
-    assert task.model.names == ("a", "b", "c", "d")
+    task.set_class_names(Columns())
+    assert task.class_weights.tolist() == pytest.approx([1.0, 2.0, 2.0, 800 ** (1 / 3)], rel=1e-5)
+    assert task.model.class_names == ("a", "b", "c", "d")
 
 
 def test_a_double_step_repeats_the_step_on_the_same_gradients() -> None:
     once, twice = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     for parameter, double in ((once, False), (twice, True)):
-        task = PartSegmentation(toy(objects=2), optimizer=ADAMW, double_step=double)
+        task = PartSegmentation(toy(num_objects=2), optimizer=ADAMW, double_step=double)
         optimizer = torch.optim.SGD([parameter], lr=0.5)
         parameter.grad = torch.ones(2)
         task.optimizer_step(0, 0, optimizer, lambda: None)
@@ -136,8 +136,8 @@ def test_a_tested_part_segmenter_leaves_figures_and_pictures(parts_run: Path) ->
 def test_classes_of_another_number_are_named(tmp_path: Path) -> None:
     told = ["experiment=partseg_furniture", "debug=tiny", f"output_dir={tmp_path}"]
     for wrong, why in {
-        "classes=27": "points have 28 classes, the network 27",
-        "object_classes=9": "there are 8 classes of objects, the network knows 9",
+        "num_classes=27": "points have 28 classes, the network 27",
+        "num_object_classes=9": "there are 8 classes of objects, the network knows 9",
     }.items():
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             cfg = compose("train", [*told, wrong])
@@ -151,11 +151,11 @@ def test_a_tested_scene_segmenter_has_both_figures(tmp_path: Path) -> None:
         "experiment=semseg_rooms",
         "debug=tiny",
         f"data.root={tmp_path / 'data'}",
-        "data.size=64",
+        "data.num_points=64",
         "data.split=[Area_1]",
     ]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("train", [*told, f"output_dir={tmp_path / 'run'}", "data.fewest=10"])
+        cfg = compose("train", [*told, f"output_dir={tmp_path / 'run'}", "data.min_points=10"])
     train(cfg)
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     merged, single = found["results"].values()
@@ -163,7 +163,7 @@ def test_a_tested_scene_segmenter_has_both_figures(tmp_path: Path) -> None:
     assert np.sum(merged["confusion"]) == found["points"]
     assert np.sum(single["confusion"]) >= found["points"]
     model = load(tmp_path / "run" / "checkpoints" / "last.ckpt", task="scene_segment")
-    assert (model.up, model.channels, len(model.names)) == ("z", 9, 13)
+    assert (model.up, model.channels, len(model.class_names)) == ("z", 9, 13)
 
 
 def test_wandb_gets_clouds_to_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_wandb_gets_clouds_to_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_colours_tell_neighbouring_classes_apart() -> None:
-    colors = palette(np.arange(-1, 28)).astype(int)
+    colors = color_by_class(np.arange(-1, 28)).astype(int)
     distance = np.abs(colors[1:-1] - colors[2:]).sum(1)
     assert distance.min() > 60
     assert len(np.unique(colors, axis=0)) == 29
@@ -191,8 +191,8 @@ def test_colours_tell_neighbouring_classes_apart() -> None:
 )
 def test_pictures_show_the_extremes(count: int, names: list[str]) -> None:
     empty = torch.zeros(1, dtype=torch.long)
-    tested = [Segmented(str(n), n / 10, torch.zeros(1, 3), empty, empty) for n in range(count)]
-    shown = extremes(tested)
+    tested = [SegmentedCloud(str(n), n / 10, torch.zeros(1, 3), empty, empty) for n in range(count)]
+    shown = pick_best_median_worst(tested)
     assert [title.split(",")[0] for title, _ in shown] == names
     ious = [shape.iou for _, shape in shown]
     assert ious == sorted(ious, reverse=True)

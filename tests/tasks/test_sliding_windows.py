@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from recon.data.batch import Clouds
-from recon.tasks.sliding_windows import Windows, columns, segment_room
+from recon.tasks.sliding_windows import SlidingWindowConfig, iter_room_batches, segment_room
 
-HOW = Windows(size=64, batch_size=3, votes=2)
+HOW = SlidingWindowConfig(num_points=64, batch_size=3, votes=2)
 
 
 def room(count: int = 3000) -> Tensor:
@@ -19,7 +19,7 @@ def room(count: int = 3000) -> Tensor:
 def test_every_point_is_predicted_in_each_vote() -> None:
     points = room()[0]
     for seed in range(2):
-        met = np.concatenate([rows[own] for rows, own in columns(points, HOW, seed)])
+        met = np.concatenate([rows[own] for rows, own in iter_room_batches(points, HOW, seed)])
         assert len(np.unique(met)) == len(points)
 
 
@@ -34,7 +34,7 @@ def test_scores_come_back_to_their_points() -> None:
     number = torch.rand(1, points.shape[1], 1)
     clouds = Clouds(points, colors=number.expand(-1, -1, 3))
     found = segment_room(by_place, clouds, 2, HOW, 2, seed=0)
-    assert torch.allclose(found.scores[:, 0], number[0, :, 0], atol=1e-5)
+    assert torch.allclose(found.log_probs[:, 0], number[0, :, 0], atol=1e-5)
 
 
 def test_columns_look_as_in_training() -> None:
@@ -65,13 +65,13 @@ def test_single_windows_are_counted_once_a_prediction() -> None:
         points, colors=labels.unsqueeze(-1).expand(-1, -1, 3).float(), point_labels=labels
     )
     found = segment_room(by_place, clouds, 2, HOW, 2, seed=0)
-    rows = np.concatenate([rows[own] for rows, own in columns(points[0], HOW, 0)])
-    assert int(found.windows.sum()) == int((labels[0][torch.from_numpy(rows)] >= 0).sum())
+    rows = np.concatenate([rows[own] for rows, own in iter_room_batches(points[0], HOW, 0)])
+    assert int(found.window_confusion.sum()) == int((labels[0][torch.from_numpy(rows)] >= 0).sum())
 
 
 def test_a_stray_point_costs_no_empty_windows() -> None:
     points = torch.cat([room()[0], torch.tensor([[1e6, 1e6, 0.0]])])
-    met = np.concatenate([rows[own] for rows, own in columns(points, HOW, 0)])
+    met = np.concatenate([rows[own] for rows, own in iter_room_batches(points, HOW, 0)])
     assert len(np.unique(met)) == len(points)
 
 
@@ -79,4 +79,4 @@ def test_a_stray_point_costs_no_empty_windows() -> None:
 def test_small_rooms_work(count: int) -> None:
     points = room(count)
     clouds = Clouds(points, colors=torch.ones_like(points))
-    assert segment_room(by_place, clouds, 2, HOW, 1, seed=0).scores.shape == (count, 2)
+    assert segment_room(by_place, clouds, 2, HOW, 1, seed=0).log_probs.shape == (count, 2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recon.teachers.cached import Cache, CachedImageTeacher, CachedTextTeacher, write_cache
+from recon.teachers.cached import CachedImageTeacher, CachedTextTeacher, FeatureCache, write_cache
 
 FEATURES = torch.randn(3, 4, 6)
 
@@ -12,7 +12,9 @@ FEATURES = torch.randn(3, 4, 6)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     mean, deviation = FEATURES.mean((0, 1)), FEATURES.std()
-    write_cache(tmp_path / "x", Cache(["a", "b", "c"], FEATURES, mean, deviation, "somebody"))
+    write_cache(
+        tmp_path / "x", FeatureCache(["a", "b", "c"], FEATURES, mean, deviation, "somebody")
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     return tmp_path / "x"
 
@@ -40,7 +42,7 @@ def test_standardised_features_are_centred_and_divided_by_their_deviation(path: 
 
 def test_half_precision_caches_give_float32(tmp_path: Path) -> None:
     write_cache(
-        tmp_path / "x", Cache(["a"], FEATURES[:1].half(), torch.zeros(6), torch.ones(()), "")
+        tmp_path / "x", FeatureCache(["a"], FEATURES[:1].half(), torch.zeros(6), torch.ones(()), "")
     )
     assert CachedTextTeacher(tmp_path / "x", 6)({"text": ["a"]}).dtype == torch.float32
 
@@ -53,7 +55,7 @@ def test_wrong_caches_are_refused(path: Path) -> None:
     with pytest.raises(ValueError, match="caches 6 features of somebody, but dim is set to 512"):
         CachedTextTeacher(path, 512)
     with pytest.raises(ValueError, match="made for other data: it lacks 1 of 2 entries.*'z'"):
-        CachedImageTeacher(path, 6).require({"id": ["a", "z"], "text": []})
+        CachedImageTeacher(path, 6).check_coverage({"id": ["a", "z"], "text": []})
     with pytest.raises(FileNotFoundError, match="no such teacher cache: make it with"):
         CachedTextTeacher(path.parent / "gone", 6)
     path.write_bytes(path.read_bytes()[:50])

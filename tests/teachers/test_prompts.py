@@ -3,23 +3,25 @@ from pathlib import Path
 import pytest
 
 from conftest import released_json
-from recon.teachers.prompts import PREFIXES, SUFFIXES, prompts, templates_of
+from recon.teachers.prompts import PREFIXES, SUFFIXES, build_prompts, load_templates
 
 
 def test_prompts_are_the_released_ones_in_their_order() -> None:
     released = released_json("clip_prompts_tokens.json")
-    assert prompts("night_stand") == released["prompts_night_stand_index_0_59"]
+    assert build_prompts("night_stand") == released["prompts_night_stand_index_0_59"]
     assert list(PREFIXES) == released["template"]
     assert list(SUFFIXES) == released["template_last"]
 
 
 def test_templates_are_the_papers_ulips_or_ones_own(tmp_path: Path) -> None:
-    assert [t.replace("{}", "night_stand") for t in templates_of(60)] == prompts("night_stand")
-    assert len(set(templates_of(64))) == 64
+    assert [t.replace("{}", "night_stand") for t in load_templates(60)] == build_prompts(
+        "night_stand"
+    )
+    assert len(set(load_templates(64))) == 64
     (tmp_path / "own.txt").write_text("a {}\n\nthe {} there\n")
     (tmp_path / "own.json").write_text('["one {}"]')
-    assert templates_of(tmp_path / "own.txt") == ["a {}", "the {} there"]
-    assert templates_of(str(tmp_path / "own.json")) == ["one {}"]
+    assert load_templates(tmp_path / "own.txt") == ["a {}", "the {} there"]
+    assert load_templates(str(tmp_path / "own.json")) == ["one {}"]
 
 
 @pytest.mark.parametrize(
@@ -34,8 +36,8 @@ def test_templates_are_the_papers_ulips_or_ones_own(tmp_path: Path) -> None:
 def test_wrong_templates_are_named(tmp_path: Path, name: str, text: str, wrong: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=wrong):
-        templates_of(tmp_path / name)
+        load_templates(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="none.txt: no such file of templates"):
-        templates_of(tmp_path / "none.txt")
+        load_templates(tmp_path / "none.txt")
     with pytest.raises(ValueError, match="there are 60 or 64 templates, not 61"):
-        templates_of(61)
+        load_templates(61)

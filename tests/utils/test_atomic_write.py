@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from recon.utils import atomic_write
-from recon.utils.atomic_write import LOCK, write_whole, writing
+from recon.utils.atomic_write import LOCK_FILE, write_atomic, write_lock
 
 
 def test_the_old_file_keeps_its_earlier_name(tmp_path: Path) -> None:
     path, earlier = tmp_path / "last", tmp_path / "before"
     for number in range(3):
-        write_whole(path, b"%d" % number, earlier=earlier)
+        write_atomic(path, b"%d" % number, backup=earlier)
     assert (path.read_bytes(), earlier.read_bytes()) == (b"2", b"1")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["before", "last"]
 
@@ -35,14 +35,14 @@ def test_a_full_disk_leaves_what_was_there(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last"
-    write_whole(path, b"old")
+    write_atomic(path, b"old")
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(atomic_write.os, "fsync", refuse)
     with pytest.raises(ValueError, match=rf"last: cannot be written \({os.strerror(number)}\)"):
-        write_whole(path, b"new", earlier=tmp_path / "before")
+        write_atomic(path, b"new", backup=tmp_path / "before")
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
     assert path.read_bytes() == b"old"
 
@@ -63,13 +63,13 @@ def _forked(work: object) -> int:
 @pytest.mark.parametrize("after", [0, 1, 50_000, 99_999])
 def test_a_write_that_is_killed_or_refused_after_some_bytes(after: int, tmp_path: Path) -> None:
     path = tmp_path / "last"
-    write_whole(path, b"old")
+    write_atomic(path, b"old")
 
     def limited(handler: object) -> None:
         signal.signal(signal.SIGXFSZ, handler)
         resource.setrlimit(resource.RLIMIT_FSIZE, (after, after))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        write_whole(path, b"x" * 100_000, earlier=tmp_path / "before")
+        write_atomic(path, b"x" * 100_000, backup=tmp_path / "before")
 
     assert os.WTERMSIG(_forked(lambda: limited(signal.SIG_DFL))) == signal.SIGXFSZ
     assert path.read_bytes() == b"old"
@@ -80,8 +80,8 @@ def test_a_write_that_is_killed_or_refused_after_some_bytes(after: int, tmp_path
 
 
 HOLDER = (
-    "import sys, time; from pathlib import Path; from recon.utils.atomic_write import writing\n"
-    "with writing(Path(sys.argv[1]), ''): print('in', flush=True); time.sleep(60)"
+    "import sys, time; from pathlib import Path; from recon.utils.atomic_write import write_lock\n"
+    "with write_lock(Path(sys.argv[1]), ''): print('in', flush=True); time.sleep(60)"
 )
 
 
@@ -90,25 +90,25 @@ def test_a_second_program_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"in\n"
     expected = f"{tmp_path}: is being written by process {holder.pid} on .*: wait"
-    with pytest.raises(ValueError, match=expected), writing(tmp_path, "wait"):
+    with pytest.raises(ValueError, match=expected), write_lock(tmp_path, "wait"):
         pytest.fail("both write")
     holder.kill()
     holder.wait()
-    with writing(tmp_path, "wait"):
+    with write_lock(tmp_path, "wait"):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on")
     assert not [*tmp_path.iterdir()]
 
 
 def test_children_do_not_hold_the_lock(tmp_path: Path) -> None:
-    path, kept = tmp_path / LOCK, tmp_path / "kept"
-    with writing(tmp_path, "wait"):
+    path, kept = tmp_path / LOCK_FILE, tmp_path / "kept"
+    with write_lock(tmp_path, "wait"):
         child = os.fork()
         if child == 0:
             signal.pause()
         os.link(path, kept)
     kept.rename(path)  # the very file that the child has open, as a killed parent leaves it
     try:
-        with writing(tmp_path, "wait"):
+        with write_lock(tmp_path, "wait"):
             pass
     finally:
         os.kill(child, signal.SIGKILL)

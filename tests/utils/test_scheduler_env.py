@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from recon.cli.errors import conf_dir
 from recon.train import train_seeds
-from recon.utils.scheduler_env import finished, job_name, keep_finished
+from recon.utils.scheduler_env import job_name, read_final_metrics, write_final_metrics
 from runs import TINY
 
 
@@ -55,11 +55,11 @@ def test_only_a_job_that_is_started_again_looks_for_what_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    keep_finished(tmp_path, {"loss": 0.5})
-    assert finished(tmp_path) is None
+    write_final_metrics(tmp_path, {"loss": 0.5})
+    assert read_final_metrics(tmp_path) is None
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert finished(tmp_path) == {"loss": 0.5}
-    assert finished(tmp_path / "other") is None
+    assert read_final_metrics(tmp_path) == {"loss": 0.5}
+    assert read_final_metrics(tmp_path / "other") is None
 
 
 def test_seeds_that_are_finished_are_not_trained_again(
@@ -74,10 +74,10 @@ def test_seeds_that_are_finished_are_not_trained_again(
     whole = seeds()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert seeds() == whole
-    keep_finished(tmp_path / "seed_0", {"train/total": 2.0})
+    write_final_metrics(tmp_path / "seed_0", {"train/total": 2.0})
     shutil.rmtree(tmp_path / "seed_1")
     again = seeds()
     assert again is not None
-    second = finished(tmp_path / "seed_1")
+    second = read_final_metrics(tmp_path / "seed_1")
     assert second is not None
     assert second["train/total"] == pytest.approx(2 * again - 2.0)

@@ -10,16 +10,16 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from recon.checkpoints.reader import read_checkpoint
-from recon.utils.atomic_write import write_whole
+from recon.utils.atomic_write import write_atomic
 
-LAST = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
-BEFORE = f"before-{LAST}"
+LAST_CHECKPOINT = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
+PREVIOUS_CHECKPOINT = "previous.ckpt"
 """The one that last.ckpt replaced, so that two of them are there."""
-SAVED = "hpc_ckpt_*.ckpt"
+HPC_CHECKPOINT_GLOB = "hpc_ckpt_*.ckpt"
 """What a job that the cluster warned leaves in the run's folder."""
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or not there, and read without executing anything.
 
     Lightning's own are written to the system's folder for temporary files and moved, which is a
@@ -27,7 +27,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def __init__(self) -> None:
-        self.saved: dict[str, int] = {}
+        self.saved_steps: dict[str, int] = {}
         """Steps that files of this run hold which a training can go on from, by path."""
 
     def save_checkpoint(
@@ -36,14 +36,17 @@ class WholeCheckpoints(TorchCheckpointIO):
         target, buffer = Path(path), io.BytesIO()
         torch.save(checkpoint, buffer)
         target.parent.mkdir(parents=True, exist_ok=True)
-        earlier = target.with_name(BEFORE) if target.name == LAST else None
-        places = (target.with_name(LAST), target.parent / "checkpoints" / LAST)  # or that of SAVED
+        earlier = target.with_name(PREVIOUS_CHECKPOINT) if target.name == LAST_CHECKPOINT else None
+        places = (
+            target.with_name(LAST_CHECKPOINT),
+            target.parent / "checkpoints" / LAST_CHECKPOINT,
+        )  # or that of SAVED
         cure = "and start again: nothing was saved before"
         if last := next((place for place in places if place.is_file()), None):
             cure = f"and go on with ckpt_path={last}, which is as it was"
-        write_whole(target, buffer.getbuffer(), cure, earlier)
+        write_atomic(target, buffer.getbuffer(), cure, earlier)
         if "optimizer_states" in checkpoint:  # not so bare weights, by option or of spawned ones
-            self.saved[str(target)] = checkpoint["global_step"]
+            self.saved_steps[str(target)] = checkpoint["global_step"]
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -51,12 +54,12 @@ class WholeCheckpoints(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
-class WholeFiles(Callback):
+class AtomicCheckpoints(Callback):
     """Have checkpoints written by `WholeCheckpoints`, and metrics on the disk before each."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeCheckpoints()
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -66,7 +69,7 @@ class WholeFiles(Callback):
                 logger.save()
 
 
-def whole_checkpoint(path: Path) -> Path:
+def find_intact_checkpoint(path: Path) -> Path:
     """Return a checkpoint to resume from: where last.ckpt is damaged, the newest whole one beside.
 
     The newest is the one of most steps, whatever the clock says. Raises FileNotFoundError or
@@ -75,8 +78,10 @@ def whole_checkpoint(path: Path) -> Path:
     try:
         read_checkpoint(path)
     except (FileNotFoundError, ValueError) as error:
-        steps = {other: steps_of(other) for other in path.parent.glob("*.ckpt") if other != path}
-        if path.name != LAST or max(steps.values(), default=-1) < 0:
+        steps = {
+            other: read_global_step(other) for other in path.parent.glob("*.ckpt") if other != path
+        }
+        if path.name != LAST_CHECKPOINT or max(steps.values(), default=-1) < 0:
             raise
         found = max(steps, key=lambda other: (steps[other], other.name))
         print(f"{error}\ngoing on from {found} instead, of step {steps[found]}")
@@ -84,7 +89,7 @@ def whole_checkpoint(path: Path) -> Path:
     return path
 
 
-def steps_of(path: Path) -> int:
+def read_global_step(path: Path) -> int:
     """Return how many steps a checkpoint holds, -1 where it is damaged or none."""
     try:
         steps = read_checkpoint(path).get("global_step")
@@ -93,13 +98,13 @@ def steps_of(path: Path) -> int:
     return steps if isinstance(steps, int) else -1
 
 
-def say_how_to_go_on(trainer: Trainer) -> None:
+def print_resume_hint(trainer: Trainer) -> None:
     """Print after how many steps a training stopped, and what it can be resumed from."""
     saving, files = trainer.checkpoint_callback, trainer.strategy.checkpoint_io
-    if not isinstance(saving, ModelCheckpoint) or not isinstance(files, WholeCheckpoints):
+    if not isinstance(saving, ModelCheckpoint) or not isinstance(files, AtomicCheckpointIO):
         return
-    last = f"{saving.dirpath}/{LAST}"
-    held = {path: steps for path, steps in files.saved.items() if Path(path).is_file()}
+    last = f"{saving.dirpath}/{LAST_CHECKPOINT}"
+    held = {path: steps for path, steps in files.saved_steps.items() if Path(path).is_file()}
     if trainer.is_global_zero and held:
         path = max(held, key=lambda path: (held[path], path == last))
         older = "" if held[path] == trainer.global_step else f", of step {held[path]}"
@@ -107,7 +112,7 @@ def say_how_to_go_on(trainer: Trainer) -> None:
         print(f"\n{said}", flush=True)
 
 
-def save_no_more(trainer: Trainer) -> None:
+def disable_save_on_exception(trainer: Trainer) -> None:
     """Let what ends a training save nothing."""
     for saving in trainer.checkpoint_callbacks:
         if isinstance(saving, ModelCheckpoint):

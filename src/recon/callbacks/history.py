@@ -43,7 +43,7 @@ class History(Callback):
         self._keep(trainer, "svm/")  # of the epoch before
 
 
-def curves_of(trainer: Trainer) -> Curves:
+def get_curves(trainer: Trainer) -> Curves:
     """Return what a trainer's `History` kept; nothing where it has none."""
     kept = [callback for callback in trainer.callbacks if isinstance(callback, History)]  # type: ignore[attr-defined]
     return kept[0].curves if kept else {}

@@ -12,11 +12,11 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-WAIT = {"init_timeout": 20.0, "login_timeout": 20.0, "finish_timeout": 60.0}
+WANDB_TIMEOUTS = {"init_timeout": 20.0, "login_timeout": 20.0, "finish_timeout": 60.0}
 """Seconds that W&B may take to answer; what it did not take by then stays in the run's folder."""
 
 
-def csv_logger(save_dir: str | Path) -> CSVLogger:
+def build_csv_logger(save_dir: str | Path) -> CSVLogger:
     """Log to metrics.csv; that of an earlier run in this folder is kept as metrics_<number>.csv."""
     earlier = Path(save_dir) / "metrics.csv"
     if earlier.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
@@ -62,7 +62,7 @@ class Wandb(WandbLogger):
         self.experiment.finish(exit_code=int(failed))
 
 
-def wandb_logger(
+def build_wandb_logger(
     *, offline: bool | None = None, settings: Mapping[str, Any] | None = None, **logger: Any
 ) -> Wandb:
     """Log to W&B: online where a key is known, else offline; it never asks for one, nor waits long.
@@ -73,7 +73,7 @@ def wandb_logger(
     """
     import wandb
 
-    chosen = _settings({**WAIT, **(settings or {})})
+    chosen = _settings({**WANDB_TIMEOUTS, **(settings or {})})
     known = _knows_key()
     if offline is False and not known:
         raise ValueError("logger.offline=false: no W&B key is known: `wandb login`, or unset it")
@@ -108,7 +108,7 @@ def _settings(told: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def logged(trainer: Trainer, task: LightningModule, config: Any) -> Iterator[None]:
+def logger_session(trainer: Trainer, task: LightningModule, config: Any) -> Iterator[None]:
     """Hand the configuration to dashboards (files have config.yaml), and end their runs with it."""
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-LINES = 10
+MAX_LOG_LINES = 10
 """How many lines of progress a log file gets."""
 
 
@@ -31,7 +31,7 @@ def _bar() -> Progress:
     )
 
 
-class TrainingBar(ProgressBar):
+class TrainingProgressBar(ProgressBar):
     """Show epoch, loss, elapsed and remaining time; in a log file, a line now and then."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class TrainingBar(ProgressBar):
     def _is_line_due(self, done: int) -> bool:
         if not self._batches:
             return done % 100 == 0
-        return done * LINES // self._batches > (done - 1) * LINES // self._batches
+        return done * MAX_LOG_LINES // self._batches > (done - 1) * MAX_LOG_LINES // self._batches
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

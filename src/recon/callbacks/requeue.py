@@ -11,10 +11,15 @@ from typing import Any, NoReturn
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from recon.callbacks.checkpoints import LAST, SAVED, save_no_more, steps_of
-from recon.utils.scheduler_env import started_again
+from recon.callbacks.checkpoints import (
+    HPC_CHECKPOINT_GLOB,
+    LAST_CHECKPOINT,
+    disable_save_on_exception,
+    read_global_step,
+)
+from recon.utils.scheduler_env import is_restarted
 
-OURS, SUBMITITS = signal.SIGUSR1, signal.SIGUSR2
+SLURM_SIGNAL, SUBMITIT_SIGNAL = signal.SIGUSR1, signal.SIGUSR2
 
 
 class Requeue(Callback):
@@ -33,9 +38,9 @@ class Requeue(Callback):
         self._asked, self._before = False, {}
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
-                self._before[OURS] = signal.signal(OURS, self._ask)
-            if callable(signal.getsignal(SUBMITITS)):
-                self._before[SUBMITITS] = signal.signal(SUBMITITS, self._ask)
+                self._before[SLURM_SIGNAL] = signal.signal(SLURM_SIGNAL, self._ask)
+            if callable(signal.getsignal(SUBMITIT_SIGNAL)):
+                self._before[SUBMITIT_SIGNAL] = signal.signal(SUBMITIT_SIGNAL, self._ask)
         # Of submitit's processes one may have its handler, and those that Lightning started none.
         watching = bool(self._before)
         self._watching = trainer.strategy.reduce_boolean_decision(watching, all=False)
@@ -52,17 +57,19 @@ class Requeue(Callback):
         # The cluster's, which follows: to answer it now would cut short what is being saved.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         folder = Path(trainer.default_root_dir)
-        earlier = [*folder.glob(SAVED)]
+        earlier = [*folder.glob(HPC_CHECKPOINT_GLOB)]
         # It is not done with an epoch of which the last batch is still to come.
         trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
         trainer.save_checkpoint(trainer._checkpoint_connector.hpc_save_path(str(folder)))
-        save_no_more(trainer)
+        disable_save_on_exception(trainer)
         if trainer.is_global_zero:
             for path in earlier:
                 path.unlink(missing_ok=True)
             print(f"\nsaved after {trainer.global_step} steps", flush=True)
-            if SUBMITITS in self._before:
-                self._before[SUBMITITS](SUBMITITS, None)  # raises what ends this process
+            if SUBMITIT_SIGNAL in self._before:
+                self._before[SUBMITIT_SIGNAL](
+                    SUBMITIT_SIGNAL, None
+                )  # raises what ends this process
             else:
                 print(_queue_again(), flush=True)
         raise SystemExit(1)
@@ -74,7 +81,7 @@ class Requeue(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop what a finished training resumes from: Lightning would test it instead."""
         if trainer.is_global_zero and self._before:
-            for path in Path(trainer.default_root_dir).glob(SAVED):
+            for path in Path(trainer.default_root_dir).glob(HPC_CHECKPOINT_GLOB):
                 path.unlink()
 
 
@@ -92,14 +99,18 @@ def _queue_again() -> str:
     return f"{done.stdout}queued again as job {job}, which goes on from there"
 
 
-def left_behind(folder: Path) -> Path | None:
+def find_requeue_checkpoint(folder: Path) -> Path | None:
     """Return what a job that the cluster started again goes on from: its checkpoint of most steps.
 
     None for a job that runs for the first time, or left none that is whole.
     """
-    if not started_again():
+    if not is_restarted():
         return None
-    paths = [folder / "checkpoints" / LAST, *folder.glob(SAVED), *folder.glob("checkpoints/*.ckpt")]
-    steps = {path: steps_of(path) for path in paths if path.is_file()}
+    paths = [
+        folder / "checkpoints" / LAST_CHECKPOINT,
+        *folder.glob(HPC_CHECKPOINT_GLOB),
+        *folder.glob("checkpoints/*.ckpt"),
+    ]
+    steps = {path: read_global_step(path) for path in paths if path.is_file()}
     found = max(steps, key=steps.__getitem__, default=None)
     return found if found is not None and steps[found] >= 0 else None

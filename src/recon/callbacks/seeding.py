@@ -20,4 +20,4 @@ class SeedEachStep(Callback):
         batch_idx: int,
     ) -> None:
         # The sum: the augmentations of this batch already drew from its first sample's seed.
-        torch.manual_seed(int(batch.get("together", batch["seed"]).sum()))
+        torch.manual_seed(int(batch.get("global_seeds", batch["seed"]).sum()))

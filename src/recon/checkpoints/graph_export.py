@@ -17,10 +17,10 @@ from recon.models.classifier import Classifier
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
 
-OPSET = 20
+ONNX_OPSET = 20
 TOLERANCES = {"onnx": 1e-4, "torch_export": 1e-5}
 """How far outputs may be from the network's own, relative to the larger of 1 and their size."""
-BATCHES = (1, 3)
+CHECK_BATCH_SIZES = (1, 3)
 """Clouds at a time that a graph is checked with, unlike the 2 it was traced with."""
 
 
@@ -49,7 +49,7 @@ class FeatureGraph(nn.Module):
         }
 
 
-class ScoreGraph(nn.Module):
+class ClassifierGraph(nn.Module):
     """Scores of classes of clouds as the tests saw them; (B, N, 3) -> (B, classes)."""
 
     def __init__(self, network: Classifier) -> None:
@@ -60,7 +60,7 @@ class ScoreGraph(nn.Module):
         return {"logits": self.network(points)}
 
 
-class PointGraph(nn.Module):
+class SegmenterGraph(nn.Module):
     """Log-probabilities of the points' classes, of clouds as the segmenter's tests saw them.
 
     Shapes: points (B, N, C) -> (B, N, classes).
@@ -74,7 +74,7 @@ class PointGraph(nn.Module):
         return {"log_probabilities": self.network(points)}
 
 
-class ObjectPointGraph(nn.Module):
+class PartSegmenterGraph(nn.Module):
     """The same, of objects of known classes: points (B, N, C), labels (B,) -> (B, N, classes)."""
 
     def __init__(self, network: Segmenter) -> None:
@@ -87,12 +87,12 @@ class ObjectPointGraph(nn.Module):
         return {"log_probabilities": self.network(points, label)}
 
 
-class Exported(NamedTuple):
+class ExportResult(NamedTuple):
     """A graph that was written and read back, and how far its outputs were off."""
 
     path: Path
-    outputs: list[str]
-    error: float
+    output_names: list[str]
+    max_error: float
     """Largest difference to the network's own outputs, relative as in `TOLERANCES`."""
 
 
@@ -100,8 +100,8 @@ def _graph(network: Network) -> nn.Module:
     if isinstance(network, PretrainingNetwork):
         return FeatureGraph(network)
     if isinstance(network, Classifier):
-        return ScoreGraph(network)
-    return PointGraph(network) if network.objects is None else ObjectPointGraph(network)
+        return ClassifierGraph(network)
+    return SegmenterGraph(network) if network.num_objects is None else PartSegmenterGraph(network)
 
 
 def _inputs(network: Network, batch: int, points: int) -> dict[str, Tensor]:
@@ -111,8 +111,8 @@ def _inputs(network: Network, batch: int, points: int) -> dict[str, Tensor]:
     drawn = torch.rand(batch, points, channels, generator=generator)
     drawn[..., :3] = UnitSphere()(drawn[..., :3])
     given = {"points": drawn}
-    if isinstance(network, Segmenter) and network.objects is not None:
-        given["label"] = torch.randint(network.objects, (batch,), generator=generator)
+    if isinstance(network, Segmenter) and network.num_objects is not None:
+        given["label"] = torch.randint(network.num_objects, (batch,), generator=generator)
     return given
 
 
@@ -127,7 +127,7 @@ def _check(
 ) -> float:
     """Return the largest relative difference of another runtime's outputs."""
     apart = []
-    for batch in BATCHES:
+    for batch in CHECK_BATCH_SIZES:
         given = _inputs(network, batch, points)
         ours, others = graph(**given), run(given)
         apart += [
@@ -138,7 +138,7 @@ def _check(
 
 
 @torch.no_grad()
-def export_graph(network: Network, path: Path, points: int, kind: str) -> Exported:
+def export_graph(network: Network, path: Path, num_points: int, export_format: str) -> ExportResult:
     """Write a network as a graph of clouds of `points` points, any number of them at a time.
 
     `kind` is `torch_export` (.pt2) or `onnx`, which needs the packages of the extra `onnx`. Patches
@@ -146,27 +146,30 @@ def export_graph(network: Network, path: Path, points: int, kind: str) -> Export
     ValueError for too few points and for outputs that are off by more than `TOLERANCES`.
     """
     cut = network.grouper
-    if points < (need := max(cut.groups, cut.group_size)):
-        raise ValueError(f"points={points}: the network cuts patches that need at least {need}")
-    if kind == "onnx":
+    if num_points < (need := max(cut.groups, cut.group_size)):
+        raise ValueError(
+            f"num_points={num_points}: the network cuts patches that need at least {need}"
+        )
+    if export_format == "onnx":
         _require("onnx", "onnxruntime", "onnxscript")
     graph = _graph(network.eval())
-    given = _inputs(network, 2, points)
+    given = _inputs(network, 2, num_points)
     path.parent.mkdir(parents=True, exist_ok=True)
     program, outputs = _traced(graph, given), list(graph(**given))
-    if kind == "onnx":
+    if export_format == "onnx":
         run = _onnx(program, path, [*given], outputs)
     else:
         torch.export.save(program, path)
         read_back: Any = torch.export.load(path).module()
         run = lambda asked: read_back(**asked)  # noqa: E731
-    error = _check(graph, network, points, run)
-    if not error <= TOLERANCES[kind]:  # NaN is not
+    error = _check(graph, network, num_points, run)
+    if not error <= TOLERANCES[export_format]:  # NaN is not
         raise ValueError(
-            f"{path}: its outputs are off by {error:.1e}, more than {TOLERANCES[kind]:.0e}: do not "
+            f"{path}: its outputs are off by {error:.1e}, more than "
+            f"{TOLERANCES[export_format]:.0e}: do not "
             "use it"
         )
-    return Exported(path, outputs, error)
+    return ExportResult(path, outputs, error)
 
 
 def _require(*packages: str) -> None:
@@ -175,7 +178,9 @@ def _require(*packages: str) -> None:
         try:
             import_module(package)
         except ImportError as error:
-            raise ValueError(f"ONNX needs {package}: pip install 'recon3d[onnx]'") from error
+            raise ValueError(
+                f"ONNX needs {package}: pip install 'recon-pointcloud[onnx]'"
+            ) from error
 
 
 def _distances(x: Tensor, y: Tensor, p: float, mode: int | None) -> Tensor:
@@ -195,7 +200,7 @@ def _onnx(
         program.run_decompositions(known),
         input_names=inputs,
         output_names=outputs,
-        opset_version=OPSET,
+        opset_version=ONNX_OPSET,
         dynamo=True,
         optimize=False,  # its rewriting takes the 1e-8 that keeps a division finite for nothing
         verbose=False,

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from recon.checkpoints.factory import Network
-from recon.checkpoints.loading import describe, load, task_of
-from recon.checkpoints.provenance import origin_of
-from recon.checkpoints.writer import task_for, write_folder
+from recon.checkpoints.loading import build_metadata, load, read_task
+from recon.checkpoints.provenance import read_provenance
+from recon.checkpoints.writer import infer_network_task, write_pretrained_folder
 from recon.models.classifier import Classifier
 from recon.models.segmenter import Segmenter
 
-USES = {
+USAGE_BY_TASK = {
     "pretrain": "`encoder.encode(points)` returns named features of clouds of any size, place and "
     "scale; `encoder.dense(points)` a feature for every point.",
     "classify": "`network(points)` returns scores of classes for clouds (B, N, 3), y up, as its "
@@ -24,12 +24,12 @@ USES = {
 
 
 def save_pretrained(
-    source: str | Path | Network,
+    checkpoint: str | Path | Network,
     folder: str | Path,
     *,
     repo_id: str | None = None,
     license: str | None = None,  # noqa: A002
-    **told: Any,
+    **settings: Any,
 ) -> Path:
     """Write config.json, model.safetensors and a model card, README.md, into a folder.
 
@@ -46,25 +46,25 @@ def save_pretrained(
         raise FileExistsError(
             f"{target}: holds other files, such as {sorted(others)[0]}: choose a new folder"
         )
-    if isinstance(source, str | Path):
-        task: Any = task_of(source)
-        network: Network = load(source, task=task, **told)
-        origin = origin_of(source)
+    if isinstance(checkpoint, str | Path):
+        task: Any = read_task(checkpoint)
+        network: Network = load(checkpoint, task=task, **settings)
+        origin = read_provenance(checkpoint)
     else:
-        network, origin = source, {}
-    write_folder(network, target, origin)
+        network, origin = checkpoint, {}
+    write_pretrained_folder(network, target, origin)
     _card(network, origin, repo_id or target.resolve().name, license).save(target / "README.md")
     return target
 
 
 def push_to_hub(
-    source: str | Path | Network,
+    checkpoint: str | Path | Network,
     repo_id: str,
     *,
     license: str | None = None,  # noqa: A002
     private: bool = True,
     token: str | None = None,
-    **told: Any,
+    **settings: Any,
 ) -> str:
     """Upload what `save_pretrained` writes to a repository of the Hub, made if need be.
 
@@ -77,7 +77,7 @@ def push_to_hub(
         raise ValueError(f"repo_id={repo_id}: must be <owner>/<name>")
     with tempfile.TemporaryDirectory() as scratch:
         saved = save_pretrained(
-            source, Path(scratch) / "saved", repo_id=repo_id, license=license, **told
+            checkpoint, Path(scratch) / "saved", repo_id=repo_id, license=license, **settings
         )
         api = HfApi(token=token)
         try:
@@ -96,7 +96,7 @@ def _card(network: Network, origin: dict[str, Any], repo_id: str, licence: str |
     """Fill the model card; what is unknown is left out of its head and said in its text."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    task, data = task_for(network), _known(origin.get("data"))
+    task, data = infer_network_task(network), _known(origin.get("data"))
     name = repo_id.rpartition("/")[2]
     figures = [row for row in origin.get("metrics", []) if isinstance(row.get("value"), float)]
     results = [
@@ -112,7 +112,7 @@ def _card(network: Network, origin: dict[str, Any], repo_id: str, licence: str |
     ]
     head = ModelCardData(
         license=licence,
-        library_name="recon3d",
+        library_name="recon-pointcloud",
         tags=["point-cloud", "3d", "recon", task],
         model_name=name,
         eval_results=results or None,
@@ -124,12 +124,12 @@ def _card(network: Network, origin: dict[str, Any], repo_id: str, licence: str |
         repo_id=repo_id,
         task=task,
         what=_what(network, origin),
-        use=USES[task],
-        facts=facts(network),
+        use=USAGE_BY_TASK[task],
+        facts=summarize_network(network),
         data=data,
         recipe=_known(origin.get("recipe")) | _trained(origin),
         hardware=_known(origin.get("hardware")),
-        metrics=[shown(row) for row in figures],
+        metrics=[format_metric(row) for row in figures],
         licence=licence,
         config=origin.get("config"),
     )
@@ -138,22 +138,22 @@ def _card(network: Network, origin: dict[str, Any], repo_id: str, licence: str |
 def _known(table: Any) -> dict[str, Any]:
     """Leave out what is unknown, and write lists and tables within in one line."""
     held = table.items() if isinstance(table, dict) else ()
-    lines = {name: one_line(value) for name, value in held if value not in (None, "", [], {})}
+    lines = {name: format_value(value) for name, value in held if value not in (None, "", [], {})}
     return {name: value for name, value in lines.items() if value}
 
 
-def one_line(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Write a value of a table: lists by commas, names with their values."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {one_line(item)}" for name, item in value.items())
-    return ", ".join(map(one_line, value)) if isinstance(value, list | tuple) else str(value)
+        return ", ".join(f"{name} {format_value(item)}" for name, item in value.items())
+    return ", ".join(map(format_value, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _trained(origin: dict[str, Any]) -> dict[str, Any]:
     return {name: origin[name] for name in ("epoch", "step") if name in origin}
 
 
-def shown(row: dict[str, Any]) -> dict[str, str]:
+def format_metric(row: dict[str, Any]) -> dict[str, str]:
     """Return a figure as tables have it: fractions in %, what is none of them as it is."""
     value = row["value"]
     fraction = 0 <= value <= 1
@@ -170,15 +170,15 @@ def _what(network: Network, origin: dict[str, Any]) -> str:
     return f"{of}{made}. It was saved from: {origin.get('format', 'a network in memory')}."
 
 
-def facts(network: Network) -> dict[str, Any]:
+def summarize_network(network: Network) -> dict[str, Any]:
     """Return what a network is, for tables: sizes, patches, queries, classes."""
-    told = describe(network)
+    told = build_metadata(network)
     encoder = next(m for m in network.modules() if hasattr(m, "modalities"))
-    classes = getattr(network, "classes", None)
+    classes = getattr(network, "num_classes", None)
     names = told.pop("classes", [])
     rows = {
         "network": type(network).__name__,
-        "for": task_for(network),
+        "for": infer_network_task(network),
         "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
         "width": getattr(encoder, "dim", None),
         "blocks": len(getattr(encoder, "blocks", [])) or None,
@@ -190,6 +190,6 @@ def facts(network: Network) -> dict[str, Any]:
     if isinstance(network, Segmenter):
         rows |= {"channels of a point": network.channels, "axis up": network.up}
     elif not isinstance(network, Classifier):
-        widths = network.projections.widths
+        widths = network.projections.dims
         rows["projected to"] = ", ".join(f"{name} {width}" for name, width in widths.items())
     return {name: value for name, value in rows.items() if value not in (None, "")}

@@ -7,17 +7,23 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from recon.checkpoints.factory import Builder, Network, trunk_of
-from recon.checkpoints.locate import locate
-from recon.checkpoints.metadata import check_counts, read_told
-from recon.checkpoints.official_keys import Kind
-from recon.checkpoints.reader import FORMAT_KEY, LISTED, Weights, read_checkpoint, weights_in
+from recon.checkpoints.factory import Network, NetworkBuilder, find_encoder_prefix
+from recon.checkpoints.locate import locate_checkpoint
+from recon.checkpoints.metadata import check_class_counts, check_metadata
+from recon.checkpoints.official_keys import NetworkKind
+from recon.checkpoints.reader import (
+    MAX_LISTED_NAMES,
+    METADATA_KEY,
+    CheckpointWeights,
+    extract_weights,
+    read_checkpoint,
+)
 from recon.models.classifier import Classifier
 from recon.models.encoder import Encoder
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
 
-TASKS: dict[str, Kind] = {
+TASKS: dict[str, NetworkKind] = {
     "pretrain": "pretrain",
     "classify": "classify",
     "part_segment": "segment",
@@ -25,7 +31,7 @@ TASKS: dict[str, Kind] = {
 }
 
 
-STATE: dict[str, type] = {
+TRAINING_STATE_TYPES: dict[str, type] = {
     "state_dict": dict,
     "loops": dict,
     "callbacks": dict,
@@ -37,15 +43,15 @@ STATE: dict[str, type] = {
 """What a training goes on from."""
 
 
-def describe(model: Network) -> dict[str, Any]:
+def build_metadata(model: Network) -> dict[str, Any]:
     """Return what a model's weights do not tell: heads, groups, patch size, names of classes."""
-    grouper, trunk = model.grouper, trunk_of(dict(model.named_parameters()))
+    grouper, trunk = model.grouper, find_encoder_prefix(dict(model.named_parameters()))
     encoder = model.get_submodule(trunk)
     own: dict[str, Any] = {}
     if isinstance(encoder, Encoder):
         own["stop_gradient"] = encoder.stop_gradient
-    if isinstance(model, Classifier | Segmenter) and model.names:
-        own["classes"] = list(model.names)
+    if isinstance(model, Classifier | Segmenter) and model.class_names:
+        own["classes"] = list(model.class_names)
     if isinstance(model, Segmenter):
         own["up"] = model.up
     if isinstance(model, Segmenter) and model.object_names:
@@ -59,20 +65,22 @@ def describe(model: Network) -> dict[str, Any]:
     }
 
 
-def differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, list[str]]:
+def find_mismatches(
+    expected: Mapping[str, Tensor], weights: CheckpointWeights
+) -> dict[str, list[str]]:
     """List the keys that are missing, left over or misshapen."""
-    state = weights.state
+    state = weights.state_dict
     types = {k: (state[k].dtype, v.dtype) for k, v in expected.items() if k in state}
     found = {
-        "missing": [weights.listed(k) for k in expected if k not in state],
-        "left over": [weights.listed(k) for k in state if k not in expected],
+        "missing": [weights.display_name(k) for k in expected if k not in state],
+        "left over": [weights.display_name(k) for k in state if k not in expected],
         "of another shape": [
-            f"{weights.listed(k)} {tuple(state[k].shape)} instead of {tuple(v.shape)}"
+            f"{weights.display_name(k)} {tuple(state[k].shape)} instead of {tuple(v.shape)}"
             for k, v in expected.items()
             if k in state and state[k].shape != v.shape
         ],
         "of another type": [
-            f"{weights.listed(k)} {found} instead of {asked}"
+            f"{weights.display_name(k)} {found} instead of {asked}"
             for k, (found, asked) in types.items()
             if found.is_floating_point != asked.is_floating_point
         ],
@@ -81,22 +89,22 @@ def differences(expected: Mapping[str, Tensor], weights: Weights) -> dict[str, l
 
 
 def _list(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
-    return ", ".join(keys[:LISTED]) + more
+    more = f" and {len(keys) - MAX_LISTED_NAMES} more" if len(keys) > MAX_LISTED_NAMES else ""
+    return ", ".join(keys[:MAX_LISTED_NAMES]) + more
 
 
 def check_resumable(path: Path, task: nn.Module) -> None:
     """Raise ValueError where a training of `task` cannot go on from a file."""
     checkpoint = read_checkpoint(path)
-    if FORMAT_KEY not in checkpoint or "loops" not in checkpoint:
+    if METADATA_KEY not in checkpoint or "loops" not in checkpoint:
         raise ValueError(
             f"{path}: holds no state of a training: resume from <run>/checkpoints/last.ckpt"
         )
-    for name, kind in STATE.items():
+    for name, kind in TRAINING_STATE_TYPES.items():
         if not isinstance(checkpoint.get(name), kind):
             raise ValueError(f"{path}: its `{name}` is none of a training: it was made otherwise")
-    weights = Weights(path, checkpoint["state_dict"], official=False)
-    if wrong := differences(task.state_dict(), weights):
+    weights = CheckpointWeights(path, checkpoint["state_dict"], has_official_keys=False)
+    if wrong := find_mismatches(task.state_dict(), weights):
         few = "; ".join(f"{len(keys)} {kind}, e.g. {keys[0]}" for kind, keys in wrong.items())
         raise ValueError(
             f"{path}: a training of another network or student ({few}): resume it with the "
@@ -104,12 +112,14 @@ def check_resumable(path: Path, task: nn.Module) -> None:
         )
 
 
-def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _settings(
+    weights: CheckpointWeights, told: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
     """Join what the file tells with what the caller gave; only the grouping may be changed."""
     path = weights.path
     fixed = {"num_heads"} & told.keys()
-    if weights.has("decoder."):
-        told["group_size"] = weights.width("decoder.project") // 3
+    if weights.has_prefix("decoder."):
+        told["group_size"] = weights.out_features("decoder.project") // 3
         fixed.add("group_size")
     given = {name: value for name, value in given.items() if value is not None}
     for name in fixed & given.keys():
@@ -131,22 +141,22 @@ def _settings(weights: Weights, told: dict[str, Any], given: dict[str, Any]) -> 
     return settings
 
 
-def task_of(source: str | Path) -> str:
+def read_task(checkpoint: str | Path) -> str:
     """Return what the network in a file was trained for, as `load` has to be told."""
-    path = locate(source)
-    return task_held(weights_in(path, read_checkpoint(path)))
+    path = locate_checkpoint(checkpoint)
+    return infer_task(extract_weights(path, read_checkpoint(path)))
 
 
-def task_held(weights: Weights) -> str:
+def infer_task(weights: CheckpointWeights) -> str:
     """Return what weights were trained for, by the names of `TASKS`."""
     if weights.kind != "segment":
         return weights.kind
-    return "part_segment" if weights.has("object_embed.") else "scene_segment"
+    return "part_segment" if weights.has_prefix("object_embed.") else "scene_segment"
 
 
 @overload
 def load(
-    source: str | Path,
+    checkpoint: str | Path,
     *,
     task: Literal["pretrain"] = "pretrain",
     num_heads: int | None = None,
@@ -156,7 +166,7 @@ def load(
 ) -> PretrainingNetwork: ...
 @overload
 def load(
-    source: str | Path,
+    checkpoint: str | Path,
     *,
     task: Literal["classify"],
     num_heads: int | None = None,
@@ -166,7 +176,7 @@ def load(
 ) -> Classifier: ...
 @overload
 def load(
-    source: str | Path,
+    checkpoint: str | Path,
     *,
     task: Literal["part_segment", "scene_segment"],
     num_heads: int | None = None,
@@ -175,7 +185,7 @@ def load(
     skip_near_origin: bool | None = None,
 ) -> Segmenter: ...
 def load(
-    source: str | Path,
+    checkpoint: str | Path,
     *,
     task: str = "pretrain",
     num_heads: int | None = None,
@@ -185,9 +195,9 @@ def load(
 ) -> Network:
     """Load a network, in evaluation mode, from wherever its weights are.
 
-    `source` is a checkpoint of this library, a released .pth, of Point-MAE and ACT too, a folder
-    that `save_pretrained` wrote, or such a repository of the Hugging Face Hub, `owner/name` or
-    `owner/name@revision`. `task` is what it was trained for:
+    `checkpoint` is a checkpoint of this library, a released .pth, of Point-MAE and ACT too, a
+    folder that `save_pretrained` wrote, or such a repository of the Hugging Face Hub, `owner/name`
+    or `owner/name@revision`. `task` is what it was trained for:
     pretrain, classify, part_segment or scene_segment. Width, depths and queries are read from the
     weights, `group_size` too where they hold a decoder; heads and groups are not in released files
     and must be given: base 6, small 4, tiny 3 heads; 64 groups for 1,024 points.
@@ -199,10 +209,10 @@ def load(
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}: choose {' or '.join(map(repr, TASKS))}")
-    path = locate(source)
-    checkpoint = read_checkpoint(path)
-    weights = weights_in(path, checkpoint)
-    if task != (held := task_held(weights)):
+    path = locate_checkpoint(checkpoint)
+    contents = read_checkpoint(path)
+    weights = extract_weights(path, contents)
+    if task != (held := infer_task(weights)):
         raise ValueError(f"{path}: holds weights for task={held!r}, not for {task!r}")
     given = {
         "num_heads": num_heads,
@@ -210,23 +220,23 @@ def load(
         "group_size": group_size,
         "skip_near_origin": skip_near_origin,
     }
-    settings = _settings(weights, read_told(path, checkpoint.get(FORMAT_KEY, {})), given)
+    settings = _settings(weights, check_metadata(path, contents.get(METADATA_KEY, {})), given)
     # Without memory first: sizes that a file makes up would take any amount of it.
     with torch.device("meta"):
         outline = _build(weights, settings)
-    if wrong := differences(outline.state_dict(), weights):
+    if wrong := find_mismatches(outline.state_dict(), weights):
         lists = "; ".join(f"{kind}: {_list(keys)}" for kind, keys in wrong.items())
         raise ValueError(f"{path}: the weights do not fit the network; {lists}")
-    check_counts(path, outline)
+    check_class_counts(path, outline)
     model = _build(weights, settings)
-    model.load_state_dict(weights.state)
+    model.load_state_dict(weights.state_dict)
     return model.eval()
 
 
-def _build(weights: Weights, settings: dict[str, Any]) -> Network:
+def _build(weights: CheckpointWeights, settings: dict[str, Any]) -> Network:
     """Build the network of some weights; raise ValueError that names their file."""
     try:
-        return Builder(weights, settings).build(weights.kind)
+        return NetworkBuilder(weights, settings).build(weights.kind)
     except Exception as error:  # sizes that no network has fail in any way
         why = str(error).strip().split("\n")[0] or type(error).__name__
         if isinstance(error, ValueError) and why.startswith(str(weights.path)):

@@ -83,11 +83,11 @@ class _Dictionary:
         self.entries = [(pair, (_regex(pair[0]), _regex(pair[1]))) for pair in pairs]
 
 
-Kind = Literal["pretrain", "classify", "segment"]
+NetworkKind = Literal["pretrain", "classify", "segment"]
 Family = Literal["ReCon", "Point-MAE", "ACT"]
 """Whose released networks have such names; ACT's classifiers have those of Point-MAE's."""
 _FROM = _Dictionary(_PRETRAINING + _CLASSIFIER + _SEGMENTER)
-_TO: dict[Kind, _Dictionary] = {
+_TO: dict[NetworkKind, _Dictionary] = {
     "pretrain": _Dictionary(_PRETRAINING),
     "classify": _Dictionary(_CLASSIFIER),
     "segment": _Dictionary(_SEGMENTER),
@@ -106,13 +106,13 @@ def _translate(name: str, dictionary: _Dictionary, source: int, modality: tuple[
     return name
 
 
-def to_ours(official: str) -> str:
+def from_official_key(official: str) -> str:
     """Return this library's name of a parameter of the released implementation."""
     name = re.sub("^ACT_encoder", "MAE_encoder", official.removeprefix("module."))
     return _translate(name, _FROM, 0, ("img", "image"))
 
 
-def to_official(ours: str, kind: Kind = "pretrain", family: Family = "ReCon") -> str:
+def to_official_key(ours: str, kind: NetworkKind = "pretrain", family: Family = "ReCon") -> str:
     """Return the released implementation's name of a parameter of this library."""
     name = re.sub(r"^(generative|tower)\.", "encoder.", ours)
     name = re.sub(r"^encoder\.query_(token|position)s\.", r"encoder.queries.\1s.", name)
@@ -120,17 +120,19 @@ def to_official(ours: str, kind: Kind = "pretrain", family: Family = "ReCon") ->
     return re.sub("^MAE_encoder", "ACT_encoder", name) if family == "ACT" else name
 
 
-def is_official(names: Iterable[str]) -> bool:
+def has_official_prefix(names: Iterable[str]) -> bool:
     """Tell whether names are those of a released network."""
     return any(re.match(r"(module\.)?((MAE|Dis|ACT)_|blocks\.blocks\.)", name) for name in names)
 
 
-def family_of(names: Iterable[str]) -> Family:
+def detect_family(names: Iterable[str]) -> Family:
     """Tell whose released network has such names: ReCon's alone have a second stream of blocks."""
     known = [name.removeprefix("module.") for name in names]
     if any(name.startswith("ACT_encoder.") for name in known):
         return "ACT"
-    ordinary = is_official(known) and not any(re.search(r"_contrast\.|^Dis_", n) for n in known)
+    ordinary = has_official_prefix(known) and not any(
+        re.search(r"_contrast\.|^Dis_", n) for n in known
+    )
     return "Point-MAE" if ordinary else "ReCon"
 
 
@@ -139,14 +141,16 @@ def _ordinary(name: str) -> str:
     return re.sub(r"^encoder\.queries\.(token|position)s\.", r"encoder.query_\1s.", name)
 
 
-def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_official_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert released weights: our names, 1x1 convolutions as linear layers, no teachers.
 
     Names that the released implementation does not have pass through unchanged.
     """
-    family = family_of(state)
+    family = detect_family(state)
     left = re.compile(f"{_TEACHERS.pattern}|{_IMITATION.pattern}") if family == "ACT" else _TEACHERS
-    named = {to_ours(name): tensor for name, tensor in state.items() if not left.match(name)}
+    named = {
+        from_official_key(name): tensor for name, tensor in state.items() if not left.match(name)
+    }
     if any(name.startswith("contrastive.") for name in named):  # two towers
         named = {re.sub(r"^encoder\.", "generative.", name): t for name, t in named.items()}
     if family != "ReCon":
@@ -159,9 +163,9 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def as_official(
-    state: Mapping[str, Tensor], kind: Kind, family: Family = "ReCon"
+def to_official_state_dict(
+    state: Mapping[str, Tensor], kind: NetworkKind, family: Family = "ReCon"
 ) -> dict[str, Tensor]:
     """Convert this library's weights to released names and shapes, undoing `from_official`."""
     shaped = {n: t.unsqueeze(-1) if _CONVOLUTION.match(n) else t for n, t in state.items()}
-    return {to_official(name, kind, family): tensor for name, tensor in shaped.items()}
+    return {to_official_key(name, kind, family): tensor for name, tensor in shaped.items()}

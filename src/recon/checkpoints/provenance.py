@@ -10,21 +10,21 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from recon.checkpoints.locate import locate
-from recon.checkpoints.reader import FORMAT_KEY, ORIGIN_KEY, family_of_file, read_checkpoint
-from recon.checkpoints.run_config import part_of, read_config
-from recon.data.io.arrays import naming, read_json
-from recon.utils.atomic_write import write_whole
+from recon.checkpoints.locate import locate_checkpoint
+from recon.checkpoints.reader import METADATA_KEY, PROVENANCE_KEY, describe_family, read_checkpoint
+from recon.checkpoints.run_config import get_nested, read_config
+from recon.data.io.arrays import read_json, wrap_read_errors
+from recon.utils.atomic_write import write_atomic
 
-ENVIRONMENT = "environment.json"
-BASELINES = {
+ENVIRONMENT_FILENAME = "environment.json"
+SVM_METRIC_NAMES = {
     "pretrained": "linear SVM accuracy",
     "calibrated": "linear SVM accuracy, untrained network with its batch statistics measured",
 }
-PACKAGES = ("recon3d", "torch", "lightning", "timm", "numpy")
+REPORTED_PACKAGES = ("recon-pointcloud", "torch", "lightning", "timm", "numpy")
 
 
-def environment() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """Return what a run depends on beside its configuration: hardware and versions."""
     import torch
 
@@ -36,7 +36,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "accelerators": devices,
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in REPORTED_PACKAGES},
     }
 
 
@@ -50,30 +50,32 @@ def _processor() -> str:
 
 def write_environment(folder: Path) -> None:
     """Keep what a run depends on in its folder."""
-    write_whole(folder / ENVIRONMENT, json.dumps(environment(), indent=1).encode())
+    write_atomic(
+        folder / ENVIRONMENT_FILENAME, json.dumps(collect_environment(), indent=1).encode()
+    )
 
 
-def origin_of(source: str | Path) -> dict[str, Any]:
+def read_provenance(checkpoint: str | Path) -> dict[str, Any]:
     """Return what is known of weights: format, run, data, recipe, hardware, metrics.
 
     Read from the file, from what its run left beside its folder of checkpoints, and from the
     configuration of a saved folder. What nobody wrote down is absent. Raises what
     `read_checkpoint` raises, and ValueError for a broken config.yaml, results.json or environment.
     """
-    path = locate(source)
-    checkpoint = read_checkpoint(path)
-    if ORIGIN_KEY in checkpoint:
-        told = checkpoint[ORIGIN_KEY]
+    path = locate_checkpoint(checkpoint)
+    contents = read_checkpoint(path)
+    if PROVENANCE_KEY in contents:
+        told = contents[PROVENANCE_KEY]
         told = told if isinstance(told, dict) else {}
         rows = told.get("metrics") if isinstance(told.get("metrics"), list) else []
         figures = [row for row in rows or () if _is_figure(row)]
         return {**told, "metrics": figures, "format": "saved folder"}
-    if FORMAT_KEY not in checkpoint:
-        found: dict[str, Any] = {"format": f"released {family_of_file(path, checkpoint)} weights"}
-        return found | _reached(checkpoint) | {"metrics": [*_released_metrics(checkpoint)]}
-    found = {"format": "checkpoint of this library", **_reached(checkpoint)}
+    if METADATA_KEY not in contents:
+        found: dict[str, Any] = {"format": f"released {describe_family(path, contents)} weights"}
+        return found | _reached(contents) | {"metrics": [*_released_metrics(contents)]}
+    found = {"format": "checkpoint of this library", **_reached(contents)}
     if path.parent.name == "checkpoints":
-        found |= of_run(path.absolute().parents[1])
+        found |= read_run_provenance(path.absolute().parents[1])
     return found
 
 
@@ -102,17 +104,17 @@ def _released_metrics(checkpoint: Mapping[str, Any]) -> Iterator[dict[str, Any]]
             yield {"measure": str(name), "value": float(value), "protocol": protocol}
 
 
-def of_run(folder: Path) -> dict[str, Any]:
+def read_run_provenance(folder: Path) -> dict[str, Any]:
     """Return what a run left in its folder: config.yaml, environment.json and results.json."""
     found: dict[str, Any] = {}
     if (folder / "config.yaml").is_file():
         found |= _of_config(folder / "config.yaml")
-    if (folder / ENVIRONMENT).is_file():
-        found["hardware"] = _json(folder / ENVIRONMENT)
+    if (folder / ENVIRONMENT_FILENAME).is_file():
+        found["hardware"] = _json(folder / ENVIRONMENT_FILENAME)
     if (folder / "results.json").is_file():
         results = _json(folder / "results.json")
-        with naming(folder / "results.json", "file of a run's results"):
-            found["metrics"] = [row for row in metrics_in(results) if _is_figure(row)]
+        with wrap_read_errors(folder / "results.json", "file of a run's results"):
+            found["metrics"] = [row for row in extract_metrics(results) if _is_figure(row)]
     return found
 
 
@@ -128,7 +130,7 @@ def _of_config(path: Path) -> dict[str, Any]:
     config = read_config(path)
 
     def at(*names: str) -> Any:
-        return part_of(config, *names)
+        return get_nested(config, *names)
 
     def kind(*names: str) -> str | None:
         target = at(*names, "_target_")
@@ -139,13 +141,13 @@ def _of_config(path: Path) -> dict[str, Any]:
         "student": kind("task"),
         "teachers": [f"{name}: {kind('teacher', name)}" for name in teachers
                      if kind("teacher", name)],
-        "started from": _name(at("pretrained")),
+        "started from": _name(at("checkpoint")),
         "optimizer": kind("optimizer"),
         "learning rate": at("optimizer", "lr"),
         "batch size": at("data", "batch_size"),
         "epochs asked": at("trainer", "max_epochs"),
         "precision": at("trainer", "precision"),
-        "points": at("points"),
+        "points": at("num_points"),
         "seed": at("seed"),
     }  # fmt: skip
     data = (kind("data") or "").removesuffix("DataModule")
@@ -173,18 +175,27 @@ def _name(path: Any) -> str | None:
     return Path(str(path)).name if path else None
 
 
-FIGURES = ("overall_accuracy", "mean_class_accuracy", "miou", "macc", "instance_miou", "class_miou")
-TESTED = ("test_shapes", "shapes", "rooms")
+METRIC_NAMES = (
+    "overall_accuracy",
+    "mean_class_accuracy",
+    "miou",
+    "macc",
+    "instance_miou",
+    "class_miou",
+)
+TEST_COUNT_KEYS = ("test_shapes", "shapes", "rooms")
 
 
-def metrics_in(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def extract_metrics(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """List the figures of a results.json of any task, each with its protocol."""
     if "pretrained" in (results.get("svm") or {}):
         yield from _pretraining(results)
     if "declared" in results:  # of recon.evaluate
         yield from _figures(results, json.dumps(results["declared"]))
         return
-    tested = ", ".join(f"{results[n]} {n.replace('_', ' ')}" for n in TESTED if n in results)
+    tested = ", ".join(
+        f"{results[n]} {n.replace('_', ' ')}" for n in TEST_COUNT_KEYS if n in results
+    )
     told = f"eval.protocol={results.get('protocol')}, {tested}"
     if seen := results.get("tested_on_training_shapes"):
         told += f", {seen} of them TRAINED ON"
@@ -194,7 +205,7 @@ def metrics_in(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _figures(scores: Mapping[str, Any], protocol: str) -> Iterator[dict[str, Any]]:
-    for name in FIGURES:
+    for name in METRIC_NAMES:
         value, row = scores.get(name), {"measure": name.replace("_", " "), "protocol": protocol}
         if isinstance(value, Mapping):
             between = {"interval": [value["low"], value["high"]]} if "low" in value else {}
@@ -206,7 +217,7 @@ def _figures(scores: Mapping[str, Any], protocol: str) -> Iterator[dict[str, Any
 def _pretraining(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """List what the embedded data's test shapes said after a pretraining."""
     told = "141 test shapes of 26 classes of the embedded data, one seed, one view"
-    for row, name in BASELINES.items():
+    for row, name in SVM_METRIC_NAMES.items():
         mean, low, high = results["svm"][row]
         yield {"measure": name, "value": mean, "interval": [low, high], "protocol": told}
     if results.get("zero_shot") is not None:

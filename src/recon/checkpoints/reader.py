@@ -11,32 +11,32 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recon.checkpoints.locate import is_saved, read_saved
+from recon.checkpoints.locate import is_safetensors_checkpoint, read_safetensors_checkpoint
 from recon.checkpoints.official_keys import (
     Family,
-    Kind,
-    family_of,
-    from_official,
-    is_official,
-    to_official,
+    NetworkKind,
+    detect_family,
+    from_official_state_dict,
+    has_official_prefix,
+    to_official_key,
 )
-from recon.checkpoints.pickle_scanner import SAFE, check_calls, is_archive
+from recon.checkpoints.pickle_scanner import SAFE_GLOBALS, is_zip_archive, scan_pickle
 from recon.models.encoder import MODALITIES
-from recon.utils.printable import check_names
+from recon.utils.printable import check_printable
 
-FORMAT_KEY = "recon"
+METADATA_KEY = "recon"
 """Where a checkpoint of this library keeps what its weights do not tell."""
-ORIGIN_KEY = "origin"
+PROVENANCE_KEY = "origin"
 """Where a saved folder keeps what it was trained on, how, and what it is worth."""
 _PREFIX = "model."
-KINDS = {
+ALLOWED_DTYPES = {
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
 """Of numbers that weights are kept in."""
-LISTED, DEEPEST = 100, 512
+MAX_LISTED_NAMES, MAX_BLOCKS = 100, 512
 """Names that a message lists at most, and blocks of the deepest network."""
-FINITE = torch.finfo(torch.float32).max
+MAX_FLOAT32 = torch.finfo(torch.float32).max
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -45,19 +45,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises FileNotFoundError for a missing file and ValueError that names one that holds
     something else, with the way to convert it.
     """
-    if path.exists() and is_saved(path):
-        config, state = read_saved(path)
+    if path.exists() and is_safetensors_checkpoint(path):
+        config, state = read_safetensors_checkpoint(path)
         named = {_PREFIX + name: tensor for name, tensor in state.items()}
-        origin = config.get(ORIGIN_KEY, {})
-        return {FORMAT_KEY: config["network"], "state_dict": named, ORIGIN_KEY: origin}
+        origin = config.get(PROVENANCE_KEY, {})
+        return {METADATA_KEY: config["network"], "state_dict": named, PROVENANCE_KEY: origin}
     if path.is_dir():
         raise ValueError(f"{path}: a folder: name a file in it, such as checkpoints/last.ckpt")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         _check_archive(path)
-        check_calls(path)
-        with torch.serialization.safe_globals(SAFE):
+        scan_pickle(path)
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of anything else fails in any way
         raise ValueError(f"{path}: {_refusal(path, str(error) or repr(error))}") from error
@@ -92,7 +92,7 @@ def _check_archive(path: Path) -> None:
 
     torch compares no checksums: a changed weight would go unnoticed.
     """
-    if not is_archive(path):
+    if not is_zip_archive(path):
         return  # of torch before 1.6: one stream, which ends early where it is cut
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -106,67 +106,69 @@ def _check_archive(path: Path) -> None:
             raise ValueError(f"the checksum of its part {name} differs: copy it again")
 
 
-class Weights(NamedTuple):
+class CheckpointWeights(NamedTuple):
     """The weights in a file, under the names of this library."""
 
     path: Path
-    state: dict[str, Tensor]
-    official: bool
+    state_dict: dict[str, Tensor]
+    has_official_keys: bool
     family: Family = "ReCon"
     """Whose names an official file has."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> NetworkKind:
         """What the network is for."""
-        if self.has("point_head."):
+        if self.has_prefix("point_head."):
             return "segment"
-        return "classify" if self.has("head.") else "pretrain"
+        return "classify" if self.has_prefix("head.") else "pretrain"
 
-    def listed(self, name: str) -> str:
+    def display_name(self, name: str) -> str:
         """Name a weight as the file does, and in brackets as this library does."""
-        theirs = to_official(name, self.kind, self.family) if self.official else name
+        theirs = to_official_key(name, self.kind, self.family) if self.has_official_keys else name
         return name if theirs == name else f"{theirs} ({name})"
 
-    def width(self, layer: str) -> int:
+    def out_features(self, layer: str) -> int:
         """Return how many outputs a layer has; raise ValueError where the file lacks it."""
         for name in (f"{layer}.weight", f"{layer}.bias"):
-            if name in self.state:
-                return len(self.state[name])
+            if name in self.state_dict:
+                return len(self.state_dict[name])
         raise ValueError(
             f"{self.path}: not the weights of a pretrained ReCon; "
-            f"missing: {self.listed(f'{layer}.weight')}"
+            f"missing: {self.display_name(f'{layer}.weight')}"
         )
 
-    def has(self, beginning: str) -> bool:
+    def has_prefix(self, prefix: str) -> bool:
         """Tell whether any name begins so."""
-        return any(name.startswith(beginning) for name in self.state)
+        return any(name.startswith(prefix) for name in self.state_dict)
 
-    def modalities(self, *beginnings: str, released: Sequence[str] = ()) -> list[str]:
+    def find_modalities(self, *prefixes: str, official_modalities: Sequence[str] = ()) -> list[str]:
         """Return the modalities that names speak of, and those that every released file has."""
-        always = released if self.official else ()
+        always = official_modalities if self.has_official_keys else ()
         return [
             m
             for m in MODALITIES
             if m in always
-            or any(n.startswith(tuple(b + m for b in beginnings)) for n in self.state)
+            or any(n.startswith(tuple(b + m for b in prefixes)) for n in self.state_dict)
         ]
 
 
-def weights_in(path: Path, checkpoint: Mapping[str, Any]) -> Weights:
+def extract_weights(path: Path, checkpoint: Mapping[str, Any]) -> CheckpointWeights:
     """Return a checkpoint's weights by this library's names; raise ValueError for none."""
-    if FORMAT_KEY in checkpoint:
+    if METADATA_KEY in checkpoint:
         state = _named_tensors(path, checkpoint.get("state_dict"), checkpoint)
         own = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
-        return Weights(path, own, official=False)
+        return CheckpointWeights(path, own, has_official_keys=False)
     known = ("base_model", "model_state_dict", "model")
     held = next((checkpoint[key] for key in known if key in checkpoint), checkpoint)
     state = _named_tensors(path, held, checkpoint)
-    return Weights(path, from_official(state), is_official(state), family_of(state))
+    return CheckpointWeights(
+        path, from_official_state_dict(state), has_official_prefix(state), detect_family(state)
+    )
 
 
-def family_of_file(path: Path, checkpoint: Mapping[str, Any]) -> str:
+def describe_family(path: Path, checkpoint: Mapping[str, Any]) -> str:
     """Return whose released network a file holds; ACT's classifiers cannot be told apart."""
-    held = weights_in(path, checkpoint)
+    held = extract_weights(path, checkpoint)
     ambiguous = held.family == "Point-MAE" and held.kind == "classify"
     return "Point-MAE or ACT" if ambiguous else held.family
 
@@ -177,8 +179,8 @@ def _named_tensors(path: Path, state: Any, held: Mapping[str, Any]) -> dict[str,
         raise ValueError(f"{path}: holds no weights, only {sorted(map(str, held))}")
     named = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if others := [str(name) for name in state if name not in named]:
-        raise ValueError(f"{path}: beside weights it holds {', '.join(others[:LISTED])}")
-    check_names(named, path)
+        raise ValueError(f"{path}: beside weights it holds {', '.join(others[:MAX_LISTED_NAMES])}")
+    check_printable(named, path)
     _check_tensors(path, named)
     return named
 
@@ -191,7 +193,7 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
         )
         if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError(f"{path}: {name!r} is no tensor that is stored as a whole")
-        if value.dtype not in KINDS:
+        if value.dtype not in ALLOWED_DTYPES:
             raise ValueError(f"{path}: {name!r} holds {value.dtype}, as no network of ours does")
         if value.is_floating_point() and value.numel() and not _is_finite(value):
             raise ValueError(
@@ -203,18 +205,18 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
 def _is_finite(value: Tensor) -> bool:
     """Tell whether all numbers of a tensor are finite in float32, which networks have."""
     low, high = value.aminmax()
-    return bool(low >= -FINITE) and bool(high <= FINITE)
+    return bool(low >= -MAX_FLOAT32) and bool(high <= MAX_FLOAT32)
 
 
 def count_blocks(names: Iterable[str], pattern: str) -> int:
     """Count the indices that `pattern` finds in names; raise ValueError for too many to build."""
     count = len({found[1] for name in names if (found := re.match(pattern, name))})
-    if count > DEEPEST:
-        raise ValueError(f"it has {count} blocks, {DEEPEST} are built")
+    if count > MAX_BLOCKS:
+        raise ValueError(f"it has {count} blocks, {MAX_BLOCKS} are built")
     return count
 
 
-def weights_hash(state: Mapping[str, Tensor]) -> str:
+def hash_weights(state: Mapping[str, Tensor]) -> str:
     """Return 12 hexadecimal digits that change with any weight, whatever file holds them."""
     found = hashlib.sha256()
     for name in sorted(state):

@@ -8,9 +8,9 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from recon.data.io.arrays import check_file, naming
+from recon.data.io.arrays import check_file, wrap_read_errors
 
-LARGEST, DEEP, PARTS, LONGEST = 2**22, 64, 20_000, 2**16
+MAX_CONFIG_BYTES, MAX_NESTING, MAX_YAML_EVENTS, MAX_SCALAR_CHARS = 2**22, 64, 20_000, 2**16
 """Bytes of a configuration, parts of it that lie in one another, all, characters of one of them."""
 
 
@@ -19,8 +19,8 @@ def read_config(path: Path) -> Any:
 
     Raises FileNotFoundError or ValueError that names the file.
     """
-    check_file(path, LARGEST)
-    with naming(path, "configuration"):
+    check_file(path, MAX_CONFIG_BYTES)
+    with wrap_read_errors(path, "configuration"):
         text = path.read_text(encoding="utf-8")
         _check_events(text)
         return OmegaConf.to_container(OmegaConf.create(text))
@@ -30,37 +30,37 @@ def _check_events(text: str) -> None:
     """Raise ValueError for aliases, of which a few stand for any number of values, or depth."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST:
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR_CHARS:
             raise ValueError(f"it has a value of {len(event.value):,} characters")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("it repeats its parts by aliases")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if number > PARTS:
-            raise ValueError(f"it has more than {PARTS:,} parts")
-        if depth > DEEP:
-            raise ValueError(f"more than {DEEP} of its parts lie in one another")
+        if number > MAX_YAML_EVENTS:
+            raise ValueError(f"it has more than {MAX_YAML_EVENTS:,} parts")
+        if depth > MAX_NESTING:
+            raise ValueError(f"more than {MAX_NESTING} of its parts lie in one another")
 
 
-def part_of(config: Any, *names: str) -> Any:
+def get_nested(config: Any, *names: str) -> Any:
     """Return what lies in a configuration below some names, None where there is no such part."""
     for name in names:
         config = config.get(name) if isinstance(config, dict) else None
     return config
 
 
-def build_known(part: Any, known: Collection[str], source: Path, cure: str) -> Any:
+def instantiate_allowed(node: Any, allowed: Collection[str], path: Path, hint: str) -> Any:
     """Build what a part of a configuration describes, where all that it names is known.
 
     Raises ValueError that names the file, what it wants to build, and what to do instead.
     """
-    asked = [*_asked(part)]
-    if unknown := [name for name in asked if name not in known]:
-        raise ValueError(f"{source}: wants to build {unknown[0]!r}, nothing was: {cure}")
+    asked = [*_asked(node)]
+    if unknown := [name for name in asked if name not in allowed]:
+        raise ValueError(f"{path}: wants to build {unknown[0]!r}, nothing was: {hint}")
     if not asked:
-        raise ValueError(f"{source}: tells nothing to build: {cure}")
-    with naming(source, "configuration"):
-        return instantiate(OmegaConf.create(part), _convert_="all")
+        raise ValueError(f"{path}: tells nothing to build: {hint}")
+    with wrap_read_errors(path, "configuration"):
+        return instantiate(OmegaConf.create(node), _convert_="all")
 
 
 def _asked(part: Any) -> Iterator[str]:

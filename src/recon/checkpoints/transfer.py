@@ -6,93 +6,109 @@ from typing import Any
 
 from torch import Tensor
 
-from recon.checkpoints.loading import differences
-from recon.checkpoints.locate import locate
-from recon.checkpoints.reader import FORMAT_KEY, Weights, read_checkpoint, weights_in
+from recon.checkpoints.loading import find_mismatches
+from recon.checkpoints.locate import locate_checkpoint
+from recon.checkpoints.reader import (
+    METADATA_KEY,
+    CheckpointWeights,
+    extract_weights,
+    read_checkpoint,
+)
 from recon.layers.grouping import PatchGrouper
-from recon.models.classifier import Classifier, Head
+from recon.models.classifier import Classifier, HeadFactory
 from recon.models.encoder import Encoder
 from recon.models.heads import mlp_head
 from recon.models.segmenter import Segmenter
-from recon.models.two_tower import Towers
+from recon.models.two_tower import TwoTowerEncoder
 
 
-def _encoder_weights(weights: Weights, encoder: Encoder | Towers) -> dict[str, Tensor]:
+def _encoder_weights(
+    weights: CheckpointWeights, encoder: Encoder | TwoTowerEncoder
+) -> dict[str, Tensor]:
     """Pick the encoder's weights out of a network's, by the encoder's own names."""
-    if weights.has("tower.") or weights.has("encoder.query_"):
+    if weights.has_prefix("tower.") or weights.has_prefix("encoder.query_"):
         raise ValueError(
             f"{weights.path}: an ordinary transformer, as Point-MAE's and ACT's are: the blocks "
             "of this network would compute something else with its weights"
         )
-    prefixes = ("generative.", "contrastive.") if weights.has("generative.") else ("encoder.",)
-    if isinstance(encoder, Towers) != (len(prefixes) == 2 or weights.has("encoder.generative.")):
+    prefixes = (
+        ("generative.", "contrastive.") if weights.has_prefix("generative.") else ("encoder.",)
+    )
+    if isinstance(encoder, TwoTowerEncoder) != (
+        len(prefixes) == 2 or weights.has_prefix("encoder.generative.")
+    ):
         kind = "two towers" if len(prefixes) == 2 else "one encoder"
         raise ValueError(f"{weights.path}: holds {kind}: choose the student that fits it")
     keep = "" if len(prefixes) == 2 else "encoder."
-    state = weights.state.items()
+    state = weights.state_dict.items()
     return {k.removeprefix(keep): v for k, v in state if k.startswith(prefixes)}
 
 
-def start_from(path: str | Path, encoder: Encoder | Towers) -> list[str]:
+def load_pretrained_encoder(
+    checkpoint: str | Path, encoder: Encoder | TwoTowerEncoder
+) -> list[str]:
     """Load the encoder of a pretrained network; return the names that its file does not have.
 
     Those are the queries of a generative student, which had none: they start fresh. Raises
     ValueError where the file's encoder has another width, depth or number of heads.
     """
-    place = locate(path)
-    checkpoint = read_checkpoint(place)
-    weights = weights_in(place, checkpoint)
-    found = Weights(Path(path), _encoder_weights(weights, encoder), official=False)
+    place = locate_checkpoint(checkpoint)
+    contents = read_checkpoint(place)
+    weights = extract_weights(place, contents)
+    found = CheckpointWeights(
+        Path(checkpoint), _encoder_weights(weights, encoder), has_official_keys=False
+    )
     heads = encoder.get_submodule(f"{_inner(encoder)}blocks.0.attn").heads
-    told = checkpoint.get(FORMAT_KEY, {}).get("num_heads", heads)
-    wrong = differences(encoder.state_dict(), found)
+    told = contents.get(METADATA_KEY, {}).get("num_heads", heads)
+    wrong = find_mismatches(encoder.state_dict(), found)
     fresh = [name for name in wrong.pop("missing", []) if name.startswith("queries.")]
-    lacking = [n for n in encoder.state_dict() if n not in found.state and n not in fresh]
+    lacking = [n for n in encoder.state_dict() if n not in found.state_dict and n not in fresh]
     if wrong or lacking or told != heads:
-        width = found.width(f"{_inner(encoder)}norm")
+        width = found.out_features(f"{_inner(encoder)}norm")
         raise ValueError(
-            f"{path}: its encoder is {width} wide with {told} heads, the network {encoder.dim} "
+            f"{checkpoint}: its encoder is {width} wide with {told} heads, the network "
+            f"{encoder.dim} "
             f"with {heads}: give the model's options of its pretraining, see config.yaml of its "
             f"run ({len(lacking)} weights missing, {sum(map(len, wrong.values()))} that do not fit)"
         )
-    encoder.load_state_dict(found.state, strict=not fresh)
+    encoder.load_state_dict(found.state_dict, strict=not fresh)
     return fresh
 
 
-def _inner(encoder: Encoder | Towers) -> str:
-    return "generative." if isinstance(encoder, Towers) else ""
+def _inner(encoder: Encoder | TwoTowerEncoder) -> str:
+    return "generative." if isinstance(encoder, TwoTowerEncoder) else ""
 
 
-def _start(pretrained: str | Path, encoder: Encoder | Towers) -> None:
-    if fresh := start_from(pretrained, encoder):
+def _start(checkpoint: str | Path, encoder: Encoder | TwoTowerEncoder) -> None:
+    if fresh := load_pretrained_encoder(checkpoint, encoder):
         warnings.warn(
-            f"{pretrained}: has no queries: {len(fresh)} weights of theirs start fresh",
+            f"{checkpoint}: has no queries: {len(fresh)} weights of theirs start fresh",
             stacklevel=3,
         )
 
 
 def build_classifier(
     grouper: PatchGrouper,
-    encoder: Encoder | Towers,
-    classes: int,
+    encoder: Encoder | TwoTowerEncoder,
+    num_classes: int,
     *,
-    head: Head = mlp_head,
-    pretrained: str | Path | None = None,
+    head: HeadFactory = mlp_head,
+    checkpoint: str | Path | None = None,
 ) -> Classifier:
     """Put a head on an encoder, from scratch or with the weights of a pretrained one."""
-    model = Classifier(grouper, encoder, classes, head=head)
-    if pretrained is not None:
-        _start(pretrained, encoder)
+    model = Classifier(grouper, encoder, num_classes, head=head)
+    if checkpoint is not None:
+        _start(checkpoint, encoder)
     return model
 
 
 def build_segmenter(
     grouper: PatchGrouper,
     encoder: Encoder,
-    classes: int,
+    num_classes: int,
     *,
-    objects: int | None = None,
-    pretrained: str | Path | None = None,
+    num_objects: int | None = None,
+    checkpoint: str | Path | None = None,
     **layers: Any,
 ) -> Segmenter:
     """Put a head for points on an encoder, from scratch or with the weights of a pretrained one.
@@ -100,7 +116,7 @@ def build_segmenter(
     `objects` is the number of classes of objects; none for scenes, None or 0. `layers` are further
     settings of `Segmenter`.
     """
-    model = Segmenter(grouper, encoder, classes, objects=objects or None, **layers)
-    if pretrained is not None:
-        _start(pretrained, encoder)
+    model = Segmenter(grouper, encoder, num_classes, num_objects=num_objects or None, **layers)
+    if checkpoint is not None:
+        _start(checkpoint, encoder)
     return model

@@ -10,46 +10,51 @@ from safetensors.torch import save
 from torch import Tensor
 
 from recon.checkpoints.factory import Network
-from recon.checkpoints.loading import describe, task_held
-from recon.checkpoints.locate import CONFIG, WEIGHTS
-from recon.checkpoints.official_keys import Family, Kind, as_official, from_official
-from recon.checkpoints.reader import ORIGIN_KEY, Weights
+from recon.checkpoints.loading import build_metadata, infer_task
+from recon.checkpoints.locate import CONFIG_FILENAME, WEIGHTS_FILENAME
+from recon.checkpoints.official_keys import (
+    Family,
+    NetworkKind,
+    from_official_state_dict,
+    to_official_state_dict,
+)
+from recon.checkpoints.reader import PROVENANCE_KEY, CheckpointWeights
 from recon.layers.patch_embed import PatchEmbed
 from recon.models.classifier import Classifier
 from recon.models.encoder import MODALITIES, Encoder
 from recon.models.point_mae import PointMAE
 from recon.models.recon import ReCon
-from recon.models.segmenter import WIDTHS, Segmenter
+from recon.models.segmenter import DEFAULT_WIDTHS, Segmenter
 from recon.models.two_tower import Tower, TwoTowers
-from recon.utils.atomic_write import write_whole
+from recon.utils.atomic_write import write_atomic
 
-PATCH_WIDTHS = (128, 256, 512)
+OFFICIAL_PATCH_WIDTHS = (128, 256, 512)
 """Widths of the patch embedding that the released implementation fixes."""
 
 
-def task_for(network: Network) -> str:
+def infer_network_task(network: Network) -> str:
     """Return what a network is for, by the names that `load` takes."""
-    return task_held(Weights(Path(), network.state_dict(), official=False))
+    return infer_task(CheckpointWeights(Path(), network.state_dict(), has_official_keys=False))
 
 
-def write_folder(network: Network, folder: Path, origin: dict[str, Any]) -> None:
+def write_pretrained_folder(network: Network, folder: Path, provenance: dict[str, Any]) -> None:
     """Write config.json and model.safetensors, which `load` reads back; `origin` goes along."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "library_name": "recon3d",
-        "library_version": version("recon3d"),
-        "task": task_for(network),
-        "network": describe(network),
-        ORIGIN_KEY: origin,
+        "library_name": "recon-pointcloud",
+        "library_version": version("recon-pointcloud"),
+        "task": infer_network_task(network),
+        "network": build_metadata(network),
+        PROVENANCE_KEY: provenance,
     }
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
-    write_whole(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
-    write_whole(folder / CONFIG, json.dumps(config, indent=2).encode())
+    write_atomic(folder / WEIGHTS_FILENAME, save(state, metadata={"format": "pt"}))
+    write_atomic(folder / CONFIG_FILENAME, json.dumps(config, indent=2).encode())
 
 
-def official_state(network: Network) -> dict[str, Tensor]:
+def build_official_state_dict(network: Network) -> dict[str, Tensor]:
     """Return weights by the released implementation's names and shapes.
 
     Raises ValueError that says why for a network that the released implementation does not have:
@@ -58,8 +63,8 @@ def official_state(network: Network) -> dict[str, Tensor]:
     if reason := _unreleased(network):
         raise ValueError(f"cannot be written in the released format: {reason}")
     state, family = network.state_dict(), _family(network)
-    released = as_official(state, _kind(network), family)
-    if {n: t.shape for n, t in from_official(released).items()} != {
+    released = to_official_state_dict(state, _kind(network), family)
+    if {n: t.shape for n, t in from_official_state_dict(released).items()} != {
         n: t.shape for n, t in state.items()
     }:
         raise ValueError(
@@ -68,16 +73,18 @@ def official_state(network: Network) -> dict[str, Tensor]:
     return released
 
 
-def write_official(network: Network, path: Path, epoch: int = 0) -> None:
+def write_official_checkpoint(network: Network, path: Path, epoch: int = 0) -> None:
     """Write a .pth as the released implementation saves and loads it, see `official_state`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu() for name, tensor in official_state(network).items()}
+    state = {
+        name: tensor.detach().cpu() for name, tensor in build_official_state_dict(network).items()
+    }
     # The released segmentation reads its weights under another key than the rest.
     key = "model_state_dict" if isinstance(network, Segmenter) else "base_model"
     torch.save({key: state, "epoch": epoch, "metrics": {}, "best_metrics": {}}, path)
 
 
-def _kind(network: Network) -> Kind:
+def _kind(network: Network) -> NetworkKind:
     if isinstance(network, Segmenter):
         return "segment"
     return "classify" if isinstance(network, Classifier) else "pretrain"
@@ -104,8 +111,11 @@ def _unreleased(network: Network) -> str | None:
     embeds = [m for m in network.modules() if isinstance(m, PatchEmbed)]
     widths = {(m.point_in.out_features, m.point_out.out_features, m.joint_in.out_features)
               for m in embeds}  # fmt: skip
-    if widths != {PATCH_WIDTHS}:
-        return f"its patches are embedded by layers {PATCH_WIDTHS} wide, these by {max(widths)}"
+    if widths != {OFFICIAL_PATCH_WIDTHS}:
+        return (
+            f"its patches are embedded by layers {OFFICIAL_PATCH_WIDTHS} wide, "
+            f"these by {max(widths)}"
+        )
     return _unreleased_head(network) if isinstance(network, Segmenter) else None
 
 
@@ -114,6 +124,6 @@ def _unreleased_head(network: Segmenter) -> str | None:
         return f"it does not turn clouds, this network turns {network.up} upwards"
     propagate, head = network.propagate, network.point_head
     widths = tuple(layer.out_features for layer in (propagate.out, head.joint_in, head.middle))
-    if widths != WIDTHS:
-        return f"its layers on points are {WIDTHS} wide, these {widths}"
+    if widths != DEFAULT_WIDTHS:
+        return f"its layers on points are {DEFAULT_WIDTHS} wide, these {widths}"
     return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from recon.utils.printable import spelled
+from recon.utils.printable import escape_control_chars
 
 
 def conf_dir() -> str:
@@ -25,7 +25,7 @@ def conf_dir() -> str:
     return str(shipped if shipped.is_dir() else package.parents[1] / "conf")
 
 
-def quiet() -> None:
+def silence_known_warnings() -> None:
     """Hide what is no news: hardware found, and advice that does not fit."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("timm.scheduler").setLevel(logging.ERROR)  # of schedules of one epoch
@@ -47,7 +47,7 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", ".*`srun` command is available.*")
 
 
-def keep_large_blocks() -> None:
+def configure_malloc() -> None:
     """Let glibc reuse large freed blocks: each step allocates the same ones.
 
     Returning them to the system and faulting them in again costs 5-20 % of a step on a CPU.
@@ -60,7 +60,7 @@ def keep_large_blocks() -> None:
             libc.mallopt(trim_threshold, -1)
 
 
-def device_of(name: str) -> Any:
+def resolve_device(name: str) -> Any:
     """Return a device by its name, `auto` the accelerator if there is one; raise ValueError."""
     import torch
 
@@ -73,43 +73,44 @@ def device_of(name: str) -> Any:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def quoted(word: str, name: str) -> str:
+def quote_override(override: str, name: str) -> str:
     """Return an option `name=<text>` so that Hydra takes the text as it is, commas and all."""
-    key, equals, text = word.partition("=")
+    key, equals, text = override.partition("=")
     bare = bool(equals) and key == name and text[:1] not in ("'", '"', "")
     if not bare or text in ("null", "???"):
-        return word
+        return override
     # Within quotes, backslashes escape a quote alone, and those before one.
     text = re.sub(r"(\\*)(\"|$)", lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text)
     return f'{key}="{text}"'
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Of a disk that is full, or a quota or limit that is reached."""
-MEMORY = re.compile(
+OUT_OF_MEMORY_PATTERN = re.compile(
     r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|"
     r"DefaultCPUAllocator|alloc_failed",
     re.IGNORECASE,
 )
-WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)")
-FAILURES = (MemoryError, RuntimeError, OSError, EOFError)
+DEAD_WORKER_PATTERN = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)")
+RESOURCE_ERRORS = (MemoryError, RuntimeError, OSError, EOFError)
 """What want of memory and dead workers are raised as."""
 
 
 def _cure(error: BaseException) -> str | None:
     """Return what to do about want of memory or a worker that died, None for any other error."""
-    if not isinstance(error, FAILURES):
+    if not isinstance(error, RESOURCE_ERRORS):
         return None
     text = str(error).strip()
-    dead = WORKER.search(text)
+    dead = DEAD_WORKER_PATTERN.search(text)
     if dead or _lost_a_worker(error):
         which, how = (dead[1], dead[2].rstrip(". ")) if dead else ("unknown", text or "no answer")
         return (
             f"a data-loading worker (process {which}) died ({how}), often for want of memory, "
-            "shared memory (/dev/shm) too: lower data.workers, or set data.workers=0 to see an "
+            "shared memory (/dev/shm) too: lower data.num_workers, or set data.num_workers=0 to "
+            "see an "
             "error of its own"
         )
-    if isinstance(error, MemoryError) or MEMORY.search(text):
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY_PATTERN.search(text):
         why = text.split("\n")[0][:200] or type(error).__name__
         return (
             f"out of memory ({why}): lower data.batch_size, and raise "
@@ -125,7 +126,7 @@ def _lost_a_worker(error: BaseException) -> bool:
     return asked in "".join(traceback.format_exception(error))
 
 
-def in_one_line(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Return the message of the error that started it all, without its traceback."""
     from hydra.errors import InstantiationException
     from omegaconf.errors import MissingMandatoryValue
@@ -136,7 +137,7 @@ def in_one_line(error: BaseException) -> str:
         return f"{error.full_key} is not set: add {error.full_key}=<value>"
     if cure := _cure(error):
         return cure
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         return f"{error}: make room, or choose another folder"
     # A data-loading worker sends its error as text, after the traceback.
     found = re.search(r"Original Traceback.*\n\w+: (.*)\Z", str(error), re.DOTALL)
@@ -160,7 +161,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 @contextmanager
-def stops(said: str) -> Iterator[None]:
+def exit_on_interrupt(message: str) -> Iterator[None]:
     """End the program with a sentence where it is asked to stop: code 1 of Ctrl-C, 143 of SIGTERM.
 
     Wrong input ends in one line within it.
@@ -178,7 +179,7 @@ def stops(said: str) -> Iterator[None]:
         with one_line_errors():
             yield
     except KeyboardInterrupt:
-        print(said, file=sys.stderr, flush=True)
+        print(message, file=sys.stderr, flush=True)
         sys.exit(128 + asked[0] if asked else 1)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -186,5 +187,6 @@ def stops(said: str) -> Iterator[None]:
 
 def _leave(error: BaseException) -> NoReturn:
     sys.exit(
-        f"error: {spelled(in_one_line(error))}\n(HYDRA_FULL_ERROR=1 shows where it was raised)"
+        f"error: {escape_control_chars(format_error(error))}\n(HYDRA_FULL_ERROR=1 shows where "
+        f"it was raised)"
     )

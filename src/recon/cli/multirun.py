@@ -17,15 +17,15 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from recon.checkpoints.run_config import part_of, read_config
-from recon.cli.errors import in_one_line, one_line_errors
-from recon.data.io.arrays import naming, read_json
-from recon.reports.comparison import LOGGED, Measured, show
-from recon.utils.printable import spelled
-from recon.utils.scheduler_env import FINISHED, is_first_process
+from recon.checkpoints.run_config import get_nested, read_config
+from recon.cli.errors import format_error, one_line_errors
+from recon.data.io.arrays import read_json, wrap_read_errors
+from recon.reports.comparison import LOGGED_SUFFIX, RunMetrics, report_comparison
+from recon.utils.printable import escape_control_chars
+from recon.utils.scheduler_env import FINISHED_FILE, is_rank_zero
 
-FAILED = "failed.txt"
-REPEATS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
+FAILURE_FILENAME = "failed.txt"
+REPEAT_OPTIONS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
 """Options that repeat a measurement rather than change it."""
 
 
@@ -46,35 +46,35 @@ def _accuracies(results: dict[str, Any]) -> Iterator[tuple[str, float]]:
         yield f"accuracy, {name}, {results['protocol']}", row["overall_accuracy"]["mean"]
 
 
-def collect(runs: Mapping[str, Sequence[Path]]) -> Measured:
+def collect_results(runs: Mapping[str, Sequence[Path]]) -> RunMetrics:
     """Read the results of runs, by what they measured; those without results are left out."""
-    table: Measured = {}
+    table: RunMetrics = {}
     for told, folders in runs.items():
         paths = [folder / "results.json" for folder in folders]
         there = [path for path in paths if path.is_file()]
         found = [read_json(path) for path in there]
         for path, results in zip(there, found, strict=True):
             rows = table.setdefault(told, {})
-            with naming(path, "file of a run's results"):
+            with wrap_read_errors(path, "file of a run's results"):
                 for name, value in _accuracies(results):
                     if not math.isfinite(value):
                         raise ValueError(f"its {name} is {value}")
                     rows.setdefault(name, []).append(100.0 * value)
-        with naming(there[0] if there else told, "file of a run's results"):
+        with wrap_read_errors(there[0] if there else told, "file of a run's results"):
             for name, value in _together(found):
                 table[told][name] = [100 * value]
         for name, value in (logged for folder in folders for logged in _logged(folder)):
-            table.setdefault(told, {}).setdefault(f"{name}{LOGGED}", []).append(value)
+            table.setdefault(told, {}).setdefault(f"{name}{LOGGED_SUFFIX}", []).append(value)
     return table
 
 
 def _logged(folder: Path) -> Iterator[tuple[str, float]]:
     """Yield what a search chose a run by, and the loss of a run without accuracies."""
-    if not (folder / FINISHED).is_file():
+    if not (folder / FINISHED_FILE).is_file():
         return
-    measured = read_json(folder / FINISHED)
-    with naming(folder / FINISHED, "file of what a run logged"):
-        chosen = part_of(read_config(folder / "config.yaml"), "objective")
+    measured = read_json(folder / FINISHED_FILE)
+    with wrap_read_errors(folder / FINISHED_FILE, "file of what a run logged"):
+        chosen = get_nested(read_config(folder / "config.yaml"), "objective")
         loss = None if (folder / "results.json").is_file() else "train/total"
         for name in dict.fromkeys((chosen, loss)):
             if name in measured and math.isfinite(measured[name]):
@@ -102,14 +102,15 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
-def jobs(folder: Path) -> dict[str, list[Path]]:
+def group_runs(folder: Path) -> dict[str, list[Path]]:
     """Return the runs of a multirun by the options in which they differ, repeats left out."""
     told = {
         run: [str(word) for word in read_config(run / ".hydra" / "overrides.yaml")]
         for run in _numbered(folder)
     }
     kept = {
-        run: [w for w in words if w.split("=")[0] not in REPEATS] for run, words in told.items()
+        run: [w for w in words if w.split("=")[0] not in REPEAT_OPTIONS]
+        for run, words in told.items()
     }
     common = set.intersection(*map(set, kept.values())) if kept else set()
     found: dict[str, list[Path]] = {}
@@ -119,7 +120,7 @@ def jobs(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
+def run_job(job: Callable[[], float | None], folder: Path) -> float | None:
     """Run one job of a multirun; where it fails, say so, and let the others run.
 
     Why it failed is kept in failed.txt. Returns None of a failed job: a search leaves it out.
@@ -127,41 +128,46 @@ def attempt(job: Callable[[], float | None], folder: Path) -> float | None:
     try:
         return job()
     except Exception as error:
-        _fail(folder, in_one_line(error), traceback.format_exc())
+        _fail(folder, format_error(error), traceback.format_exc())
         return None
     except (KeyboardInterrupt, SystemExit):
         if "BasicLauncher" in HydraConfig.get().launcher._target_:  # else jobs do not wait for it
-            shown = spelled(str(folder.parent))
+            shown = escape_control_chars(str(folder.parent))
             print(f"later jobs are not run; finished ones: python -m recon.cli.multirun {shown}")
         raise
 
 
-def forget_failure(folder: Path) -> None:
+def clear_failure(folder: Path) -> None:
     """Drop why a job failed, as it starts again, in a multirun or alone."""
-    if is_first_process():
-        (folder / FAILED).unlink(missing_ok=True)
+    if is_rank_zero():
+        (folder / FAILURE_FILENAME).unlink(missing_ok=True)
 
 
 def _fail(folder: Path, why: str, told: str) -> None:
     """Keep why a job failed, and say so."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FAILED).write_text(f"{why}\n\n{told}")
-    print(f"error: {why}\n(this job failed, see {folder / FAILED}; the others go on)", flush=True)
+    (folder / FAILURE_FILENAME).write_text(f"{why}\n\n{told}")
+    print(
+        f"error: {why}\n(this job failed, see {folder / FAILURE_FILENAME}; the others go on)",
+        flush=True,
+    )
 
 
-def failures(folder: Path) -> dict[str, str]:
+def read_failures(folder: Path) -> dict[str, str]:
     """Return why jobs of a multirun failed, by their folders' names."""
-    paths = sorted(folder.glob(f"*/{FAILED}"), key=lambda path: (len(path.parts[-2]), path))
+    paths = sorted(
+        folder.glob(f"*/{FAILURE_FILENAME}"), key=lambda path: (len(path.parts[-2]), path)
+    )
     return {path.parent.name: path.read_text(errors="replace").split("\n")[0] for path in paths}
 
 
-def finish(folder: Path) -> int:
+def report_multirun(folder: Path) -> int:
     """Show what a multirun measured and which of its jobs failed; return how many did."""
-    show(collect(jobs(folder)), folder)
-    failed = failures(folder)
+    report_comparison(collect_results(group_runs(folder)), folder)
+    failed = read_failures(folder)
     for number, why in failed.items():
-        print(f"job {number} failed: {spelled(why)}")
-    ended = ("results.json", FINISHED)
+        print(f"job {number} failed: {escape_control_chars(why)}")
+    ended = ("results.json", FINISHED_FILE)
     without = [
         run.name for run in _numbered(folder) if not any([*run.rglob(name)] for name in ended)
     ]
@@ -178,7 +184,7 @@ def _make(folder: Path) -> None:
         sys.exit(f"error: {folder}: cannot be made ({error.strerror}): output_dir=<another folder>")
 
 
-def stored_trials(storage: str | None, study: str) -> int:
+def count_stored_trials(storage: str | None, study: str) -> int:
     """Return how many trials a stored study has, 0 of one that is not there or is not stored."""
     if storage is None:
         return 0
@@ -191,7 +197,7 @@ def stored_trials(storage: str | None, study: str) -> int:
 
 
 # The seed of a search: one that goes on draws other trials than it drew first.
-OmegaConf.register_new_resolver("stored_trials", stored_trials, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("stored_trials", count_stored_trials, use_cache=True, replace=True)
 
 
 class MultirunTable(Callback):
@@ -211,10 +217,10 @@ class MultirunTable(Callback):
         if config.hydra.launcher._target_.endswith("SlurmLauncher") and not which("srun"):
             sys.exit("error: hydra/launcher=slurm: there is no srun here: start it where SLURM is")
         if "submitit" in config.hydra.launcher._target_:
-            from recon.cli.submitit_patch import lost_jobs_fail
+            from recon.cli.submitit_patch import fail_lost_jobs
 
             folder = Path(config.hydra.sweep.dir)
-            self._during.enter_context(lost_jobs_fail(lambda job, *why: _fail(folder / job, *why)))
+            self._during.enter_context(fail_lost_jobs(lambda job, *why: _fail(folder / job, *why)))
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _make(Path(config.hydra.run.dir))
@@ -224,13 +230,13 @@ class MultirunTable(Callback):
         hydra = HydraConfig.get()
         trials = hydra.sweeper.get("n_trials")
         folder = Path(hydra.sweep.dir)
-        if trials and hydra.job.num == trials - 1 and len(failures(folder)) == trials:
-            finish(folder)
+        if trials and hydra.job.num == trials - 1 and len(read_failures(folder)) == trials:
+            report_multirun(folder)
             sys.exit("error: all trials failed")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self._during.close()
-        if finish(Path(config.hydra.sweep.dir)):
+        if report_multirun(Path(config.hydra.sweep.dir)):
             sys.exit(1)
 
 
@@ -242,9 +248,9 @@ def main(arguments: Sequence[str]) -> None:
     if not folder.is_dir():
         sys.exit(f"error: {folder}: no such folder")
     with one_line_errors():
-        if not collect(jobs(folder)) and not failures(folder):
+        if not collect_results(group_runs(folder)) and not read_failures(folder):
             sys.exit(f"error: {folder}: holds no results of a multirun")
-        failed = finish(folder)
+        failed = report_multirun(folder)
     sys.exit(1 if failed else 0)
 
 

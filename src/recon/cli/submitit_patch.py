@@ -8,7 +8,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 
 @contextmanager
-def lost_jobs_fail(failed: Callable[[str, str, str], object]) -> Iterator[None]:
+def fail_lost_jobs(on_failure: Callable[[str, str, str], object]) -> Iterator[None]:
     """Let a job without a result be one that failed: `failed` gets its number, why, and its log.
 
     The launcher asks each job for its results, in which submitit raises where a job was killed or
@@ -25,7 +25,7 @@ def lost_jobs_fail(failed: Callable[[str, str, str], object]) -> Iterator[None]:
             return results(job)
         except (FailedJobError, UncompletedJobError) as error:
             why = f"ended without a result, as a killed job does (job {job.job_id} of the launcher)"
-            failed(str(job.submission().args[2]), why, str(error))
+            on_failure(str(job.submission().args[2]), why, str(error))
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
 
     jobs.results = results_or_failure

@@ -37,13 +37,13 @@ class Batch(TypedDict, total=False):
     height: Float[Tensor, "b n 1"]
     point_labels: Int[Tensor, "b n"]
     """Class of each point."""
-    second: Float[Tensor, "b n 3"]
+    second_view: Float[Tensor, "b n 3"]
     """The same clouds, augmented once more."""
     id: list[str]
     """Names, unique in the data set."""
     seed: Int[Tensor, " b"]
     """Source of all a sample's randomness: a function of run seed, epoch and index alone."""
-    together: Int[Tensor, " m"]
+    global_seeds: Int[Tensor, " m"]
     """Seeds of the batches of all processes, where several train together."""
     image: UInt8[Tensor, "b 3 h w"]
     """One augmented RGB picture of each shape."""
@@ -57,48 +57,48 @@ class Batch(TypedDict, total=False):
     """Why samples are missing that the step should have held (`on_error=skip`)."""
 
 
-class Draw(NamedTuple):
+class SeededIndex(NamedTuple):
     """What a sampler asks of a data set: which sample, and the seed of its randomness."""
 
     row: int
     seed: int
 
 
-class Unreadable(NamedTuple):
+class UnreadableSample(NamedTuple):
     """A sample that could not be read, in place of the sample."""
 
-    why: str
+    reason: str
 
 
-def rows_together(batch: Batch) -> int | None:
+def global_batch_size(batch: Batch) -> int | None:
     """Count the rows of the batches of all processes; None where one trains alone."""
-    return len(batch["together"]) if "together" in batch else None
+    return len(batch["global_seeds"]) if "global_seeds" in batch else None
 
 
-def clouds_of(batch: Batch) -> Clouds:
+def get_clouds(batch: Batch) -> Clouds:
     """Take the clouds of a batch."""
     return Clouds(**cast(Any, {name: batch.get(name) for name in Clouds._fields}))
 
 
-def with_clouds(batch: Batch, clouds: Clouds) -> Batch:
+def replace_clouds(batch: Batch, clouds: Clouds) -> Batch:
     """Return the batch with these clouds in place of its own."""
     carried = {name: value for name, value in clouds._asdict().items() if value is not None}
     return cast(Batch, {**batch, **carried})
 
 
-def channels(clouds: Clouds) -> Float[Tensor, "b n c"]:
+def concat_channels(clouds: Clouds) -> Float[Tensor, "b n c"]:
     """Put points, colours and location side by side, as many of them as there are."""
     parts = (clouds.points, clouds.colors, clouds.location)
     return torch.cat([part for part in parts if part is not None], -1)
 
 
-def collate(samples: Sequence[dict[str, Any] | Unreadable]) -> Batch:
+def collate(samples: Sequence[dict[str, Any] | UnreadableSample]) -> Batch:
     """Stack samples, leaving out unreadable ones.
 
     Raises ValueError that names a cloud of another size than the first, or where none is left.
     """
-    skipped = [sample.why for sample in samples if isinstance(sample, Unreadable)]
-    read = [dict(sample) for sample in samples if not isinstance(sample, Unreadable)]
+    skipped = [sample.reason for sample in samples if isinstance(sample, UnreadableSample)]
+    read = [dict(sample) for sample in samples if not isinstance(sample, UnreadableSample)]
     skipped += [why for sample in read for why in sample.pop("skipped", ())]
     if not read:
         raise ValueError(f"none of the {len(samples)} samples of a batch can be read: {skipped[0]}")
@@ -108,7 +108,7 @@ def collate(samples: Sequence[dict[str, Any] | Unreadable]) -> Batch:
             raise ValueError(
                 f"{sample['id']} has {len(sample['points'])} points and {first['id']} "
                 f"{len(first['points'])}: clouds of one batch must have the same number; "
-                "data.size=<points> draws as many from each"
+                "data.num_points=<points> draws as many from each"
             )
     batch: Batch = default_collate(read)
     if skipped:

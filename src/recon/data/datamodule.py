@@ -12,15 +12,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from recon.data.batch import Batch, clouds_of, collate, rows_together, with_clouds
-from recon.data.dataset import PointCloudDataset, Samples, join
-from recon.data.hold_out import hold_out, share_of
-from recon.data.images import ImageAugmentation
-from recon.data.prepared.dataset import Prepared, is_prepared
-from recon.data.sampler import DrawSampler, OrderedSampler
-from recon.data.transforms import Transform, UpAxis, axis_number
+from recon.data.batch import Batch, collate, get_clouds, global_batch_size, replace_clouds
+from recon.data.dataset import PointCloudDataset, SampleDataset, concat_datasets
+from recon.data.image_augmentation import ImageAugmentation
+from recon.data.prepared.dataset import PreparedDataset, is_prepared
+from recon.data.sampler import OrderedDistributedSampler, ResumableDistributedSampler
+from recon.data.splits import split_train_val, stratified_subset
+from recon.data.transforms import AlignUpAxis, Transform, axis_index
 from recon.data.workers import end_with_parent
-from recon.ops.distributed import drawing_as_one, everyone, processes
+from recon.ops.distributed import all_gather_with_grad, rank_and_world_size, synced_rng
 
 Split = str | Sequence[str]
 
@@ -32,12 +32,12 @@ class PointCloudDataModule(LightningDataModule, ABC):
     the same. `split` is trained on, `val_split` validated, `test_split` tested; `val_share` holds
     such a share of `split` out of training to validate on instead, and `fraction` is the share of
     the rest that is trained on. `keys` names what a batch holds
-    beside points (see `Batch`). `size` draws as many points from each cloud, None
-    takes all; `up` turns clouds so that this axis points upwards, None leaves them. `transform`
-    augments whole training batches after they reached the device, `test_transform` the others.
-    `image_views` fixes the number of different augmentations of a picture, None draws fresh ones.
-    Samples that cannot be read raise ValueError; with `on_error=skip` they are counted and left out
-    of tests, and the next ones take their places in training.
+    beside points (see `Batch`). `num_points` draws as many points from each cloud, None
+    takes all; `target_up` turns clouds so that this axis points upwards, None leaves them.
+    `transform` augments whole training batches after they reached the device, `test_transform` the
+    others. `image_views` fixes the number of different augmentations of a picture, None draws
+    fresh ones. Samples that cannot be read raise ValueError; with `on_error=skip` they are counted
+    and left out of tests, and the next ones take their places in training.
 
     A batch is a function of `seed`, epoch and position alone, so that a run stopped and resumed,
     in the middle of an epoch too, sees what the uninterrupted one does.
@@ -45,7 +45,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
 
     splits: Mapping[str, Sequence[str]]
     """Names of splits, and the parts on disk that each consists of."""
-    published: Mapping[str, int] = {}
+    published_sizes: Mapping[str, int] = {}
     """Clouds of each part, by its publication."""
 
     def __init__(
@@ -59,39 +59,39 @@ class PointCloudDataModule(LightningDataModule, ABC):
         fraction: float = 1.0,
         batch_size: int = 128,
         drop_last: bool = False,
-        size: int | None = None,
-        up: str | None = None,
+        num_points: int | None = None,
+        target_up: str | None = None,
         transform: Transform | None = None,
         test_transform: Transform | None = None,
         keys: Collection[str] = (),
         augment_image: Callable[[Image.Image, int], Tensor] | None = None,
         image_views: int | None = None,
         on_error: str = "raise",
-        workers: int = 0,
+        num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if val_split is not None and val_share is not None:
             raise ValueError("validate on `val_split` or on `val_share` of `split`, not on both")
-        if size is not None and size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
-        if up is not None:
-            axis_number(up)
+        if num_points is not None and num_points < 1:
+            raise ValueError(f"num_points must be at least 1, got {num_points}")
+        if target_up is not None:
+            axis_index(target_up)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
         self.root = Path(root).expanduser()
         self.split, self.val_split, self.test_split = split, val_split, test_split
         self.val_share, self.fraction = val_share, fraction
-        self.batch_size, self.drop_last, self.workers = batch_size, drop_last, workers
-        self.size, self.up, self.seed = size, up, seed
+        self.batch_size, self.drop_last, self.num_workers = batch_size, drop_last, num_workers
+        self.num_points, self.target_up, self.seed = num_points, target_up, seed
         self.transform, self.test_transform = transform, test_transform
         self.keys, self.image_views = frozenset(keys), image_views
         self.augment_image = augment_image or ImageAugmentation()
         self.on_error, self.skipped = on_error, dict[str, None]()
-        self.upright: UpAxis | None = None
+        self.upright: AlignUpAxis | None = None
 
     @abstractmethod
-    def read(self, part: str) -> PointCloudDataset:
+    def read_part(self, part: str) -> PointCloudDataset:
         """Open one part of the data set as it lies on disk.
 
         Raises FileNotFoundError that tells how to get it, and ValueError that names a bad file.
@@ -101,7 +101,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         """Return the options that change which samples there are."""
         return {}
 
-    def open(self, split: Split) -> PointCloudDataset:
+    def open_split(self, split: Split) -> PointCloudDataset:
         """Open a split, or several one after the other; raise ValueError for an unknown one."""
         names = [split] if isinstance(split, str) else split
         for name in names:
@@ -110,41 +110,47 @@ class PointCloudDataModule(LightningDataModule, ABC):
                 raise ValueError(
                     f"{type(self).__name__} has no split {name!r}: choose among {known}"
                 )
-        return join([self.open_part(part) for name in names for part in self.splits[name]])
+        return concat_datasets(
+            [self.open_part(part) for name in names for part in self.splits[name]]
+        )
 
-    def stored(self) -> list[str]:
+    def stored_parts(self) -> list[str]:
         """Return the parts on disk, each once."""
         return list(dict.fromkeys(part for parts in self.splits.values() for part in parts))
 
     def open_part(self, part: str) -> PointCloudDataset:
         """Open one part, from the original files or prepared ones."""
         if is_prepared(self.root):
-            return Prepared(self.root, part, {"data": type(self).__name__, **self.settings()})
-        return self.read(part)
+            return PreparedDataset(
+                self.root, part, {"data": type(self).__name__, **self.settings()}
+            )
+        return self.read_part(part)
 
     def train_dataset(self) -> PointCloudDataset:
         """Open the data to train on."""
-        return self.open(self.split)
+        return self.open_split(self.split)
 
     def setup(self, stage: str | None = None) -> None:
         # Each is opened once, though trainers ask again: some are read as a whole.
         if stage in (None, "fit") and not hasattr(self, "dataset"):
             self.dataset = self.train_dataset()
             if self.val_share is not None:
-                self.dataset, self.val_dataset = hold_out(self.dataset, self.val_share, self.seed)
-            self.dataset = share_of(self.dataset, self.fraction, self.seed)
+                self.dataset, self.val_dataset = split_train_val(
+                    self.dataset, self.val_share, self.seed
+                )
+            self.dataset = stratified_subset(self.dataset, self.fraction, self.seed)
         validated = stage in (None, "fit", "validate") and self.val_split is not None
         if validated and not hasattr(self, "val_dataset"):
-            self.val_dataset = self.open(self.val_split or ())
+            self.val_dataset = self.open_split(self.val_split or ())
         tested = stage in (None, "test", "predict") and self.test_split is not None
         if tested and not hasattr(self, "test_dataset"):
-            self.test_dataset = self.open(self.test_split or ())
+            self.test_dataset = self.open_split(self.test_split or ())
         for name in ("dataset", "val_dataset", "test_dataset"):
-            if self.up is not None and hasattr(self, name):
+            if self.target_up is not None and hasattr(self, name):
                 opened = getattr(self, name)
-                self.upright = UpAxis(opened.up, self.up, mirror=opened.mirrored)
+                self.upright = AlignUpAxis(opened.up, self.target_up, mirror=opened.mirrored)
 
-    def names(self) -> dict[str, Collection[str]]:
+    def teacher_keys(self) -> dict[str, Collection[str]]:
         """Return all ids and, where texts are asked for, all of them and the class names."""
         texts: dict[str, None] = {}
         if "text" in self.keys:
@@ -154,55 +160,59 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return {"id": self.dataset.ids, "text": texts}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.dataset, self._sampler(), refill=True, size=self.size)
+        return self._loader(
+            self.dataset, self._sampler(), replace_unreadable=True, num_points=self.num_points
+        )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        return self.ordered(self.val_dataset) if hasattr(self, "val_dataset") else []
+        return self.sequential_dataloader(self.val_dataset) if hasattr(self, "val_dataset") else []
 
     def test_dataloader(self) -> DataLoader[Any]:
         if self.test_split is None:
             raise ValueError(f"{type(self).__name__}: set `test_split` to one of {[*self.splits]}")
-        return self.ordered(self.test_dataset)
+        return self.sequential_dataloader(self.test_dataset)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         return self.test_dataloader()
 
-    def ordered(self, dataset: PointCloudDataset, **changed: Any) -> DataLoader[Any]:
+    def sequential_dataloader(self, dataset: PointCloudDataset, **changed: Any) -> DataLoader[Any]:
         """Load each sample of a data set once, in order."""
         rank, ranks = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
         _one_each(len(dataset), ranks)
-        sampler = OrderedSampler(len(dataset), seed=self.seed, rank=rank, ranks=ranks)
-        return self._loader(dataset, sampler, **{"size": self.size, **changed})
+        sampler = OrderedDistributedSampler(
+            len(dataset), seed=self.seed, rank=rank, num_replicas=ranks
+        )
+        return self._loader(dataset, sampler, **{"num_points": self.num_points, **changed})
 
     def _loader(
         self,
         dataset: PointCloudDataset,
-        sampler: DrawSampler | OrderedSampler,
+        sampler: ResumableDistributedSampler | OrderedDistributedSampler,
         *,
-        refill: bool = False,
+        replace_unreadable: bool = False,
         batch_size: int | None = None,
-        size: int | None,
+        num_points: int | None,
     ) -> DataLoader[Any]:
-        samples = Samples(
+        samples = SampleDataset(
             dataset,
             keys=self.keys,
             augment_image=self.augment_image,
             image_views=self.image_views,
-            size=size,
-            skip=self.on_error == "skip",
-            refill=refill,
+            num_points=num_points,
+            skip_unreadable=self.on_error == "skip",
+            replace_unreadable=replace_unreadable,
         )
         return DataLoader(
             samples,
             batch_size=batch_size or self.batch_size,
             sampler=sampler,
             collate_fn=collate,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
             worker_init_fn=end_with_parent,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.workers > 0,
+            persistent_workers=self.num_workers > 0,
         )
 
     def _kept(self, ranks: int) -> int:
@@ -219,9 +229,11 @@ class PointCloudDataModule(LightningDataModule, ABC):
         alone = count > whole and self.batch_size > 1 and rest < 2 * ranks
         return count - rest if self.drop_last or alone or rest < ranks else count
 
-    def _sampler(self) -> DrawSampler:
+    def _sampler(self) -> ResumableDistributedSampler:
         if self.trainer is None:
-            return DrawSampler(len(self.dataset), seed=self.seed, kept=self._kept(1))
+            return ResumableDistributedSampler(
+                len(self.dataset), seed=self.seed, epoch_size=self._kept(1)
+            )
         ranks = self.trainer.world_size
         # Where training stands: Lightning restores its loops before it asks for this loader.
         loop = self.trainer.fit_loop
@@ -231,14 +243,14 @@ class PointCloudDataModule(LightningDataModule, ABC):
             batches: Any = loop.epoch_loop.batch_progress
             done = 0 if batches.is_last_batch else batches.current.processed
             epoch += batches.is_last_batch
-        return DrawSampler(
+        return ResumableDistributedSampler(
             len(self.dataset),
             seed=self.seed,
             rank=self.trainer.global_rank,
-            ranks=ranks,
+            num_replicas=ranks,
             epoch=epoch,
-            skip=done * self.batch_size,
-            kept=self._kept(ranks),
+            consumed_samples=done * self.batch_size,
+            epoch_size=self._kept(ranks),
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -247,24 +259,24 @@ class PointCloudDataModule(LightningDataModule, ABC):
                 warnings.warn(f"skipped ({len(self.skipped) + 1}): {why}", stacklevel=2)
             self.skipped[why] = None
         training = self.trainer is not None and self.trainer.training
-        if training and processes()[1] > 1:
-            batch["together"] = everyone(batch["seed"])
+        if training and rank_and_world_size()[1] > 1:
+            batch["global_seeds"] = all_gather_with_grad(batch["seed"])
         return self.augment(batch, training=training)
 
     def augment(self, batch: Batch, *, training: bool) -> Batch:
         """Turn a batch upright and transform it, from its own seeds."""
-        clouds = clouds_of(batch)
+        clouds = get_clouds(batch)
         if self.upright is not None:
             clouds = self.upright(clouds)
         transform = self.transform if training else self.test_transform
         if transform is None:
-            return with_clouds(batch, clouds)
-        first = batch.get("together", batch["seed"])[0]
+            return replace_clouds(batch, clouds)
+        first = batch.get("global_seeds", batch["seed"])[0]
         generator = torch.Generator(clouds.points.device).manual_seed(int(first))
-        with drawing_as_one(rows_together(batch)):
-            augmented = with_clouds(batch, transform(clouds, generator))
-            if training and "second" in self.keys:
-                augmented["second"] = transform(clouds, generator).points
+        with synced_rng(global_batch_size(batch)):
+            augmented = replace_clouds(batch, transform(clouds, generator))
+            if training and "second_view" in self.keys:
+                augmented["second_view"] = transform(clouds, generator).points
         return augmented
 
     def teardown(self, stage: str) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from recon.data.batch import Draw, Unreadable
+from recon.data.batch import SeededIndex, UnreadableSample
 
 POINT_KEYS = frozenset({"normals", "colors", "location", "point_labels"})
 
@@ -61,7 +61,7 @@ class PointCloudDataset(ABC):
     """The literature turns this set upright by swapping two axes, which mirrors it."""
     in_memory: bool = False
     """All clouds were read when the data set was opened."""
-    shard: int = 256
+    shard_size: int = 256
     """Clouds of one file of the prepared layout."""
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class PointCloudDataset(ABC):
     def cloud(self, index: int) -> Cloud:
         """Return one cloud as it lies on disk; raise ValueError that names a bad file."""
 
-    def draw(self, index: int, seed: int) -> Cloud:
+    def sample_cloud(self, index: int, seed: int) -> Cloud:
         """Return what a step sees of one entry: the cloud, unless parts of it are drawn."""
         return self.cloud(index)
 
@@ -99,16 +99,16 @@ class PointCloudDataset(ABC):
         """Return the number of one shape's category text, a label; raise ValueError likewise."""
         raise ValueError(f"{type(self).__name__} has no category of {self.ids[index]}")
 
-    def files(self, index: int) -> Sequence[Path]:
+    def file_paths(self, index: int) -> Sequence[Path]:
         """Return the files that an entry is read from; preparing starts anew where they changed."""
         return ()
 
-    def findings(self) -> list[str]:
+    def file_warnings(self) -> list[str]:
         """Return a line for each thing odd about the files that reading clouds does not show."""
         return []
 
 
-class View(PointCloudDataset):
+class DatasetView(PointCloudDataset):
     """Entries of other data sets in an order of its own: (data set, index in it) for each.
 
     `relabel` maps labels to those of this view, whose `classes` are given with it.
@@ -116,34 +116,34 @@ class View(PointCloudDataset):
 
     def __init__(
         self,
-        members: Sequence[PointCloudDataset],
-        rows: Sequence[tuple[int, int]],
+        datasets: Sequence[PointCloudDataset],
+        indices: Sequence[tuple[int, int]],
         *,
-        relabel: Mapping[int, int] | None = None,
+        label_map: Mapping[int, int] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
-        first = members[0]
-        self.members, self.rows = members, rows
-        self.ids = [members[member].ids[index] for member, index in rows]
+        first = datasets[0]
+        self.members, self.rows = datasets, indices
+        self.ids = [datasets[member].ids[index] for member, index in indices]
         self.classes = first.classes if classes is None else classes
         self.point_classes, self.parts = first.point_classes, first.parts
         self.up, self.mirrored = first.up, first.mirrored
-        if all(len(member.families) for member in members):
-            families = [int(members[member].families[index]) for member, index in rows]
+        if all(len(member.families) for member in datasets):
+            families = [int(datasets[member].families[index]) for member, index in indices]
             self.families = np.array(families, dtype=np.int64)
-        self.in_memory = all(member.in_memory for member in members)
-        if all(len(member.labels) for member in members):
-            labels = [int(members[member].labels[index]) for member, index in rows]
-            known = labels if relabel is None else [relabel[label] for label in labels]
+        self.in_memory = all(member.in_memory for member in datasets)
+        if all(len(member.labels) for member in datasets):
+            labels = [int(datasets[member].labels[index]) for member, index in indices]
+            known = labels if label_map is None else [label_map[label] for label in labels]
             self.labels = np.array(known, dtype=np.int64)
 
     def cloud(self, index: int) -> Cloud:
         member, row = self.rows[index]
         return self.members[member].cloud(row)
 
-    def draw(self, index: int, seed: int) -> Cloud:
+    def sample_cloud(self, index: int, seed: int) -> Cloud:
         member, row = self.rows[index]
-        return self.members[member].draw(row, seed)
+        return self.members[member].sample_cloud(row, seed)
 
     def image(self, index: int) -> Image.Image:
         member, row = self.rows[index]
@@ -162,30 +162,34 @@ class View(PointCloudDataset):
         return self.members[member].category(row)
 
 
-def join(members: Sequence[PointCloudDataset]) -> PointCloudDataset:
+def concat_datasets(datasets: Sequence[PointCloudDataset]) -> PointCloudDataset:
     """Put data sets one after the other."""
-    if len(members) == 1:
-        return members[0]
-    return View(members, [(m, row) for m, data in enumerate(members) for row in range(len(data))])
+    if len(datasets) == 1:
+        return datasets[0]
+    return DatasetView(
+        datasets, [(m, row) for m, data in enumerate(datasets) for row in range(len(data))]
+    )
 
 
-def view_seed(name: str, view: int) -> int:
+def image_view_seed(name: str, view: int) -> int:
     """Return the seed of the `view`-th fixed augmentation of a named shape's picture."""
     return zlib.crc32(f"{name}#{view}".encode())
 
 
-def resize(cloud: Cloud, size: int, seed: int) -> Cloud:
+def resample_cloud(cloud: Cloud, num_points: int, seed: int) -> Cloud:
     """Draw `size` points at random; smaller clouds keep all theirs and repeat some."""
     count = len(cloud.points)
-    if count == size:
+    if count == num_points:
         return cloud
     rng = np.random.default_rng(seed)
-    if count > size:
-        return cloud.take(rng.choice(count, size, replace=False, shuffle=False))
-    return cloud.take(np.concatenate([np.arange(count), rng.integers(0, count, size - count)]))
+    if count > num_points:
+        return cloud.take(rng.choice(count, num_points, replace=False, shuffle=False))
+    return cloud.take(
+        np.concatenate([np.arange(count), rng.integers(0, count, num_points - count)])
+    )
 
 
-class Samples(Dataset[dict[str, Any] | Unreadable]):
+class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
     """Draws of a data set: its clouds, and of the rest what `keys` ask for.
 
     All randomness comes from a draw's seed: the `size` points of a cloud (None: all of them), the
@@ -203,34 +207,38 @@ class Samples(Dataset[dict[str, Any] | Unreadable]):
         keys: Collection[str] = (),
         augment_image: Callable[[Image.Image, int], Tensor] | None = None,
         image_views: int | None = None,
-        size: int | None = None,
-        skip: bool = False,
-        refill: bool = False,
+        num_points: int | None = None,
+        skip_unreadable: bool = False,
+        replace_unreadable: bool = False,
     ) -> None:
         self.dataset, self.keys = dataset, frozenset(keys)
         self.augment_image, self.image_views = augment_image, image_views
-        self.size, self.skip, self.refill = size, skip, refill
+        self.num_points, self.skip_unreadable, self.replace_unreadable = (
+            num_points,
+            skip_unreadable,
+            replace_unreadable,
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, draw: Draw) -> dict[str, Any] | Unreadable:
-        if not self.skip:
+    def __getitem__(self, draw: SeededIndex) -> dict[str, Any] | UnreadableSample:
+        if not self.skip_unreadable:
             return self._sample(*draw)
         skipped = []
-        for step in range(len(self.dataset) if self.refill else 1):
+        for step in range(len(self.dataset) if self.replace_unreadable else 1):
             try:
                 sample = self._sample((draw.row + step) % len(self.dataset), draw.seed)
             except (ValueError, OSError) as error:
                 skipped.append(str(error))
             else:
                 return sample | {"skipped": skipped}
-        return Unreadable(skipped[0])
+        return UnreadableSample(skipped[0])
 
     def _sample(self, index: int, seed: int) -> dict[str, Any]:
-        cloud = self.dataset.draw(index, seed)
-        if self.size is not None:
-            cloud = resize(cloud, self.size, seed)
+        cloud = self.dataset.sample_cloud(index, seed)
+        if self.num_points is not None:
+            cloud = resample_cloud(cloud, self.num_points, seed)
         sample = {"id": self.dataset.ids[index], "seed": seed, **self._carried(cloud, index)}
         if "text" in self.keys:
             sample["text"] = random.Random(seed).choice(self.dataset.texts(index))
@@ -265,5 +273,5 @@ class Samples(Dataset[dict[str, Any] | Unreadable]):
         if self.augment_image is None:
             raise ValueError("live image teachers need `augment_image`")
         if self.image_views is not None:
-            seed = view_seed(self.dataset.ids[index], seed % self.image_views)
+            seed = image_view_seed(self.dataset.ids[index], seed % self.image_views)
         return self.augment_image(self.dataset.image(index), seed)

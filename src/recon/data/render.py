@@ -5,12 +5,12 @@ from PIL import Image
 
 from recon.data.dataset import Cloud
 
-GREY = 0.65
-TURN, TILT = np.deg2rad(30), np.deg2rad(20)
-LIGHT = np.array([0.3, 0.5, 0.8]) / np.linalg.norm([0.3, 0.5, 0.8])
+DEFAULT_GRAY = 0.65
+CAMERA_AZIMUTH, CAMERA_ELEVATION = np.deg2rad(30), np.deg2rad(20)
+LIGHT_DIRECTION = np.array([0.3, 0.5, 0.8]) / np.linalg.norm([0.3, 0.5, 0.8])
 
 
-def render(cloud: Cloud, *, up: str = "y", size: int = 224) -> Image.Image:
+def render_cloud(cloud: Cloud, *, up: str = "y", size: int = 224) -> Image.Image:
     """Draw points as small discs, nearest on top, seen from the front, above and to the right.
 
     White ground; colours where there are some, shaded by normals, or else by depth.
@@ -23,7 +23,7 @@ def render(cloud: Cloud, *, up: str = "y", size: int = 224) -> Image.Image:
     radius = max(1, round(0.9 * size / np.sqrt(len(points))))
     scale = (size / 2 - radius - 2) / extent
     shade = _shade(cloud, order, depth)
-    colors = np.full((len(points), 3), GREY)
+    colors = np.full((len(points), 3), DEFAULT_GRAY)
     if cloud.colors is not None:
         bytes_ = cloud.colors.dtype == np.uint8
         colors = cloud.colors / 255 if bytes_ else cloud.colors.astype(np.float64)
@@ -46,14 +46,22 @@ def render(cloud: Cloud, *, up: str = "y", size: int = 224) -> Image.Image:
 def _seen(vectors: np.ndarray) -> np.ndarray:
     """Turn vectors (right, top, front) into the camera's."""
     x, y, z = vectors.T
-    x, z = np.cos(TURN) * x - np.sin(TURN) * z, np.sin(TURN) * x + np.cos(TURN) * z
+    x, z = (
+        np.cos(CAMERA_AZIMUTH) * x - np.sin(CAMERA_AZIMUTH) * z,
+        np.sin(CAMERA_AZIMUTH) * x + np.cos(CAMERA_AZIMUTH) * z,
+    )
     return np.stack(
-        [x, np.cos(TILT) * y - np.sin(TILT) * z, np.sin(TILT) * y + np.cos(TILT) * z], 1
+        [
+            x,
+            np.cos(CAMERA_ELEVATION) * y - np.sin(CAMERA_ELEVATION) * z,
+            np.sin(CAMERA_ELEVATION) * y + np.cos(CAMERA_ELEVATION) * z,
+        ],
+        1,
     )
 
 
 def _shade(cloud: Cloud, order: list[int], depth: np.ndarray) -> np.ndarray:
     """Return the brightness of each point, in [0, 1]."""
     if cloud.normals is not None:
-        return 0.35 + 0.65 * np.abs(_seen(cloud.normals[:, order]) @ LIGHT)
+        return 0.35 + 0.65 * np.abs(_seen(cloud.normals[:, order]) @ LIGHT_DIRECTION)
     return 0.55 + 0.45 * (depth - depth.min()) / max(float(np.ptp(depth)), 1e-9)

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from recon.data.batch import Clouds
 from recon.layers.grouping import check_clouds
-from recon.ops.neighbors import gather
+from recon.ops.neighbors import gather_rows
 from recon.ops.sampling import farthest_point_sample
 
 AXES = "xyz"
@@ -47,7 +47,7 @@ def _uniform(
     return low + (high - low) * drawn
 
 
-def axis_number(name: str) -> int:
+def axis_index(name: str) -> int:
     """Return 0, 1 or 2 for x, y or z; raise ValueError for another name."""
     if len(name) != 1 or name not in AXES:
         raise ValueError(f"axis must be x, y or z, got {name!r}")
@@ -57,7 +57,7 @@ def axis_number(name: str) -> int:
 def _take(clouds: Clouds, rows: Int[Tensor, "b m"]) -> Clouds:
     """Keep the points of these rows, with what they carry."""
     taken = {
-        name: field.gather(1, rows) if field.ndim == 2 else gather(field, rows)
+        name: field.gather(1, rows) if field.ndim == 2 else gather_rows(field, rows)
         for name, field in clouds._asdict().items()
         if field is not None
     }
@@ -83,29 +83,29 @@ class Compose(Transform):
         return clouds
 
 
-class RandomSubset(Transform):
+class RandomPointSample(Transform):
     """Keep `count` points at random without repetition; (B, N, 3) -> (B, count, 3)."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, num_points: int) -> None:
+        self.num_points = num_points
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         points = clouds.points
-        _enough(points, self.count)
+        _enough(points, self.num_points)
         scores = torch.rand(points.shape[:2], generator=generator, device=points.device)
-        return _take(clouds, scores.topk(self.count, dim=1, sorted=False).indices)
+        return _take(clouds, scores.topk(self.num_points, dim=1, sorted=False).indices)
 
 
-class FarthestSubset(Transform):
+class FarthestPointSample(Transform):
     """Keep `count` points by farthest point sampling, in that order; nothing random."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, num_points: int) -> None:
+        self.num_points = num_points
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         check_clouds(clouds.points)
-        _enough(clouds.points, self.count)
-        return _take(clouds, farthest_point_sample(clouds.points, self.count))
+        _enough(clouds.points, self.num_points)
+        return _take(clouds, farthest_point_sample(clouds.points, self.num_points))
 
 
 class PointDropout(Transform):
@@ -114,10 +114,10 @@ class PointDropout(Transform):
     [1] Qi et al., arXiv:1706.02413 (PointNet++, random input dropout, as released).
     """
 
-    def __init__(self, most: float = 0.875) -> None:
-        if not 0 <= most < 1:
-            raise ValueError(f"`most` must lie in [0, 1), got {most}")
-        self.most = most
+    def __init__(self, max_dropout_ratio: float = 0.875) -> None:
+        if not 0 <= max_dropout_ratio < 1:
+            raise ValueError(f"`most` must lie in [0, 1), got {max_dropout_ratio}")
+        self.most = max_dropout_ratio
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         points = clouds.points
@@ -139,14 +139,14 @@ class UnitSphere(Transform):
         return clouds._replace(points=centered / radius[:, None, None])
 
 
-class UpAxis(Transform):
+class AlignUpAxis(Transform):
     """Turn clouds so that the axis `source`, which points upwards, becomes `target`.
 
     A rotation; `mirror` swaps the two axes instead, as some of the literature does.
     """
 
     def __init__(self, source: str, target: str, *, mirror: bool = False) -> None:
-        self.source, self.target, self.mirror = axis_number(source), axis_number(target), mirror
+        self.source, self.target, self.mirror = axis_index(source), axis_index(target), mirror
 
     def _turn(self, vectors: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
         turned = vectors.clone()
@@ -162,11 +162,11 @@ class UpAxis(Transform):
         return clouds._replace(points=self._turn(clouds.points), normals=normals)
 
 
-class Height(Transform):
+class AddHeight(Transform):
     """Add each point's height above the lowest one, along `axis`."""
 
     def __init__(self, axis: str = "y") -> None:
-        self.axis = axis_number(axis)
+        self.axis = axis_index(axis)
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         along = clouds.points[..., self.axis, None]
@@ -177,7 +177,7 @@ class RandomRotation(Transform):
     """Rotate each cloud about one axis by an angle in [-degrees, degrees]."""
 
     def __init__(self, axis: str = "y", degrees: float = 180.0) -> None:
-        self.axis, self.radians = axis_number(axis), degrees * torch.pi / 180
+        self.axis, self.radians = axis_index(axis), degrees * torch.pi / 180
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         angle = _uniform(clouds.points, 1, -self.radians, self.radians, generator)[..., 0]
@@ -195,7 +195,7 @@ class RandomRotation(Transform):
         return turned
 
 
-class RandomOrientation(Transform):
+class RandomSO3Rotation(Transform):
     """Rotate each cloud by a rotation drawn uniformly from SO(3) [1].
 
     [1] Shoemake, Uniform random rotations, Graphics Gems III, 1992: a uniform unit quaternion.
@@ -266,8 +266,8 @@ class RandomColorDrop(Transform):
     [1] Liu et al., arXiv:2305.10764 (OpenShape, as released: grey 0.4).
     """
 
-    def __init__(self, share: float = 0.5, grey: float = 0.4) -> None:
-        self.share, self.grey = share, grey
+    def __init__(self, p: float = 0.5, gray: float = 0.4) -> None:
+        self.share, self.grey = p, gray
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         if clouds.colors is None:

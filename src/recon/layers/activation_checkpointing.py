@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(module: nn.Module, *inputs: Any, on: bool) -> Any:
+def maybe_checkpoint(module: nn.Module, *inputs: Any, enabled: bool) -> Any:
     """Call a module; with `on`, keep its inputs alone and compute it again for the gradient [1].
 
     Random numbers are the same both times, and running statistics move once. Values and gradients
@@ -17,7 +17,7 @@ def recomputed(module: nn.Module, *inputs: Any, on: bool) -> Any:
 
     [1] Chen et al., arXiv:1604.06174.
     """
-    if not (on and torch.is_grad_enabled()):
+    if not (enabled and torch.is_grad_enabled()):
         return module(*inputs)
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

@@ -39,13 +39,13 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, tokens: Float[Tensor, "b n d"], last: int | None = None
+        self, tokens: Float[Tensor, "b n d"], num_last: int | None = None
     ) -> Float[Tensor, "b q d"]:
-        if last is None:
+        if num_last is None:
             q, k, v = self._heads(tokens, self.qkv.weight)
         else:
             of_q, of_kv = self.qkv.weight.tensor_split([tokens.shape[-1]])
-            (q,) = self._heads(tokens[:, -last:], of_q)
+            (q,) = self._heads(tokens[:, -num_last:], of_q)
             k, v = self._heads(tokens, of_kv)
         return self.proj(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
 
@@ -74,12 +74,12 @@ class CrossAttention(nn.Module):
         self, queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b q d"]:
         batch, (_, of_v) = queries.shape[0], self._key_value()
-        weights = rearrange(self.weights(queries, tokens), "b h q n -> b (h q) n")
+        weights = rearrange(self.attention_maps(queries, tokens), "b h q n -> b (h q) n")
         seen = weights.to(tokens.dtype) @ tokens
         values = rearrange(seen, "b (h q) c -> h (b q) c", h=self.heads) @ of_v.mT
         return self.proj(rearrange(values, "h (b q) d -> b q (h d)", b=batch))
 
-    def weights(
+    def attention_maps(
         self, queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b h q n"]:
         """Return how much each head of each query attends to each token; they add up to 1."""

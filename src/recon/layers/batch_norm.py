@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recon.ops.distributed import processes, shared_sum
+from recon.ops.distributed import all_reduce_with_grad, rank_and_world_size
 
 
 class Affine(NamedTuple):
@@ -16,7 +16,7 @@ class Affine(NamedTuple):
     shift: Float[Tensor, " c"]
 
 
-def by_statistics(
+def batch_norm_affine(
     norm: nn.BatchNorm1d,
     mean: Float[Tensor, " c"],
     variance: Float[Tensor, " c"],
@@ -37,7 +37,7 @@ def by_statistics(
     return Affine(scale, norm.bias - mean * scale)
 
 
-class SharedBatchNorm(nn.BatchNorm1d):
+class SyncBatchNorm1d(nn.BatchNorm1d):
     """Batch norm whose statistics in training are those of all processes, on any device.
 
     Shapes: (B, C) -> (B, C), B each process's own; gradients are those of one process with all
@@ -45,11 +45,11 @@ class SharedBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, input: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
-        if not self.training or processes()[1] == 1:
+        if not self.training or rank_and_world_size()[1] == 1:
             return super().forward(input)
         x = input.to(self.weight.dtype)
-        count = int(shared_sum(x.new_tensor(len(x), dtype=torch.double)))
-        mean = shared_sum(x.sum(0)) / count
-        variance = shared_sum((x - mean).square().sum(0)) / count
-        scale, shift = by_statistics(self, mean, variance, count)
+        count = int(all_reduce_with_grad(x.new_tensor(len(x), dtype=torch.double)))
+        mean = all_reduce_with_grad(x.sum(0)) / count
+        variance = all_reduce_with_grad((x - mean).square().sum(0)) / count
+        scale, shift = batch_norm_affine(self, mean, variance, count)
         return (x * scale + shift).to(input.dtype)

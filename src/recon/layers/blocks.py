@@ -30,9 +30,11 @@ class Block(_Block):
     def __init__(self, dim: int, *, heads: int, drop_path: float = 0.0) -> None:
         super().__init__(dim, SelfAttention(dim, heads=heads), drop_path)
 
-    def forward(self, x: Float[Tensor, "b n d"], last: int | None = None) -> Float[Tensor, "b m d"]:
-        kept = x if last is None else x[:, -last:]
-        x = kept + self.drop_path(self.attn(self.norm1(x), last))
+    def forward(
+        self, x: Float[Tensor, "b n d"], num_last: int | None = None
+    ) -> Float[Tensor, "b m d"]:
+        kept = x if num_last is None else x[:, -num_last:]
+        x = kept + self.drop_path(self.attn(self.norm1(x), num_last))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

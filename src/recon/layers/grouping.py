@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recon.ops.neighbors import gather, knn
+from recon.ops.neighbors import gather_rows, knn
 from recon.ops.sampling import farthest_point_sample
 
 
@@ -53,8 +53,8 @@ class PatchGrouper(nn.Module):
     def forward(self, points: Float[Tensor, "b n 3"]) -> Patches:
         check_clouds(points)
         picked = farthest_point_sample(points, self.groups, skip_near_origin=self.skip_near_origin)
-        centers = gather(points, picked)
-        members = gather(points, knn(centers, points, self.group_size))
+        centers = gather_rows(points, picked)
+        members = gather_rows(points, knn(centers, points, self.group_size))
         return Patches(members - centers.unsqueeze(2), centers)
 
     def extra_repr(self) -> str:

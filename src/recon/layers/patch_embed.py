@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-from recon.layers.batch_norm import by_statistics
-from recon.ops.linear_statistics import gram, linear_variance
-from recon.ops.neighbors import gather
+from recon.layers.batch_norm import batch_norm_affine
+from recon.ops.linear_statistics import gram_matrix, linear_output_variance
+from recon.ops.neighbors import gather_rows
 from recon.ops.pooling import linear_max
 
 
@@ -53,10 +53,10 @@ class PatchEmbed(nn.Module):
         if visible is not None and (self.embed_visible_only or not self.training):
             patches, visible = _chosen(patches, visible), None
         fast = self.training and all(map(_usual, (self.point_norm, self.joint_norm)))
-        tokens = (self._by_moments if fast else self.by_definition)(patches, visible)
+        tokens = (self._by_moments if fast else self.embed_reference)(patches, visible)
         return tokens.view(patches.shape[0], -1, self.joint_out.out_features)
 
-    def by_definition(
+    def embed_reference(
         self, patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"] | None
     ) -> Float[Tensor, "p d"]:
         """Embed with batch norms as they are: evaluation, and statistics of several processes."""
@@ -94,11 +94,11 @@ class PatchEmbed(nn.Module):
         with torch.autocast(points.device.type, enabled=False):
             weight, bias, points = self.point_in.weight, self.point_in.bias, points.flatten(0, 1)
             mean = points.mean(0)
-            covariance = gram(points - mean) / len(points)
-            scale, shift = by_statistics(
+            covariance = gram_matrix(points - mean) / len(points)
+            scale, shift = batch_norm_affine(
                 self.point_norm,
                 F.linear(mean, weight, bias),
-                linear_variance(weight, covariance),
+                linear_output_variance(weight, covariance),
                 len(points),
             )
             return scale.unsqueeze(1) * weight, scale * bias + shift
@@ -117,13 +117,13 @@ class PatchEmbed(nn.Module):
             count, mean = x.shape[:2].numel(), x.sum(1, dtype=through.dtype) / x.shape[1]
             # The mean is detached: distances from it add up to nothing, so no gradient is lost.
             away = x - mean.detach().unsqueeze(1).to(x.dtype)
-            within = gram(away.flatten(0, 1)) / count
+            within = gram_matrix(away.flatten(0, 1)) / count
             share = F.linear(largest.to(through.dtype), of_patch, bias)
             center = share + F.linear(mean, through)
-            scale, shift = by_statistics(
+            scale, shift = batch_norm_affine(
                 self.joint_norm,
                 center.mean(0),
-                center.var(0, correction=0) + linear_variance(through, within),
+                center.var(0, correction=0) + linear_output_variance(through, within),
                 count,
             )
             return scale.unsqueeze(1) * through, scale * share + shift
@@ -173,7 +173,7 @@ def _visible_first(visible: Int[Tensor, "b v"], patches: int) -> Int[Tensor, " p
 def _chosen(
     patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"]
 ) -> Float[Tensor, "b v k 3"]:
-    return gather(patches.flatten(2), visible).unflatten(2, (-1, 3))
+    return gather_rows(patches.flatten(2), visible).unflatten(2, (-1, 3))
 
 
 class FoldedPatchEmbed(nn.Module):
@@ -184,7 +184,7 @@ class FoldedPatchEmbed(nn.Module):
     processor's cache: on a CPU in bfloat16 twice as fast.
     """
 
-    def __init__(self, embed: PatchEmbed, *, block: int = 64) -> None:
+    def __init__(self, embed: PatchEmbed, *, chunk_size: int = 64) -> None:
         super().__init__()
         self.point_in = fuse_linear_bn_eval(embed.point_in.eval(), embed.point_norm.eval())
         self.point_out = deepcopy(embed.point_out)
@@ -194,7 +194,7 @@ class FoldedPatchEmbed(nn.Module):
         self.patch_in = _linear(of_patch, bias, like=joint)
         self.through = _linear(through, None, like=joint)
         self.joint_out = deepcopy(embed.joint_out)
-        self.block = block
+        self.block = chunk_size
 
     def forward(
         self, patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"] | None = None

@@ -5,11 +5,11 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recon.ops.interpolation import interpolate, three_nearest
-from recon.ops.linear import linear_of_points
+from recon.ops.interpolation import three_interpolate, three_nn
+from recon.ops.linear import pointwise_linear
 
 
-class Propagation(nn.Module):
+class FeaturePropagation(nn.Module):
     """Carry patch tokens to all points, beside each point's own channels, through a small MLP [1].
 
     Shapes: tokens (B, G, dim) at centers (B, G, 3), channels (B, N, C) whose first three are the
@@ -35,14 +35,14 @@ class Propagation(nn.Module):
         channels: Float[Tensor, "b n c"],
     ) -> Float[Tensor, "b n w"]:
         own, carried = self.joint_in.weight.split([self.channels, tokens.shape[-1]], dim=1)
-        near = three_nearest(channels[..., :3], centers)
-        x = interpolate(F.linear(tokens, carried, self.joint_in.bias), near)
+        near = three_nn(channels[..., :3], centers)
+        x = three_interpolate(F.linear(tokens, carried, self.joint_in.bias), near)
         # What is carried is a view: changed in place, its gradient would be copied three times.
-        x = activated(_few_channels(channels, own).add_(x), self.joint_norm)
-        return activated(linear_of_points(x, self.out.weight, self.out.bias), self.out_norm)
+        x = batch_norm_relu(_few_channels(channels, own).add_(x), self.joint_norm)
+        return batch_norm_relu(pointwise_linear(x, self.out.weight, self.out.bias), self.out_norm)
 
 
-FEW = 16
+MIN_CHANNELS = 16
 
 
 def _few_channels(
@@ -52,15 +52,15 @@ def _few_channels(
 
     The gradient of so narrow a weight takes a CPU's matrix product twice the time otherwise.
     """
-    zeros = (0, max(0, FEW - channels.shape[-1]))
+    zeros = (0, max(0, MIN_CHANNELS - channels.shape[-1]))
     return F.linear(F.pad(channels, zeros), F.pad(weight, zeros))
 
 
-def activated(x: Float[Tensor, "b n c"], norm: nn.BatchNorm1d) -> Float[Tensor, "b n c"]:
+def batch_norm_relu(x: Float[Tensor, "b n c"], norm: nn.BatchNorm1d) -> Float[Tensor, "b n c"]:
     """Normalise by statistics over all points of a batch, and rectify."""
     return F.relu(norm(x.flatten(0, 1)), inplace=True).view_as(x)
 
 
-def pooled(levels: Float[Tensor, "b g d"]) -> Float[Tensor, "b e"]:
+def max_mean_pool(tokens: Float[Tensor, "b g d"]) -> Float[Tensor, "b e"]:
     """Return the maximum over the patches, then the mean, (B, 2 dim)."""
-    return torch.cat([levels.amax(1), levels.mean(1)], -1)
+    return torch.cat([tokens.amax(1), tokens.mean(1)], -1)

@@ -33,7 +33,7 @@ class CategoryContrast(nn.Module):
         return (logits.logsumexp(1) - positive[:, 0]).mean()
 
 
-class ViewContrast(nn.Module):
+class NTXentLoss(nn.Module):
     """Draw two augmented views of a cloud together and other clouds apart; label-free [1].
 
     Shapes: features (B, D) of each view -> scalar, in nats, the mean over all 2B views.

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.encoder import Encoder, Encoding, init_linear
 from recon.models.heads import mlp_head
-from recon.models.two_tower import Tower, Towers
+from recon.models.two_tower import Tower, TwoTowerEncoder
 
-Head = Callable[[int, int], nn.Sequential]
+HeadFactory = Callable[[int, int], nn.Sequential]
 
 
-def class_feature(encoding: Encoding) -> Float[Tensor, "b e"]:
+def pool_classifier_features(encoding: Encoding) -> Float[Tensor, "b e"]:
     """Return all queries and the maximum over the patch tokens, side by side: (B, 4 dim) of 3."""
     return torch.cat([*encoding.queries.values(), encoding.tokens.amax(1)], -1)
 
@@ -32,21 +32,21 @@ class Classifier(nn.Module):
     def __init__(
         self,
         grouper: PatchGrouper,
-        encoder: Encoder | Tower | Towers,
-        classes: int,
+        encoder: Encoder | Tower | TwoTowerEncoder,
+        num_classes: int,
         *,
-        head: Head = mlp_head,
-        names: Sequence[str] = (),
+        head: HeadFactory = mlp_head,
+        class_names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.grouper, self.encoder = grouper, encoder
-        self.classes, self.names = classes, tuple(names)
+        self.num_classes, self.class_names = num_classes, tuple(class_names)
         if isinstance(encoder, Encoder):
             encoder.stop_gradient = False
             if encoder.queries is not None and "cls" in encoder.queries.tokens:
                 nn.init.zeros_(encoder.queries.tokens["cls"])
         features = (len(encoder.modalities) + 1) * encoder.dim
-        self.head = head(features, classes).apply(init_linear)
+        self.head = head(features, num_classes).apply(init_linear)
 
     def encode(self, points: Num[Tensor, "b n 3"]) -> Encoding:
         """Encode whole clouds; (B, N, 3) -> `Encoding`."""
@@ -57,4 +57,4 @@ class Classifier(nn.Module):
         return self.encoder(patches)
 
     def forward(self, points: Num[Tensor, "b n 3"]) -> Float[Tensor, "b classes"]:
-        return self.head(class_feature(self.encode(points)))
+        return self.head(pool_classifier_features(self.encode(points)))

@@ -5,7 +5,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recon.layers.activation_checkpointing import recomputed
+from recon.layers.activation_checkpointing import maybe_checkpoint
 from recon.layers.blocks import Block
 from recon.layers.position import PositionEmbed
 from recon.models.encoder import INIT_STD, Encoding, drop_path_rates
@@ -48,14 +48,16 @@ class Decoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         nn.init.trunc_normal_(self.mask_token, std=INIT_STD)
 
-    def forward(self, encoding: Encoding, hidden: Float[Tensor, "b h 3"]) -> Float[Tensor, "p k 3"]:
-        batch, count, _ = hidden.shape
+    def forward(
+        self, encoding: Encoding, masked_centers: Float[Tensor, "b h 3"]
+    ) -> Float[Tensor, "p k 3"]:
+        batch, count, _ = masked_centers.shape
         x = torch.cat([encoding.tokens, self.mask_token.expand(batch, count, -1)], 1)
-        position = self.position(torch.cat([encoding.centers, hidden], 1))
+        position = self.position(torch.cat([encoding.centers, masked_centers], 1))
         *blocks, final = self.blocks
         again = self.checkpoint_activations
         for block in blocks:
-            x = recomputed(block, x + position, on=again)
-        x = recomputed(final, x + position, count, on=again)
+            x = maybe_checkpoint(block, x + position, enabled=again)
+        x = maybe_checkpoint(final, x + position, count, enabled=again)
         rebuilt = self.project(self.norm(x))
         return rearrange(rebuilt, "b h (k xyz) -> (b h) k xyz", xyz=3)

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from recon.layers.activation_checkpointing import recomputed
+from recon.layers.activation_checkpointing import maybe_checkpoint
 from recon.layers.blocks import LocalBlock, QueryBlock
 from recon.layers.grouping import Patches
 from recon.layers.patch_embed import PatchEmbed
 from recon.layers.position import PositionEmbed
-from recon.ops.neighbors import gather
+from recon.ops.neighbors import gather_rows
 
 MODALITIES = ("cls", "image", "text")
 INIT_STD = 0.02
@@ -49,7 +49,7 @@ def init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def learned_vectors(names: Sequence[str], dim: int) -> nn.ParameterDict:
+def build_query_parameters(names: Sequence[str], dim: int) -> nn.ParameterDict:
     """Return one learned vector (1, 1, dim) a name, started at a truncated normal."""
     start = nn.init.trunc_normal_
     return nn.ParameterDict(
@@ -57,7 +57,9 @@ def learned_vectors(names: Sequence[str], dim: int) -> nn.ParameterDict:
     )
 
 
-def stack_vectors(vectors: nn.ParameterDict, batch: int | torch.SymInt) -> Float[Tensor, "b q d"]:
+def expand_query_parameters(
+    vectors: nn.ParameterDict, batch: int | torch.SymInt
+) -> Float[Tensor, "b q d"]:
     """Stack learned vectors in their order, once for each element of a batch."""
     return torch.cat([*vectors.values()], 1).expand(batch, -1, -1)
 
@@ -69,7 +71,7 @@ def drop_path_rates(highest: float, depth: int) -> list[float]:
 
 def visible_centers(patches: Patches, visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b v 3"]:
     """Return the centres of the visible patches; None keeps all."""
-    return patches.centers if visible is None else gather(patches.centers, visible)
+    return patches.centers if visible is None else gather_rows(patches.centers, visible)
 
 
 class QueryStream(nn.Module):
@@ -83,20 +85,20 @@ class QueryStream(nn.Module):
         self, names: Sequence[str], dim: int, *, heads: int, drop_path: Sequence[float]
     ) -> None:
         super().__init__()
-        self.tokens = learned_vectors(names, dim)
-        self.positions = learned_vectors(names, dim)
+        self.tokens = build_query_parameters(names, dim)
+        self.positions = build_query_parameters(names, dim)
         self.blocks = nn.ModuleList(QueryBlock(dim, heads=heads, drop_path=p) for p in drop_path)
 
     def forward(self, contexts: Sequence[Float[Tensor, "b n d"]]) -> Float[Tensor, "b q d"]:
         batch = contexts[0].shape[0]
-        queries = stack_vectors(self.tokens, batch)
-        position = stack_vectors(self.positions, batch)
+        queries = expand_query_parameters(self.tokens, batch)
+        position = expand_query_parameters(self.positions, batch)
         for block, context in zip(self.blocks, contexts, strict=True):
             queries = block(queries + position, context)
         return queries
 
 
-class Levels(NamedTuple):
+class Intermediates(NamedTuple):
     """What the blocks of an encoder hand on, before and after the shared norm."""
 
     tokens: list[Float[Tensor, "b v d"]]
@@ -149,28 +151,28 @@ class Encoder(nn.Module):
         """Names of the queries."""
         return list(self.queries.tokens) if self.queries is not None else []
 
-    def levels(
+    def forward_intermediates(
         self,
         patches: Patches,
-        blocks: Sequence[int],
+        indices: Sequence[int],
         visible: Int[Tensor, "b v"] | None = None,
-    ) -> Levels:
+    ) -> Intermediates:
         """Return the tokens after some of the blocks, numbered from 0, and the queries."""
         again = self.checkpoint_activations
-        tokens = recomputed(self.embed, patches.points, visible, on=again)
+        tokens = maybe_checkpoint(self.embed, patches.points, visible, enabled=again)
         centers = visible_centers(patches, visible)
         position = self.position(centers)
         contexts, kept = [], {}
         for number, block in enumerate(self.blocks):
-            tokens, context = recomputed(block, tokens + position, on=again)
+            tokens, context = maybe_checkpoint(block, tokens + position, enabled=again)
             contexts.append(context.detach() if self.stop_gradient else context)
-            if number in blocks:
+            if number in indices:
                 kept[number] = self.norm(tokens)
         queries = None if self.queries is None else self.queries(contexts)
-        return Levels([kept[number] for number in blocks], queries, centers)
+        return Intermediates([kept[number] for number in indices], queries, centers)
 
     def forward(self, patches: Patches, visible: Int[Tensor, "b v"] | None = None) -> Encoding:
-        levels = self.levels(patches, [len(self.blocks) - 1], visible)
+        levels = self.forward_intermediates(patches, [len(self.blocks) - 1], visible)
         queries: dict[str, Tensor] = {}
         if levels.queries is not None:
             encoded = self.norm(levels.queries).unbind(1)

@@ -5,14 +5,14 @@ from torch import nn
 HIDDEN, DROPOUT = 256, 0.5
 
 
-def linear_head(features: int, classes: int) -> nn.Sequential:
+def linear_head(in_features: int, num_classes: int) -> nn.Sequential:
     """Return one linear layer; (B, features) -> (B, classes)."""
-    return nn.Sequential(nn.Linear(features, classes))
+    return nn.Sequential(nn.Linear(in_features, num_classes))
 
 
-def mlp_head(features: int, classes: int) -> nn.Sequential:
+def mlp_head(in_features: int, num_classes: int) -> nn.Sequential:
     """Return the released three-layer head; (B, features) -> (B, classes)."""
     layers: list[nn.Module] = []
-    for width in (features, HIDDEN):
+    for width in (in_features, HIDDEN):
         layers += [nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT)]
-    return nn.Sequential(*layers, nn.Linear(HIDDEN, classes))
+    return nn.Sequential(*layers, nn.Linear(HIDDEN, num_classes))

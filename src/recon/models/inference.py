@@ -9,11 +9,11 @@ from torch import nn
 from recon.layers.patch_embed import FoldedPatchEmbed, PatchEmbed
 
 Network = TypeVar("Network", bound=nn.Module)
-COMPILED = ("encoder", "generative", "contrastive", "decoder", "propagate", "point_head")
+COMPILED_PARTS = ("encoder", "generative", "contrastive", "decoder", "propagate", "point_head")
 """Parts of networks in which the time goes, and which compile as a whole."""
 
 
-def folded(network: Network, dtype: torch.dtype | None = None) -> Network:
+def fold_batch_norms(network: Network, dtype: torch.dtype | None = None) -> Network:
     """Return a copy for inference whose patch embeddings have their batch norms folded.
 
     The same numbers up to rounding; see `FoldedPatchEmbed`. `dtype` is that of the linear layers'
@@ -37,5 +37,5 @@ def compile_parts(network: nn.Module, backend: Any = "inductor") -> None:
     compiled already.
     """
     for name, part in network.named_children():
-        if name in COMPILED:
+        if name in COMPILED_PARTS:
             part.compile(fullgraph=True, dynamic=False, backend=backend)

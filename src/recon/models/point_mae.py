@@ -6,7 +6,7 @@ from torch import Tensor
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoding
-from recon.models.recon import PretrainingNetwork, Projections, Reconstruction, required
+from recon.models.recon import PretrainingNetwork, PretrainingOutput, Projections, split_patches
 from recon.models.two_tower import Tower
 
 
@@ -26,10 +26,12 @@ class PointMAE(PretrainingNetwork):
     def encode_patches(self, patches: Patches) -> Encoding:
         return self.tower(patches)
 
-    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
-        visible, hidden = required(mask, patches)
+    def forward_patches(
+        self, patches: Patches, mask: Bool[Tensor, "b g"] | None
+    ) -> PretrainingOutput:
+        visible, hidden = split_patches(mask, patches)
         predicted = self.decoder(self.tower(patches, visible), hidden.centers)
-        return Reconstruction(predicted, hidden.points.flatten(0, 1), {})
+        return PretrainingOutput(predicted, hidden.points.flatten(0, 1), {})
 
 
 class ACT(PretrainingNetwork):
@@ -48,6 +50,8 @@ class ACT(PretrainingNetwork):
     def encode_patches(self, patches: Patches) -> Encoding:
         return self.tower(patches)
 
-    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
+    def forward_patches(
+        self, patches: Patches, mask: Bool[Tensor, "b g"] | None
+    ) -> PretrainingOutput:
         nothing = patches.points.flatten(0, 1)[:0]
-        return Reconstruction(nothing, nothing, {})
+        return PretrainingOutput(nothing, nothing, {})

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder, Encoding
-from recon.ops.masking import parted
-from recon.ops.neighbors import gather
+from recon.ops.masking import split_by_mask
+from recon.ops.neighbors import gather_rows
 
 
-class Reconstruction(NamedTuple):
+class PretrainingOutput(NamedTuple):
     """What the pretraining losses need; nothing is reduced here."""
 
     predicted: Float[Tensor, "h k 3"]
     """Rebuilt points of all hidden patches, relative to their centres."""
     target: Float[Tensor, "h k 3"]
     """True points of all hidden patches, relative to their centres."""
-    queries: dict[str, Float[Tensor, "b _"]]
+    projected_queries: dict[str, Float[Tensor, "b _"]]
     """Each modality's query, projected to its teacher's width."""
 
 
@@ -46,7 +46,7 @@ class Projections(nn.ModuleDict):
                 for name, out in dims.items()
             }
         )
-        self.widths = dict(dims)
+        self.dims = dict(dims)
         self.apply(init_projection)
 
     @staticmethod
@@ -71,7 +71,7 @@ class PretrainingNetwork(nn.Module, ABC):
         self, grouper: PatchGrouper, projections: Projections, queries: Collection[str]
     ) -> None:
         super().__init__()
-        if unknown := projections.widths.keys() - set(queries):
+        if unknown := projections.dims.keys() - set(queries):
             raise ValueError(
                 f"projections of {sorted(unknown)}, but the network has the queries {list(queries)}"
             )
@@ -82,37 +82,39 @@ class PretrainingNetwork(nn.Module, ABC):
         """Encode patches, nothing hidden."""
 
     @abstractmethod
-    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
+    def forward_patches(
+        self, patches: Patches, mask: Bool[Tensor, "b g"] | None
+    ) -> PretrainingOutput:
         """Rebuild the hidden patches from the visible ones and project the queries."""
 
     def encode(self, points: Num[Tensor, "b n 3"]) -> Encoding:
         """Encode whole clouds, nothing hidden; (B, N, 3) -> `Encoding`."""
-        return self.encode_patches(self.cut(points))
+        return self.encode_patches(self.group_points(points))
 
-    def cut(self, points: Num[Tensor, "b n 3"]) -> Patches:
+    def group_points(self, points: Num[Tensor, "b n 3"]) -> Patches:
         """Cut clouds into patches, in the precision of the weights."""
         return self.grouper(points.to(next(self.parameters()).dtype))
 
     def forward(
         self, points: Num[Tensor, "b n 3"], mask: Bool[Tensor, "b g"] | None
-    ) -> Reconstruction:
-        return self.rebuild(self.cut(points), mask)
+    ) -> PretrainingOutput:
+        return self.forward_patches(self.group_points(points), mask)
 
 
-class Hidden(NamedTuple):
+class MaskSplit(NamedTuple):
     """What a mask makes of patches: the numbers of the visible ones, and the hidden ones."""
 
     visible: Int[Tensor, "b v"]
-    patches: Patches
+    masked: Patches
 
 
-def required(mask: Bool[Tensor, "b g"] | None, patches: Patches) -> Hidden:
+def split_patches(mask: Bool[Tensor, "b g"] | None, patches: Patches) -> MaskSplit:
     """Part patches by their mask; raise ValueError where there is none, to rebuild by."""
     if mask is None:
         raise ValueError("a generative student needs a mask: it rebuilds what is hidden")
-    visible, hidden = parted(mask, patches.centers.shape[1])
-    points = gather(patches.points.flatten(2), hidden).unflatten(2, (-1, 3))
-    return Hidden(visible, Patches(points, gather(patches.centers, hidden)))
+    visible, hidden = split_by_mask(mask, patches.centers.shape[1])
+    points = gather_rows(patches.points.flatten(2), hidden).unflatten(2, (-1, 3))
+    return MaskSplit(visible, Patches(points, gather_rows(patches.centers, hidden)))
 
 
 class ReCon(PretrainingNetwork):
@@ -137,17 +139,19 @@ class ReCon(PretrainingNetwork):
     def encode_patches(self, patches: Patches) -> Encoding:
         return self.encoder(patches)
 
-    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
-        visible, hidden = required(mask, patches)
+    def forward_patches(
+        self, patches: Patches, mask: Bool[Tensor, "b g"] | None
+    ) -> PretrainingOutput:
+        visible, hidden = split_patches(mask, patches)
         encoding = self.encoder(patches, visible)
-        return Reconstruction(
+        return PretrainingOutput(
             predicted=self.decoder(encoding, hidden.centers),
             target=hidden.points.flatten(0, 1),
-            queries=self.projections(encoding.queries),
+            projected_queries=self.projections(encoding.queries),
         )
 
 
-class Contrastive(PretrainingNetwork):
+class ContrastiveNetwork(PretrainingNetwork):
     """The contrastive students alone: queries on an encoder, nothing rebuilt.
 
     Shapes: points (B, N, 3), mask (B, G) True where hidden, None to see all -> `Reconstruction`
@@ -161,8 +165,10 @@ class Contrastive(PretrainingNetwork):
     def encode_patches(self, patches: Patches) -> Encoding:
         return self.encoder(patches)
 
-    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
+    def forward_patches(
+        self, patches: Patches, mask: Bool[Tensor, "b g"] | None
+    ) -> PretrainingOutput:
         nothing = patches.points.flatten(0, 1)[:0]
-        visible = None if mask is None else parted(mask, patches.centers.shape[1]).visible
+        visible = None if mask is None else split_by_mask(mask, patches.centers.shape[1]).visible
         queries = self.projections(self.encoder(patches, visible).queries)
-        return Reconstruction(nothing, nothing, queries)
+        return PretrainingOutput(nothing, nothing, queries)

@@ -8,16 +8,16 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from recon.layers.grouping import PatchGrouper
-from recon.layers.propagation import Propagation, activated, pooled
+from recon.layers.propagation import FeaturePropagation, batch_norm_relu, max_mean_pool
 from recon.models.encoder import Encoder
-from recon.ops.linear import linear_of_points
+from recon.ops.linear import pointwise_linear
 
-OBJECT_WIDTH = 64
+OBJECT_EMBED_DIM = 64
 AXES = "xyz"
-WIDTHS = (1024, 512, 256)
+DEFAULT_WIDTHS = (1024, 512, 256)
 
 
-def thirds(depth: int) -> tuple[int, ...]:
+def default_out_indices(depth: int) -> tuple[int, ...]:
     """Return the blocks whose tokens are used: after one third, two thirds and all of them."""
     return tuple(dict.fromkeys(max(1, depth * part // 3) - 1 for part in (1, 2, 3)))
 
@@ -25,14 +25,14 @@ def thirds(depth: int) -> tuple[int, ...]:
 class ObjectEmbed(nn.Module):
     """Embed the class of the object that a cloud shows; (B,) -> (B, 64)."""
 
-    def __init__(self, objects: int) -> None:
+    def __init__(self, num_objects: int) -> None:
         super().__init__()
-        self.objects = objects
-        self.project = nn.Linear(objects, OBJECT_WIDTH, bias=False)
-        self.norm = nn.BatchNorm1d(OBJECT_WIDTH)
+        self.num_objects = num_objects
+        self.project = nn.Linear(num_objects, OBJECT_EMBED_DIM, bias=False)
+        self.norm = nn.BatchNorm1d(OBJECT_EMBED_DIM)
 
     def forward(self, label: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        known = self.project(F.one_hot(label, self.objects).to(self.project.weight.dtype))
+        known = self.project(F.one_hot(label, self.num_objects).to(self.project.weight.dtype))
         return F.leaky_relu(self.norm(known), 0.2)
 
 
@@ -45,29 +45,34 @@ class PointHead(nn.Module):
 
     def __init__(
         self,
-        point: int,
-        cloud: int,
-        classes: int,
+        point_dim: int,
+        cloud_dim: int,
+        num_classes: int,
         *,
         widths: Sequence[int],
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
         first, second = widths
-        self.joint_in, self.joint_norm = nn.Linear(point + cloud, first), nn.BatchNorm1d(first)
+        self.joint_in, self.joint_norm = (
+            nn.Linear(point_dim + cloud_dim, first),
+            nn.BatchNorm1d(first),
+        )
         self.middle, self.middle_norm = nn.Linear(first, second), nn.BatchNorm1d(second)
-        self.out = nn.Linear(second, classes)
+        self.out = nn.Linear(second, num_classes)
         self.dropout = nn.Dropout(dropout)
-        self.point = point
+        self.point = point_dim
 
     def forward(
         self, points: Float[Tensor, "b n p"], cloud: Float[Tensor, "b e"]
     ) -> Float[Tensor, "b n c"]:
         own, shared = self.joint_in.weight.split([self.point, cloud.shape[-1]], dim=1)
         of_cloud = F.linear(cloud, shared, self.joint_in.bias).unsqueeze(1)
-        x = self.dropout(activated(linear_of_points(points, own).add_(of_cloud), self.joint_norm))
-        x = linear_of_points(x, self.middle.weight, self.middle.bias)
-        return self.out(activated(x, self.middle_norm))
+        x = self.dropout(
+            batch_norm_relu(pointwise_linear(points, own).add_(of_cloud), self.joint_norm)
+        )
+        x = pointwise_linear(x, self.middle.weight, self.middle.bias)
+        return self.out(batch_norm_relu(x, self.middle_norm))
 
 
 class Segmenter(nn.Module):
@@ -91,36 +96,41 @@ class Segmenter(nn.Module):
         self,
         grouper: PatchGrouper,
         encoder: Encoder,
-        classes: int,
+        num_classes: int,
         *,
-        objects: int | None = None,
+        num_objects: int | None = None,
         channels: int = 3,
         hidden: int | None = None,
-        widths: Sequence[int] = WIDTHS,
+        widths: Sequence[int] = DEFAULT_WIDTHS,
         up: str = "y",
-        names: Sequence[str] = (),
+        class_names: Sequence[str] = (),
         object_names: Sequence[str] = (),
         parts: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
-        if objects is not None and not encoder.modalities:
+        if num_objects is not None and not encoder.modalities:
             raise ValueError("part segmentation reads the queries, and this encoder has none")
         self.grouper, self.encoder = grouper, encoder
         if up not in AXES:
             raise ValueError(f"up must be x, y or z, got {up!r}")
-        self.classes, self.objects, self.channels, self.up = classes, objects, channels, up
-        self.names, self.object_names = tuple(names), tuple(object_names)
+        self.num_classes, self.num_objects, self.channels, self.up = (
+            num_classes,
+            num_objects,
+            channels,
+            up,
+        )
+        self.class_names, self.object_names = tuple(class_names), tuple(object_names)
         self.parts = dict(parts or {})
         encoder.stop_gradient = False
-        self.taps = thirds(len(encoder.blocks))
-        levels = len(self.taps) * encoder.dim
+        self.out_indices = default_out_indices(len(encoder.blocks))
+        levels = len(self.out_indices) * encoder.dim
         point, *scoring = widths
-        self.propagate = Propagation(
+        self.propagate = FeaturePropagation(
             levels, channels=channels, hidden=hidden or 4 * encoder.dim, width=point
         )
-        self.object_embed = None if objects is None else ObjectEmbed(objects)
-        cloud = 2 * levels + (0 if objects is None else encoder.dim + OBJECT_WIDTH)
-        self.point_head = PointHead(point, cloud, classes, widths=scoring)
+        self.object_embed = None if num_objects is None else ObjectEmbed(num_objects)
+        cloud = 2 * levels + (0 if num_objects is None else encoder.dim + OBJECT_EMBED_DIM)
+        self.point_head = PointHead(point, cloud, num_classes, widths=scoring)
 
     def forward(
         self, channels: Num[Tensor, "b n c"], label: Int[Tensor, " b"] | None = None
@@ -132,9 +142,9 @@ class Segmenter(nn.Module):
             )
         channels = self._upright(channels.to(next(self.parameters()).dtype))
         patches = self.grouper(channels[..., :3].contiguous())
-        levels = self.encoder.levels(patches, self.taps)
+        levels = self.encoder.forward_intermediates(patches, self.out_indices)
         tokens = torch.cat(levels.tokens, -1)
-        cloud = [pooled(tokens)]
+        cloud = [max_mean_pool(tokens)]
         if self.object_embed is not None:
             assert levels.queries is not None
             cloud += [levels.queries.amax(1), self.object_embed(self._known(label))]
@@ -150,6 +160,8 @@ class Segmenter(nn.Module):
         if label is None:
             raise ValueError("the network needs the class of the object that each cloud shows")
         exporting = torch.compiler.is_compiling()  # what the labels are is not known then
-        if not exporting and (int(label.min()) < 0 or int(label.max()) >= (self.objects or 0)):
-            raise ValueError(f"objects are numbered 0 to {(self.objects or 0) - 1}, got {label}")
+        if not exporting and (int(label.min()) < 0 or int(label.max()) >= (self.num_objects or 0)):
+            raise ValueError(
+                f"objects are numbered 0 to {(self.num_objects or 0) - 1}, got {label}"
+            )
         return label

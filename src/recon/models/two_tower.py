@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from recon.layers.activation_checkpointing import recomputed
+from recon.layers.activation_checkpointing import maybe_checkpoint
 from recon.layers.blocks import Block
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.layers.patch_embed import PatchEmbed
@@ -14,13 +14,13 @@ from recon.layers.position import PositionEmbed
 from recon.models.decoder import Decoder
 from recon.models.encoder import (
     Encoding,
+    build_query_parameters,
     drop_path_rates,
+    expand_query_parameters,
     init_linear,
-    learned_vectors,
-    stack_vectors,
     visible_centers,
 )
-from recon.models.recon import PretrainingNetwork, Projections, Reconstruction, required
+from recon.models.recon import PretrainingNetwork, PretrainingOutput, Projections, split_patches
 
 
 class Tower(nn.Module):
@@ -51,8 +51,8 @@ class Tower(nn.Module):
             Block(dim, heads=heads, drop_path=p) for p in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(dim)
-        self.query_tokens = learned_vectors(queries, dim)
-        self.query_positions = learned_vectors(queries, dim)
+        self.query_tokens = build_query_parameters(queries, dim)
+        self.query_positions = build_query_parameters(queries, dim)
         self.apply(init_linear)
         self.embed = PatchEmbed(dim, widths=patch_widths, embed_visible_only=embed_visible_only)
 
@@ -63,21 +63,23 @@ class Tower(nn.Module):
 
     def forward(self, patches: Patches, visible: Int[Tensor, "b v"] | None = None) -> Encoding:
         again = self.checkpoint_activations
-        x = recomputed(self.embed, patches.points, visible, on=again)
+        x = maybe_checkpoint(self.embed, patches.points, visible, enabled=again)
         centers = visible_centers(patches, visible)
         position = self.position(centers)
         names = self.modalities
         if names:
-            x = torch.cat([stack_vectors(self.query_tokens, x.shape[0]), x], 1)
-            position = torch.cat([stack_vectors(self.query_positions, x.shape[0]), position], 1)
+            x = torch.cat([expand_query_parameters(self.query_tokens, x.shape[0]), x], 1)
+            position = torch.cat(
+                [expand_query_parameters(self.query_positions, x.shape[0]), position], 1
+            )
         for block in self.blocks:
-            x = recomputed(block, x + position, on=again)
+            x = maybe_checkpoint(block, x + position, enabled=again)
         x = self.norm(x)
         queries = dict(zip(names, x[:, : len(names)].unbind(1), strict=True))
         return Encoding(queries, x[:, len(names) :], centers)
 
 
-class Towers(nn.Module):
+class TwoTowerEncoder(nn.Module):
     """Both towers as one encoder: patches -> tokens of the one, queries of the other."""
 
     def __init__(self, generative: Tower, contrastive: Tower) -> None:
@@ -118,10 +120,12 @@ class TwoTowers(PretrainingNetwork):
     def encode_patches(self, patches: Patches) -> Encoding:
         return self.generative(patches)._replace(queries=self.contrastive(patches).queries)
 
-    def rebuild(self, patches: Patches, mask: Bool[Tensor, "b g"] | None) -> Reconstruction:
-        visible, hidden = required(mask, patches)
-        return Reconstruction(
+    def forward_patches(
+        self, patches: Patches, mask: Bool[Tensor, "b g"] | None
+    ) -> PretrainingOutput:
+        visible, hidden = split_patches(mask, patches)
+        return PretrainingOutput(
             predicted=self.decoder(self.generative(patches, visible), hidden.centers),
             target=hidden.points.flatten(0, 1),
-            queries=self.projections(self.contrastive(patches).queries),
+            projected_queries=self.projections(self.contrastive(patches).queries),
         )

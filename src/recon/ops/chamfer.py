@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recon.ops.neighbors import exact_distances, gather
+from recon.ops.neighbors import gather_rows, pairwise_distances
 
 
 def _to_nearest(
@@ -12,9 +12,9 @@ def _to_nearest(
 ) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b m 3"]]:
     """Return each point minus its nearest in the other set, both ways, with gradients."""
     with torch.no_grad():
-        distances = exact_distances(x, y)
+        distances = pairwise_distances(x, y)
         of_x, of_y = distances.argmin(2), distances.argmin(1)
-    return x - gather(y, of_x), y - gather(x, of_y)
+    return x - gather_rows(y, of_x), y - gather_rows(x, of_y)
 
 
 def chamfer_l2(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tensor, " b"]:

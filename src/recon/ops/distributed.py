@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-def processes() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """Return the rank of this process, and how many there are."""
     if not dist.is_available() or not dist.is_initialized():
         return 0, 1
@@ -42,13 +42,13 @@ class _Gather(torch.autograd.Function):
         return total[dist.get_rank()]
 
 
-def everyone(rows: Tensor) -> Tensor:
+def all_gather_with_grad(rows: Tensor) -> Tensor:
     """Gather the rows of all processes, with gradients, in the order one process has them.
 
     Shapes: rows (B, ...) -> (sum of all B, ...). Every process must call it. Where processes
     average their gradients, a loss of gathered rows has the gradients of one process.
     """
-    _, ranks = processes()
+    _, ranks = rank_and_world_size()
     if ranks == 1:
         return rows
     counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(ranks)]
@@ -60,17 +60,17 @@ def everyone(rows: Tensor) -> Tensor:
     return turns[there.flatten().to(rows.device)]
 
 
-def shared_sum(own: Tensor) -> Tensor:
+def all_reduce_with_grad(tensor: Tensor) -> Tensor:
     """Add up what all processes have, with gradients. Every process must call it."""
-    return own if processes()[1] == 1 else _Gather.apply(own).sum(0)
+    return tensor if rank_and_world_size()[1] == 1 else _Gather.apply(tensor).sum(0)
 
 
-def shared_mean(mean: Float[Tensor, ""], count: Tensor | int) -> Float[Tensor, ""]:
+def rescale_local_mean(mean: Float[Tensor, ""], count: Tensor | int) -> Float[Tensor, ""]:
     """Weigh the mean over `count` rows of this process: averaged over processes, it is that of all.
 
     A mean over nothing, NaN, counts nothing. Every process must call it.
     """
-    _, ranks = processes()
+    _, ranks = rank_and_world_size()
     if ranks == 1:
         return mean
     own = torch.as_tensor(count, device=mean.device, dtype=mean.dtype)
@@ -92,7 +92,7 @@ class _Turns(TorchFunctionMode):
     def __init__(self, total: int) -> None:
         super().__init__()
         self.total = total
-        self.rank, self.ranks = processes()
+        self.rank, self.ranks = rank_and_world_size()
         self.own = len(range(self.rank, total, self.ranks))
         self.draws: dict[Any, Callable[..., Tensor | None]] = {
             torch.rand: self._of_shape,
@@ -137,14 +137,14 @@ class _Turns(TorchFunctionMode):
 
 
 @contextmanager
-def drawing_as_one(total: int | None) -> Iterator[None]:
+def synced_rng(global_batch_size: int | None) -> Iterator[None]:
     """Draw what one process would draw for the `total` rows of all; None draws as ever.
 
     It holds for torch.rand, randn, randint, rand_like, bernoulli_ and dropout whose first axis are
     the rows of this process. All processes must have the same seed.
     """
-    if total is None or processes()[1] == 1:
+    if global_batch_size is None or rank_and_world_size()[1] == 1:
         yield
         return
-    with _Turns(total):
+    with _Turns(global_batch_size):
         yield

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-BLOCKS = 64
+NUM_GRAM_BLOCKS = 64
 """Into how many sums a Gram matrix of bfloat16 is parted, so that their rounding evens out."""
 
 
-def gram(x: Float[Tensor, "n c"]) -> Float[Tensor, "c c"]:
+def gram_matrix(x: Float[Tensor, "n c"]) -> Float[Tensor, "c c"]:
     """Return x^T x; (N, C) -> (C, C), at least float32.
 
     It is symmetric, and its gradient one product where autograd's has two.
@@ -24,8 +24,8 @@ def _product(x: Tensor) -> Tensor:
     if x.dtype != torch.bfloat16:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         return wide.mT @ wide
-    count = len(x) // BLOCKS * BLOCKS
-    blocks, rest = x[:count].unflatten(0, (BLOCKS, -1)), x[count:].float()
+    count = len(x) // NUM_GRAM_BLOCKS * NUM_GRAM_BLOCKS
+    blocks, rest = x[:count].unflatten(0, (NUM_GRAM_BLOCKS, -1)), x[count:].float()
     return (blocks.mT @ blocks).sum(0, dtype=torch.float32) + rest.mT @ rest
 
 
@@ -42,7 +42,7 @@ class _Gram(Function):
         return x @ (grad + grad.mT).to(x.dtype)
 
 
-def linear_variance(
+def linear_output_variance(
     weight: Float[Tensor, "d c"], covariance: Float[Tensor, "c c"]
 ) -> Float[Tensor, " d"]:
     """Return the variances of W x from the covariance of x; (D, C), (C, C) -> (D,)."""

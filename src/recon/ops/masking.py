@@ -6,17 +6,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from recon.ops.neighbors import exact_distances
+from recon.ops.neighbors import pairwise_distances
 
 
-class Parted(NamedTuple):
+class MaskIndices(NamedTuple):
     """Patches by number, in their order: of fixed shapes, as compilers and GPUs want them."""
 
     visible: Int[Tensor, "b v"]
-    hidden: Int[Tensor, "b h"]
+    masked: Int[Tensor, "b h"]
 
 
-def parted(mask: Tensor, groups: int) -> Parted:
+def split_by_mask(mask: Tensor, groups: int) -> MaskIndices:
     """Return the numbers of the patches that a mask leaves and of those that it hides.
 
     Shapes: mask (B, G), True where hidden -> visible (B, V), hidden (B, H). Raises ValueError where
@@ -34,7 +34,7 @@ def parted(mask: Tensor, groups: int) -> Parted:
             f"it hides {counts} of {groups}"
         )
     visible, hidden = mask.sort(dim=1, stable=True).indices.tensor_split([groups - counts[0]], 1)
-    return Parted(visible, hidden)
+    return MaskIndices(visible, hidden)
 
 
 def _hide_smallest(scores: Float[Tensor, "b g"], ratio: float) -> Bool[Tensor, "b g"]:
@@ -60,4 +60,4 @@ def block_mask(centers: Float[Tensor, "b g 3"], ratio: float) -> Bool[Tensor, "b
     """
     batch, groups, _ = centers.shape
     seeds = torch.randint(groups, (batch, 1, 1), device=centers.device).expand(-1, -1, 3)
-    return _hide_smallest(exact_distances(centers.gather(1, seeds), centers)[:, 0], ratio)
+    return _hide_smallest(pairwise_distances(centers.gather(1, seeds), centers)[:, 0], ratio)

@@ -24,10 +24,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 SOURCES = [Path(__file__).with_name(name) for name in ("fps.c", "knn.c", "pooling.c")]
-POINTS = 64
+MAX_PATCH_POINTS = 64
 """Most points of a patch that the maxima below take."""
 # No contraction: a fused multiply-add would round differently, and pick another point.
-FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", f"-DPOINTS={POINTS}")
+COMPILER_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-ffp-contract=off",
+    "-shared",
+    "-fPIC",
+    f"-DPOINTS={MAX_PATCH_POINTS}",
+)
 
 
 def _processor() -> str:
@@ -41,7 +48,7 @@ def _processor() -> str:
 
 def _cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "recon3d"
+    return Path(home) / "recon-pointcloud"
 
 
 def _build(compiler: str, target: Path) -> None:
@@ -52,7 +59,7 @@ def _build(compiler: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / target.name
-        command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
+        command = [compiler, *COMPILER_FLAGS, *map(str, SOURCES), "-o", str(built)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
         if done.returncode:
             said = "; ".join(done.stderr.splitlines()[:3])
@@ -62,13 +69,13 @@ def _build(compiler: str, target: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
+def load_library() -> ctypes.CDLL | None:
     """Return the compiled library, built if need be; None where that cannot be."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if os.environ.get("RECON_NATIVE") == "0" or compiler is None:
         return None
     written = [source.read_text() for source in SOURCES]
-    told = "\n".join([*written, *FLAGS, platform.machine(), _processor(), compiler])
+    told = "\n".join([*written, *COMPILER_FLAGS, platform.machine(), _processor(), compiler])
     try:
         target = _cache() / f"native-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
         if not target.is_file():
@@ -97,21 +104,21 @@ def library() -> ctypes.CDLL | None:
 
 def _built() -> ctypes.CDLL:
     """Return the library where `usable` said that there is one."""
-    found = library()
+    found = load_library()
     assert found is not None
     return found
 
 
-def usable(tensor: Tensor, *dtypes: torch.dtype) -> bool:
+def is_supported(tensor: Tensor, *dtypes: torch.dtype) -> bool:
     """Return whether the library computes with a tensor: of float32, or of `dtypes`, on a CPU."""
     known = tensor.device.type == "cpu" and tensor.dtype in (dtypes or (torch.float32,))
-    return known and library() is not None
+    return known and load_library() is not None
 
 
 def _clouds(*tensors: Tensor) -> bool:
     """Return whether the library computes with these as the clouds of one batch, (B, ..., 3)."""
     batch = len(tensors[0])
-    return all(usable(t) and t.shape == (batch, t.shape[1], 3) for t in tensors)
+    return all(is_supported(t) and t.shape == (batch, t.shape[1], 3) for t in tensors)
 
 
 def _shared_out(count: int, work: Callable[[range], Any]) -> list[Any]:
@@ -125,8 +132,11 @@ def _shared_out(count: int, work: Callable[[range], Any]) -> list[Any]:
         return [*pool.map(work, parts)]
 
 
-def farthest_points(
-    points: Float[Tensor, "b n 3"], order: Int[Tensor, " n"], count: int, skipped: float
+def fps_native(
+    points: Float[Tensor, "b n 3"],
+    tie_order: Int[Tensor, " n"],
+    count: int,
+    min_squared_norm: float,
 ) -> Int[Tensor, "b {count}"] | None:
     """Pick points as `farthest_point_sample` does; None where it cannot be done here.
 
@@ -135,20 +145,22 @@ def farthest_points(
     """
     if not _clouds(points):
         return None
-    native, points, order = _built(), points.contiguous(), order.contiguous()
+    native, points, tie_order = _built(), points.contiguous(), tie_order.contiguous()
     picked = torch.empty(len(points), count, dtype=torch.long, device="cpu")
 
     def some(rows: range) -> int:
         given, found = points[rows.start :], picked[rows.start :]
         sizes = (len(rows), points.shape[1], count)
         return int(
-            native.recon_fps(given.data_ptr(), order.data_ptr(), skipped, *sizes, found.data_ptr())
+            native.recon_fps(
+                given.data_ptr(), tie_order.data_ptr(), min_squared_norm, *sizes, found.data_ptr()
+            )
         )
 
     return None if any(_shared_out(len(points), some)) else picked
 
 
-def nearest(
+def knn_native(
     queries: Float[Tensor, "b m 3"], points: Float[Tensor, "b n 3"], k: int
 ) -> Int[Tensor, "b m {k}"] | None:
     """Find nearest points as `knn` does; None where it cannot be done here."""
@@ -182,11 +194,11 @@ def max_over_points(
     return largest, at
 
 
-def linear_max_gradients(
+def linear_max_backward(
     x: Float[Tensor, "p k d"],
     weight: Float[Tensor, "c d"],
-    grad: Float[Tensor, "p c"],
-    at: Int[Tensor, "p c"],
+    grad_output: Float[Tensor, "p c"],
+    argmax: Int[Tensor, "p c"],
     *,
     rectified: bool,
 ) -> tuple[Float[Tensor, "p k d"], Float[Tensor, "c d"]]:
@@ -196,12 +208,16 @@ def linear_max_gradients(
     before, whose gradient is taken too. x may be bfloat16, all else is float32.
     """
     native = _built()
-    x, weight, grad, at = (tensor.contiguous() for tensor in (x, weight, grad, at))
+    x, weight, grad_output, argmax = (
+        tensor.contiguous() for tensor in (x, weight, grad_output, argmax)
+    )
     of_x, half = torch.empty_like(x), x.dtype == torch.bfloat16
 
     def some(rows: range) -> Tensor:
         share = torch.zeros_like(weight)  # each thread adds up its own
-        x_at, grad_at, at_at, of_x_at = (t[rows.start :].data_ptr() for t in (x, grad, at, of_x))
+        x_at, grad_at, at_at, of_x_at = (
+            t[rows.start :].data_ptr() for t in (x, grad_output, argmax, of_x)
+        )
         native.recon_linear_max_backward(
             x_at, half, rectified, weight.data_ptr(), grad_at, at_at,
             len(rows), *x.shape[1:], len(weight), of_x_at, share.data_ptr(),

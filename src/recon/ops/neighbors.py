@@ -4,16 +4,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recon.ops.native import nearest
+from recon.ops.native import knn_native
 
 
-def gather(values: Float[Tensor, "b n c"], index: Int[Tensor, "b *k"]) -> Float[Tensor, "b *k c"]:
+def gather_rows(
+    values: Float[Tensor, "b n c"], index: Int[Tensor, "b *k"]
+) -> Float[Tensor, "b *k c"]:
     """Pick rows of each cloud by index; (B, N, C) and (B, ...) -> (B, ..., C)."""
     rows = index.flatten(1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
     return values.gather(1, rows).view(*index.shape, values.shape[-1])
 
 
-def exact_distances(
+def pairwise_distances(
     x: Float[Tensor, "*b n 3"], y: Float[Tensor, "*b m 3"]
 ) -> Float[Tensor, "*b n m"]:
     """Euclidean distances from differences; (..., N, 3), (..., M, 3) -> (..., N, M).
@@ -37,13 +39,13 @@ def knn(
             "give the clouds more points or lower group_size"
         )
     picked = (
-        None if torch.compiler.is_compiling() else nearest(queries.detach(), points.detach(), k)
+        None if torch.compiler.is_compiling() else knn_native(queries.detach(), points.detach(), k)
     )
-    return by_distances(queries, points, k) if picked is None else picked
+    return knn_torch(queries, points, k) if picked is None else picked
 
 
-def by_distances(
+def knn_torch(
     queries: Float[Tensor, "b m 3"], points: Float[Tensor, "b n 3"], k: int
 ) -> Int[Tensor, "b m {k}"]:
     """Find what `knn` does through all distances, on any device."""
-    return exact_distances(queries, points).topk(k, largest=False, sorted=False).indices
+    return pairwise_distances(queries, points).topk(k, largest=False, sorted=False).indices

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from recon.ops.native import POINTS, linear_max_gradients, max_over_points, usable
+from recon.ops.native import MAX_PATCH_POINTS, is_supported, linear_max_backward, max_over_points
 
 
 def linear_max(
@@ -26,17 +26,17 @@ def linear_max(
     """
     if not torch.compiler.is_compiling() and torch.is_grad_enabled() and _sparse(x, weight):
         return _SparseLinearMax.apply(x, weight, bias, rectify)
-    return by_definition(x, weight, bias, rectify=rectify)
+    return linear_max_torch(x, weight, bias, rectify=rectify)
 
 
 def _sparse(x: Tensor, weight: Tensor) -> bool:
     """Return whether the library takes both the factors and the product, by autocast's dtype."""
-    few, taken = x.shape[1] <= POINTS, (torch.float32, torch.bfloat16)
+    few, taken = x.shape[1] <= MAX_PATCH_POINTS, (torch.float32, torch.bfloat16)
     product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return few and product in taken and usable(x, *taken) and usable(weight)
+    return few and product in taken and is_supported(x, *taken) and is_supported(weight)
 
 
-def by_definition(
+def linear_max_torch(
     x: Float[Tensor, "p k d"],
     weight: Float[Tensor, "c d"],
     bias: Float[Tensor, " c"],
@@ -61,5 +61,5 @@ class _SparseLinearMax(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, at = ctx.saved_tensors
         grad = grad.float()
-        of_x, of_weight = linear_max_gradients(x, weight, grad, at, rectified=ctx.rectified)
+        of_x, of_weight = linear_max_backward(x, weight, grad, at, rectified=ctx.rectified)
         return of_x, of_weight, grad.sum(0), None

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recon.ops.native import farthest_points
+from recon.ops.native import fps_native
 
-NEAR_ORIGIN = 1e-3  # squared norm up to which the released CUDA kernel ignores a point
+NEAR_ORIGIN_SQUARED_NORM = 1e-3  # squared norm up to which the released CUDA kernel ignores a point
 KERNEL_THREADS = 512
 
 
@@ -49,11 +49,11 @@ def farthest_point_sample(
         )
     points = points.detach()
     order = torch.from_numpy(_tie_order(points.shape[1])).to(points.device)
-    skipped = NEAR_ORIGIN if skip_near_origin else -1.0
+    skipped = NEAR_ORIGIN_SQUARED_NORM if skip_near_origin else -1.0
     picked = None
     if not torch.compiler.is_compiling():  # nor exporting: the torch loop is what can be traced
         picked = _by_kernel(points, order, count, skipped)
-    return _by_planes(points, order, count, skipped) if picked is None else picked
+    return _fps_torch(points, order, count, skipped) if picked is None else picked
 
 
 def _by_kernel(
@@ -63,19 +63,22 @@ def _by_kernel(
     if points.is_cuda and find_spec("triton") is not None:
         from recon.ops import triton_sampling  # triton is not there on every system
 
-        return triton_sampling.farthest_points(points, order, count, skipped)
-    return farthest_points(points, order, count, skipped)
+        return triton_sampling.fps_triton(points, order, count, skipped)
+    return fps_native(points, order, count, skipped)
 
 
-def _by_planes(
-    points: Float[Tensor, "b n 3"], order: Int[Tensor, " n"], count: int, skipped: float
+def _fps_torch(
+    points: Float[Tensor, "b n 3"],
+    tie_order: Int[Tensor, " n"],
+    count: int,
+    min_squared_norm: float,
 ) -> Int[Tensor, "b {count}"]:
     """Sample on any device, in planes updated in place: 6-10 times the usual loop over points."""
-    x, y, z = points[:, order].unbind(-1)
+    x, y, z = points[:, tie_order].unbind(-1)
     x, y, z = x.contiguous(), y.contiguous(), z.contiguous()
     nearest = torch.full_like(x, torch.inf)
-    if skipped >= 0:
-        nearest.masked_fill_(x * x + y * y + z * z <= skipped, -1.0)
+    if min_squared_norm >= 0:
+        nearest.masked_fill_(x * x + y * y + z * z <= min_squared_norm, -1.0)
     picked = torch.zeros(x.shape[0], count, dtype=torch.long, device=x.device)
     distance, delta = torch.empty_like(x), torch.empty_like(x)
     for i in range(1, count):
@@ -85,4 +88,4 @@ def _by_planes(
             torch.sub(plane, plane.gather(1, last), out=delta)
             distance.addcmul_(delta, delta)
         picked[:, i] = torch.minimum(nearest, distance, out=nearest).argmax(1)
-    return order[picked]
+    return tie_order[picked]

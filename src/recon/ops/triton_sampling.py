@@ -6,7 +6,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LARGEST = 16384
+MAX_POINTS = 16384
 """Points of a cloud that fit into the registers of one program."""
 
 
@@ -32,19 +32,22 @@ def _sample(planes, picked, n, count, skipped, BLOCK: tl.constexpr):  # type: ig
         tl.store(picked + cloud * count + i, last)
 
 
-def farthest_points(
-    points: Float[Tensor, "b n 3"], order: Int[Tensor, " n"], count: int, skipped: float
+def fps_triton(
+    points: Float[Tensor, "b n 3"],
+    tie_order: Int[Tensor, " n"],
+    count: int,
+    min_squared_norm: float,
 ) -> Int[Tensor, "b {count}"] | None:
-    """Pick points as `recon.ops.native.farthest_points` does; None for clouds that do not fit."""
-    if points.dtype != torch.float32 or points.shape[1] > LARGEST:
+    """Pick points as `recon.ops.native.fps_native` does; None for clouds that do not fit."""
+    if points.dtype != torch.float32 or points.shape[1] > MAX_POINTS:
         return None
-    planes = points[:, order].mT.contiguous()
+    planes = points[:, tie_order].mT.contiguous()
     picked = torch.empty(len(points), count, dtype=torch.int32, device=points.device)
     block = triton.next_power_of_2(points.shape[1])
     warps = min(16, max(1, block // 256))
     # No fused multiply-add: it would round differently, and pick another point.
     _sample[(len(points),)](
-        planes, picked, points.shape[1], count, skipped, BLOCK=block,
+        planes, picked, points.shape[1], count, min_squared_norm, BLOCK=block,
         num_warps=warps, enable_fp_fusion=False,
     )  # fmt: skip
-    return order[picked.long()]
+    return tie_order[picked.long()]

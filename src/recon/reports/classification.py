@@ -11,20 +11,25 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from recon.callbacks.history import curves_of
+from recon.callbacks.history import get_curves
 from recon.data.datamodule import PointCloudDataModule
-from recon.reports.confusion import class_table, draw_confusion, plain, seen_in_training
-from recon.reports.html_sections import Bar, bar
-from recon.reports.run_reports import look, write_tested
-from recon.reports.wandb_media import dashboards, log_confusion
+from recon.reports.confusion import (
+    build_class_table,
+    count_trained_samples,
+    plot_confusion_matrix,
+    scores_to_dict,
+)
+from recon.reports.html_sections import Bar, build_bar
+from recon.reports.run_reports import inspect_network, write_test_report
+from recon.reports.wandb_media import iter_wandb_runs, log_confusion
 from recon.tasks.classify import Classification
-from recon.tasks.metrics import Scores, score
-from recon.utils.atomic_write import write_whole
+from recon.tasks.metrics import ClassificationScores, classification_scores
+from recon.utils.atomic_write import write_atomic
 
-BEST = "best of {} votes, chosen by test labels"
+BEST_VOTE_LABEL = "best of {} votes, chosen by test labels"
 
 
-class TestResults(Callback):
+class ClassificationReport(Callback):
     """After a test, print accuracies with their protocol, per class too; write them to `folder`.
 
     `published` are figures in % to print beside: of one `view`, and `voted`. The page, report.html,
@@ -39,9 +44,9 @@ class TestResults(Callback):
         *,
         protocol: str,
         published: Mapping[str, float | str] | None = None,
-        points: int = 1024,
+        num_points: int = 1024,
     ) -> None:
-        self.folder, self.protocol, self.points = Path(folder), protocol, points
+        self.folder, self.protocol, self.num_points = Path(folder), protocol, num_points
         self.published = published or {}
 
     @rank_zero_only
@@ -50,65 +55,77 @@ class TestResults(Callback):
         data = getattr(trainer, "datamodule", None)
         classes = data.test_dataset.classes if isinstance(data, PointCloudDataModule) else ()
         labels = torch.cat(pl_module.labels)
-        found = {name: score(torch.cat(x), labels) for name, x in pl_module.tested.items()}
-        table = one_round(found, pl_module.votes)
-        seen = seen_in_training(data, pl_module.ids)
+        found = {
+            name: classification_scores(torch.cat(x), labels)
+            for name, x in pl_module.test_logits.items()
+        }
+        table = summarize_votes(found, pl_module.votes)
+        seen = count_trained_samples(data, pl_module.ids)
         results = {
             "tested_on_training_shapes": seen,
             "protocol": self.protocol,
             "test_shapes": len(labels),
             "classes": [*classes],
-            "results": {name: plain(scores, classes) for name, scores in table.items()},
+            "results": {name: scores_to_dict(scores, classes) for name, scores in table.items()},
             "published": dict(self.published),
         }
-        write_whole(self.folder / "results.json", json.dumps(results, indent=1).encode())
+        write_atomic(self.folder / "results.json", json.dumps(results, indent=1).encode())
         one = table["one view"]
-        predicted = torch.cat(pl_module.tested["one view"]).argmax(1)
-        for run in dashboards(trainer):
+        predicted = torch.cat(pl_module.test_logits["one view"]).argmax(1)
+        for run in iter_wandb_runs(trainer):
             log_confusion(run, labels.numpy(), predicted.numpy(), classes)
         title = f"one view, {len(labels)} test shapes"
-        draw_confusion(one.confusion, classes, title, self.folder / "confusion.png")
+        plot_confusion_matrix(one.confusion_matrix, classes, title, self.folder / "confusion.png")
         shapes = f"{len(labels)} test shapes" + (f", {seen} of them TRAINED ON" if seen else "")
         self._page(trainer, pl_module, table, classes, shapes)
-        self._show(table, class_table(one, classes), shapes)
+        self._show(table, build_class_table(one, classes), shapes)
 
     def _page(
         self,
         trainer: Trainer,
         task: Classification,
-        table: Mapping[str, Scores],
+        table: Mapping[str, ClassificationScores],
         classes: Sequence[str],
         shapes: str,
     ) -> None:
         data = getattr(trainer, "datamodule", None)
         seen = None
         if isinstance(data, PointCloudDataModule):
-            seen = look(task.model, data, data.test_dataset, self.points)
+            seen = inspect_network(task.model, data, data.test_dataset, self.num_points)
         rows = [
-            bar(f"overall, {name}", scores.overall, best=True) for name, scores in table.items()
+            build_bar(f"overall, {name}", scores.overall_accuracy, best=True)
+            for name, scores in table.items()
         ]
-        rows += [bar(f"mean class, {name}", scores.mean_class) for name, scores in table.items()]
+        rows += [
+            build_bar(f"mean class, {name}", scores.mean_class_accuracy)
+            for name, scores in table.items()
+        ]
         rows += [Bar(f"published, {name}", str(value)) for name, value in self.published.items()]
-        write_tested(
+        write_test_report(
             self.folder,
             "What this classifier knows",
             f"Tested on {shapes}, eval.protocol={self.protocol}.",
             rows,
             scores=table["one view"],
             classes=classes,
-            seen=seen,
-            curves=curves_of(trainer),
-            says="the classifier, of one view,",
+            inspection=seen,
+            curves=get_curves(trainer),
+            predictor="the classifier, of one view,",
         )
 
-    def _show(self, table: dict[str, Scores], by_class: Table, shapes: str) -> None:
+    def _show(self, table: dict[str, ClassificationScores], by_class: Table, shapes: str) -> None:
         title = f"Accuracy in % on {shapes}, eval.protocol={self.protocol}"
         told = ["published, paper's protocol"] if self.published else []
         rows = Table("test", "overall", "mean class", *told, title=title, box=SIMPLE)
         for name, scores in table.items():
             known = self.published.get("view" if name == "one view" else "voted", "-")
             beside = [str(known)] if told else []
-            rows.add_row(name, scores.overall.percent(), f"{100 * scores.mean_class:.1f}", *beside)
+            rows.add_row(
+                name,
+                scores.overall_accuracy.format_percent(),
+                f"{100 * scores.mean_class_accuracy:.1f}",
+                *beside,
+            )
         by_class.title = "One view, by class"
         console = Console()
         console.print(by_class)
@@ -116,13 +133,15 @@ class TestResults(Callback):
         console.print(f"written to {self.folder}", soft_wrap=True, highlight=False)
 
 
-def one_round(found: dict[str, Scores], votes: int) -> dict[str, Scores]:
+def summarize_votes(
+    found: dict[str, ClassificationScores], votes: int
+) -> dict[str, ClassificationScores]:
     """Name the one view, the first round of votes, and the best one where there are many."""
     rounds = [scores for name, scores in found.items() if name.startswith("round")]
     table = {"one view": found["one view"]}
     if rounds:
         table[f"one vote of {votes} views"] = rounds[0]
     if len(rounds) > 1:
-        best = max(rounds, key=lambda scores: scores.overall.mean)
-        table[BEST.format(len(rounds))] = best
+        best = max(rounds, key=lambda scores: scores.overall_accuracy.mean)
+        table[BEST_VOTE_LABEL.format(len(rounds))] = best
     return table

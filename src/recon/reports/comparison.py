@@ -7,48 +7,48 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.utils.atomic_write import write_whole
-from recon.utils.printable import spelled
+from recon.utils.atomic_write import write_atomic
+from recon.utils.printable import escape_control_chars
 
-Measured = dict[str, dict[str, list[float]]]
+RunMetrics = dict[str, dict[str, list[float]]]
 """Accuracies in %, by the options that were measured, then by name."""
-PLAIN = "as configured"
-LOGGED = ", as logged"
+NO_OVERRIDES_LABEL = "as configured"
+LOGGED_SUFFIX = ", as logged"
 """Ends the names of measures that are no accuracies in %."""
 
 
-def show(found: Measured, folder: Path) -> None:
+def report_comparison(metrics: RunMetrics, folder: Path) -> None:
     """Print mean and deviation of what runs measured; write them to sweep.json and sweep.png."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
 
-    if not found:
+    if not metrics:
         return
-    plain = all(name.endswith(LOGGED) for rows in found.values() for name in rows)
+    plain = all(name.endswith(LOGGED_SUFFIX) for rows in metrics.values() for name in rows)
     title = None if plain else "in %"
     table = Table(Column("options", overflow="fold"), box=SIMPLE, title=title)
     for column in ("measure", "mean", "std", "runs"):
         table.add_column(column)
-    for told, rows in found.items():
+    for told, rows in metrics.items():
         for name, values in rows.items():
-            places = 4 if name.endswith(LOGGED) else 1
+            places = 4 if name.endswith(LOGGED_SUFFIX) else 1
             spread = f"{statistics.stdev(values):.{places}f}" if len(values) > 1 else "-"
             mean = f"{statistics.mean(values):.{places}f}"
             table.add_row(
-                escape(spelled(short(told) or PLAIN)),
-                escape(spelled(name)),
+                escape(escape_control_chars(shorten_options(told) or NO_OVERRIDES_LABEL)),
+                escape(escape_control_chars(name)),
                 mean,
                 spread,
                 str(len(values)),
             )
     Console().print(table)
-    write_whole(folder / "sweep.json", json.dumps(found, indent=1).encode())
-    draw(found, folder / "sweep.png")
+    write_atomic(folder / "sweep.json", json.dumps(metrics, indent=1).encode())
+    plot_comparison(metrics, folder / "sweep.png")
 
 
-def short(options: str) -> str:
+def shorten_options(options: str) -> str:
     """Return options with numbers of three digits: those that a search draws have seventeen."""
     return re.sub(r"\d+\.\d{7,}(e-?\d+)?", lambda found: f"{float(found[0]):.3g}", options)
 
@@ -63,7 +63,7 @@ def _along(options: Sequence[str]) -> tuple[str, list[float]] | None:
     return (keys[0], numbers) if len(set(keys)) == 1 and len(numbers) > 1 else None
 
 
-def draw(found: Measured, path: Path) -> None:
+def plot_comparison(metrics: RunMetrics, path: Path) -> None:
     """Draw a panel a measure: a line along a numeric option, else a bar for each of the options.
 
     Bars of error are deviations over repeats.
@@ -71,19 +71,21 @@ def draw(found: Measured, path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(name for rows in found.values() for name in rows))
-    along = _along([*found])
-    height = 2.6 if along else 1.2 + 0.3 * len(found)
-    width = 7 if along else 5 + 0.07 * max(len(short(told)) for told in found)  # need room
+    names = list(dict.fromkeys(name for rows in metrics.values() for name in rows))
+    along = _along([*metrics])
+    height = 2.6 if along else 1.2 + 0.3 * len(metrics)
+    width = (
+        7 if along else 5 + 0.07 * max(len(shorten_options(told)) for told in metrics)
+    )  # need room
     mpl.rcParams["text.parse_math"] = False  # what is drawn are names
     figure = Figure(figsize=(width, height * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
-        rows = {told: measured[name] for told, measured in found.items() if name in measured}
+        rows = {told: measured[name] for told, measured in metrics.items() if name in measured}
         means = [statistics.mean(values) for values in rows.values()]
         spread = [statistics.stdev(v) if len(v) > 1 else math.nan for v in rows.values()]
-        unit = "" if name.endswith(LOGGED) else "%"
+        unit = "" if name.endswith(LOGGED_SUFFIX) else "%"
         if along:
-            at = dict(zip(found, along[1], strict=True))
+            at = dict(zip(metrics, along[1], strict=True))
             order = sorted(range(len(means)), key=lambda i: [at[told] for told in rows][i])
             x = sorted(at[told] for told in rows)
             y, error = [means[i] for i in order], [spread[i] for i in order]
@@ -92,7 +94,7 @@ def draw(found: Measured, path: Path) -> None:
         else:
             places = range(len(rows))
             axes.barh(places, means, xerr=spread, capsize=3)
-            axes.set_yticks(places, [short(told) or PLAIN for told in rows])
+            axes.set_yticks(places, [shorten_options(told) or NO_OVERRIDES_LABEL for told in rows])
             axes.invert_yaxis()
             axes.set(xlabel=unit, title=name)
     figure.savefig(path, dpi=130)

@@ -15,10 +15,10 @@ from rich.table import Table
 from torch import Tensor
 
 from recon.data.datamodule import PointCloudDataModule
-from recon.tasks.metrics import Scores
+from recon.tasks.metrics import ClassificationScores
 
 
-def seen_in_training(data: Any, ids: Sequence[str]) -> int:
+def count_trained_samples(data: Any, ids: Sequence[str]) -> int:
     """Count tested samples that were trained on: figures of such are no test.
 
     The columns of a room are named after it, with a number behind a `#`.
@@ -29,23 +29,23 @@ def seen_in_training(data: Any, ids: Sequence[str]) -> int:
     return sum(name in trained for name in ids)
 
 
-def plain(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
+def scores_to_dict(scores: ClassificationScores, classes: Sequence[str]) -> dict[str, Any]:
     """Return scores as JSON holds them; classes without a shape have null."""
-    shares = [None if share != share else share for share in scores.per_class.tolist()]
+    shares = [None if share != share else share for share in scores.per_class_accuracy.tolist()]
     return {
-        "overall_accuracy": scores.overall._asdict(),
-        "mean_class_accuracy": scores.mean_class,
-        "top": {f"top{k}": value for k, value in scores.top.items()},
+        "overall_accuracy": scores.overall_accuracy._asdict(),
+        "mean_class_accuracy": scores.mean_class_accuracy,
+        "top": {f"top{k}": value for k, value in scores.top_k_accuracy.items()},
         "per_class": dict(zip(classes, shares, strict=True)),
-        "confusion": scores.confusion.tolist(),
+        "confusion": scores.confusion_matrix.tolist(),
     }
 
 
-def class_table(scores: Scores, classes: Sequence[str]) -> Table:
+def build_class_table(scores: ClassificationScores, classes: Sequence[str]) -> Table:
     """Return a table of the classes that have shapes: how many, how many right, taken for what."""
     table = Table("class", "shapes", "accuracy", "most often taken for", box=SIMPLE)
     for row, name in enumerate(classes):
-        counts = scores.confusion[row]
+        counts = scores.confusion_matrix[row]
         if not (shapes := int(counts.sum())):
             continue
         wrong = counts.clone()
@@ -56,7 +56,7 @@ def class_table(scores: Scores, classes: Sequence[str]) -> Table:
     return table
 
 
-def draw_confusion(
+def plot_confusion_matrix(
     confusion: Int[Tensor, "c c"],
     classes: Sequence[str],
     title: str,

@@ -14,16 +14,16 @@ from jaxtyping import Float, UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from recon.utils.atomic_write import write_whole
+from recon.utils.atomic_write import write_atomic
 
-RADIUS = 1.25
+VIEWER_RADIUS = 1.25
 """Half the width of what a viewer shows, in units of the unit sphere."""
 
 
 class Section(NamedTuple):
     """One part of a page."""
 
-    part: str
+    template: str
     """Name of its template among the package's parts."""
     title: str
     note: str
@@ -31,7 +31,7 @@ class Section(NamedTuple):
     """What the template shows."""
 
 
-class Cloud(NamedTuple):
+class EncodedCloud(NamedTuple):
     """A cloud as the page's viewer reads it."""
 
     points: str
@@ -40,12 +40,12 @@ class Cloud(NamedTuple):
     """RGB bytes, as base64."""
 
 
-class View(NamedTuple):
+class GalleryItem(NamedTuple):
     """One cloud of a gallery."""
 
     caption: str
-    cloud: Cloud
-    mark: str = ""
+    cloud: EncodedCloud
+    css_class: str = ""
     """`query`, `same`, or nothing."""
 
 
@@ -63,14 +63,16 @@ def write_page(
         config=config,
         environment=_environment(),
     )
-    write_whole(path, text.encode())
+    write_atomic(path, text.encode())
 
 
-def encode_cloud(points: Float[np.ndarray, "n 3"], colors: UInt8[np.ndarray, "n 3"]) -> Cloud:
+def encode_cloud(
+    points: Float[np.ndarray, "n 3"], colors: UInt8[np.ndarray, "n 3"]
+) -> EncodedCloud:
     """Pack a cloud for the page's viewer."""
-    scaled = np.clip(points / RADIUS, -1, 1) * np.iinfo(np.int16).max
+    scaled = np.clip(points / VIEWER_RADIUS, -1, 1) * np.iinfo(np.int16).max
     packed = scaled.round().astype("<i2").tobytes()
-    return Cloud(*(base64.b64encode(data).decode() for data in (packed, colors.tobytes())))
+    return EncodedCloud(*(base64.b64encode(data).decode() for data in (packed, colors.tobytes())))
 
 
 def encode_image(image: Image.Image) -> str:
@@ -80,8 +82,13 @@ def encode_image(image: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def gallery(
-    title: str, note: str, groups: Sequence[Sequence[View]], *, columns: int = 3, pixels: int = 420
+def build_gallery(
+    title: str,
+    note: str,
+    groups: Sequence[Sequence[GalleryItem]],
+    *,
+    columns: int = 3,
+    pixels: int = 420,
 ) -> Section | None:
     """Show clouds that the mouse turns, those of a group together; None where there are none."""
     if not groups:
@@ -91,7 +98,7 @@ def gallery(
 
 
 def _environment() -> dict[str, str]:
-    packages = ("recon3d", "torch", "lightning", "timm", "scikit-learn", "numpy")
+    packages = ("recon-pointcloud", "torch", "lightning", "timm", "scikit-learn", "numpy")
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",

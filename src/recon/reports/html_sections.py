@@ -9,10 +9,22 @@ import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from recon.reports.colors import REBUILT, VISIBLE, flat, heat, palette
-from recon.reports.html_page import Section, View, encode_cloud, gallery
-from recon.reports.report_data import Attended, Confusion, Exhibits, Plane, Rebuilt
-from recon.tasks.linear_probe import Interval
+from recon.reports.colors import (
+    RECONSTRUCTED_COLOR,
+    VISIBLE_COLOR,
+    color_by_class,
+    color_by_value,
+    uniform_color,
+)
+from recon.reports.html_page import GalleryItem, Section, build_gallery, encode_cloud
+from recon.reports.report_data import (
+    AttentionMap,
+    ConfusionMatrix,
+    ReconstructedShape,
+    ReportData,
+    TSNEEmbedding,
+)
+from recon.tasks.linear_probe import ConfidenceInterval
 
 SHOWN_POINTS = 2048
 
@@ -29,39 +41,41 @@ class Bar(NamedTuple):
     best: bool = False
 
 
-def bar(name: str, found: Interval | float, *, remark: str = "", best: bool = False) -> Bar:
+def build_bar(
+    name: str, value: ConfidenceInterval | float, *, remark: str = "", best: bool = False
+) -> Bar:
     """Return a row for a fraction, in %, with its interval where it has one."""
-    if isinstance(found, Interval):
-        return Bar(name, found.percent(), *found, remark, best)
-    return Bar(name, f"{100 * found:.1f}", found, remark=remark, best=best)
+    if isinstance(value, ConfidenceInterval):
+        return Bar(name, value.format_percent(), *value, remark, best)
+    return Bar(name, f"{100 * value:.1f}", value, remark=remark, best=best)
 
 
-def bars(title: str, note: str, rows: Sequence[Bar]) -> Section:
+def build_bar_table(title: str, note: str, rows: Sequence[Bar]) -> Section:
     """Show figures as a table with bars."""
     return Section("bars", title, note, {"rows": rows})
 
 
-def by_class(shares: Mapping[str, float], measure: str) -> Section:
+def build_class_bars(shares: Mapping[str, float], measure: str) -> Section:
     """Show a figure for each class; classes that have none are left out."""
-    rows = [bar(name, share) for name, share in shares.items() if share == share]
-    return bars(f"{measure} by class", "In %, on the tested shapes.", rows)
+    rows = [build_bar(name, share) for name, share in shares.items() if share == share]
+    return build_bar_table(f"{measure} by class", "In %, on the tested shapes.", rows)
 
 
-def looks(shown: Exhibits, *, of: str) -> list[Section | None]:
+def build_introspection_sections(report_data: ReportData, *, subject: str) -> list[Section | None]:
     """Show what was rebuilt, attended to, and how features lie; `of` says of which shapes."""
     return [
-        _rebuilt(shown.rebuilt, of),
-        _attended(shown.attended, of),
-        _plane(shown.plane, of),
+        _rebuilt(report_data.reconstructions, subject),
+        _attended(report_data.attention_maps, subject),
+        _plane(report_data.tsne, subject),
     ]
 
 
-def told(shown: Exhibits, *, says: str = "") -> list[Section | None]:
+def build_curve_sections(report_data: ReportData, *, predictor: str = "") -> list[Section | None]:
     """Show curves and what was taken for what; `says` names who predicted."""
-    return [_curves(shown.curves), _confusion(shown.confusion, says)]
+    return [_curves(report_data.curves), _confusion(report_data.confusion_matrix, predictor)]
 
 
-def draw_curves(curves: Mapping[str, Mapping[int, float]], *, columns: int = 4) -> Figure:
+def plot_curves(curves: Mapping[str, Mapping[int, float]], *, columns: int = 4) -> Figure:
     """Draw each value over the steps, raw and smoothed."""
     columns = min(columns, len(curves))
     rows = -(-len(curves) // columns)
@@ -90,54 +104,60 @@ def _curves(curves: Mapping[str, Mapping[int, float]]) -> Section | None:
     style: Any = {"svg.fonttype": "none", "font.size": 9, "text.parse_math": False}
     with mpl.rc_context(style | {"axes.spines.top": False}):
         buffer = io.StringIO()
-        draw_curves(curves).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        plot_curves(curves).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     note = "Each value over the optimizer's steps; the thick line is the running mean."
     return Section("curves", "How it learned", note, {"svg": text[text.index("<svg") :]})
 
 
-def _rebuilt(shapes: Sequence[Rebuilt], of: str) -> Section | None:
-    def views(shape: Rebuilt) -> list[View]:
-        seen = flat(len(shape.visible), VISIBLE)
-        both = np.concatenate([shape.visible, shape.rebuilt])
-        colors = np.concatenate([seen, flat(len(shape.rebuilt), REBUILT)])
+def _rebuilt(shapes: Sequence[ReconstructedShape], of: str) -> Section | None:
+    def views(shape: ReconstructedShape) -> list[GalleryItem]:
+        seen = uniform_color(len(shape.visible), VISIBLE_COLOR)
+        both = np.concatenate([shape.visible, shape.reconstructed])
+        colors = np.concatenate(
+            [seen, uniform_color(len(shape.reconstructed), RECONSTRUCTED_COLOR)]
+        )
         return [
-            View(f"{shape.name}: original", encode_cloud(shape.points, shape.colors)),
-            View(f"{shape.name}: what the student sees", encode_cloud(shape.visible, seen)),
-            View(f"{shape.name}: rebuilt", encode_cloud(both, colors)),
+            GalleryItem(f"{shape.name}: original", encode_cloud(shape.points, shape.colors)),
+            GalleryItem(f"{shape.name}: what the student sees", encode_cloud(shape.visible, seen)),
+            GalleryItem(f"{shape.name}: rebuilt", encode_cloud(both, colors)),
         ]
 
     note = (
         f"{of}: as they are, the patches the student saw, and with the hidden patches it rebuilt "
         "in orange. Drag to turn; the three turn together."
     )
-    return gallery("Rebuilt from a part", note, [views(shape) for shape in shapes])
+    return build_gallery("Rebuilt from a part", note, [views(shape) for shape in shapes])
 
 
-def _attended(shapes: Sequence[Attended], of: str) -> Section | None:
+def _attended(shapes: Sequence[AttentionMap], of: str) -> Section | None:
     note = (
         f"{of}: which points each query attends to in the last block, mean of its heads, from grey "
         "(none) to dark red (most of that query). Drag to turn."
     )
     groups = [
         [
-            View(f"{shape.name}: {query} query", encode_cloud(shape.points, heat(weights)))
+            GalleryItem(
+                f"{shape.name}: {query} query", encode_cloud(shape.points, color_by_value(weights))
+            )
             for query, weights in shape.weights.items()
         ]
         for shape in shapes
     ]
     columns = max((len(group) for group in groups), default=1)
-    return gallery("What the queries look at", note, groups, columns=max(columns, 3), pixels=340)
+    return build_gallery(
+        "What the queries look at", note, groups, columns=max(columns, 3), pixels=340
+    )
 
 
-def _plane(plane: Plane | None, of: str) -> Section | None:
+def _plane(plane: TSNEEmbedding | None, of: str) -> Section | None:
     if plane is None:
         return None
     present: list[int] = [row for row in np.unique(plane.labels).tolist() if row >= 0]
-    colors = [to_hex(color) for color in palette(plane.labels) / 255]
+    colors = [to_hex(color) for color in color_by_class(plane.labels) / 255]
     dots = []
     for (x, y), label, name, color in zip(
-        plane.places, plane.labels.tolist(), plane.names, colors, strict=True
+        plane.coordinates, plane.labels.tolist(), plane.names, colors, strict=True
     ):
         known = plane.classes[label] if label >= 0 else "no class"
         row = present.index(label) if label >= 0 else -1
@@ -147,7 +167,7 @@ def _plane(plane: Plane | None, of: str) -> Section | None:
                 "name": f"{name}, {known}",
             }
         )  # fmt: skip
-    named = palette(np.array(present, dtype=int)) / 255
+    named = color_by_class(np.array(present, dtype=int)) / 255
     legend = [
         (plane.classes[label], to_hex(color)) for label, color in zip(present, named, strict=True)
     ]
@@ -157,10 +177,10 @@ def _plane(plane: Plane | None, of: str) -> Section | None:
         "to see it alone."
     )
     values = {"dots": dots, "legend": legend}
-    return Section("map", "Features in a plane", note, values)
+    return Section("tsne", "Features in a plane", note, values)
 
 
-def _confusion(found: Confusion | None, says: str) -> Section | None:
+def _confusion(found: ConfusionMatrix | None, says: str) -> Section | None:
     if found is None:
         return None
     met = np.flatnonzero(found.counts.sum(0) + found.counts.sum(1))

@@ -11,59 +11,71 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from recon.callbacks.history import Curves, curves_of
+from recon.callbacks.history import Curves, get_curves
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.reports.colors import flat
+from recon.reports.colors import uniform_color
 from recon.reports.html_page import Section, write_page
-from recon.reports.html_sections import Bar, bars, by_class, looks, told
-from recon.reports.introspection import (
-    attend,
-    clouds_of_rows,
-    lay_out,
-    neighbours,
-    pooled_features,
-    rebuild,
-    spread,
+from recon.reports.html_sections import (
+    Bar,
+    build_bar_table,
+    build_class_bars,
+    build_curve_sections,
+    build_introspection_sections,
 )
-from recon.reports.report_data import Attended, Confusion, Exhibits, Plane, write_exhibits
-from recon.reports.wandb_media import show_rebuilt
-from recon.tasks.metrics import Scores
+from recon.reports.introspection import (
+    attention_maps,
+    build_neighbor_section,
+    compute_pooled_features,
+    pick_example_rows,
+    read_upright_clouds,
+    reconstruct_shapes,
+    tsne,
+)
+from recon.reports.report_data import (
+    AttentionMap,
+    ConfusionMatrix,
+    ReportData,
+    TSNEEmbedding,
+    write_report_data,
+)
+from recon.reports.wandb_media import log_reconstructions
+from recon.tasks.metrics import ClassificationScores
 from recon.tasks.pretrain import Pretraining
 
-SHAPES = 400
+MAX_SHAPES = 400
 """Shapes that are looked at, evenly spaced among all."""
-SHOWN, ATTENDED = 6, 3
-FIGURES = "Accuracies in %, in brackets 95 % bootstrap intervals over the tested shapes."
+NUM_SHOWN_CLOUDS, NUM_ATTENTION_CLOUDS = 6, 3
+ACCURACY_NOTE = "Accuracies in %, in brackets 95 % bootstrap intervals over the tested shapes."
 GREY = (150, 160, 175)
 
 
-class Look(NamedTuple):
+class NetworkInspection(NamedTuple):
     """What a network makes of some shapes of a data set."""
 
     names: list[str]
     """Of the few that are shown as clouds."""
     clouds: Float[Tensor, "n p 3"]
-    attended: list[Attended]
-    plane: Plane | None
-    nearest: Section | None
+    attention_maps: list[AttentionMap]
+    tsne: TSNEEmbedding | None
+    neighbor_section: Section | None
 
 
-def look(
+def inspect_network(
     network: Any,
     data: PointCloudDataModule,
     dataset: PointCloudDataset,
-    points: int,
+    num_points: int,
     *,
-    most: int = SHAPES,
-) -> Look:
+    max_shapes: int = MAX_SHAPES,
+) -> NetworkInspection:
     """Encode some shapes of a data set; show a few, and how all of them lie."""
-    count = min(most, len(dataset))
+    count = min(max_shapes, len(dataset))
     asked = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-    rows, clouds = clouds_of_rows(data, dataset, asked, points)
+    rows, clouds = read_upright_clouds(data, dataset, asked, num_points)
     labels = dataset.labels[rows] if len(dataset.labels) else np.full(len(rows), -1)
-    names, features = [dataset.ids[row] for row in rows], pooled_features(network, clouds)
-    shown = spread(labels, SHOWN)
+    names, features = [dataset.ids[row] for row in rows], compute_pooled_features(network, clouds)
+    shown = pick_example_rows(labels, NUM_SHOWN_CLOUDS)
     known = [dataset.classes[label] if label >= 0 else "" for label in labels]
     titles = [f"{names[i]} ({known[i]})" if known[i] else names[i] for i in shown]
     note = (
@@ -71,26 +83,30 @@ def look(
         "Green: of the same class."
     )
     places = [rows[i] for i in shown]
-    near = neighbours(features, shown, features, dataset, rows, note=note) if places else None
+    near = (
+        build_neighbor_section(features, shown, features, dataset, rows, note=note)
+        if places
+        else None
+    )
     few = clouds[shown]
-    return Look(
+    return NetworkInspection(
         titles,
         few,
-        attend(network, titles[:ATTENDED], few[:ATTENDED]),
-        lay_out(features, labels, names, dataset.classes),
+        attention_maps(network, titles[:NUM_ATTENTION_CLOUDS], few[:NUM_ATTENTION_CLOUDS]),
+        tsne(features, labels, names, dataset.classes),
         near,
     )
 
 
-class PretrainingPage(Callback):
+class PretrainingReport(Callback):
     """After a pretraining, write report.html and the pictures it shows into `folder`.
 
     It shows shapes that were trained on, and does nothing after other trainings: their tests leave
     such a page. `points` are what the network sees of a shape; `started` is when the run began.
     """
 
-    def __init__(self, folder: str | Path, *, points: int = 1024, started: str) -> None:
-        self.folder, self.points = Path(folder), points
+    def __init__(self, folder: str | Path, *, num_points: int = 1024, started: str) -> None:
+        self.folder, self.num_points = Path(folder), num_points
         self.started = datetime.fromisoformat(started)
 
     @rank_zero_only
@@ -99,64 +115,80 @@ class PretrainingPage(Callback):
         if not isinstance(pl_module, Pretraining) or not isinstance(data, PointCloudDataModule):
             return
         met = int(trainer.num_training_batches) * data.batch_size  # not all of a dry run
-        most = min(SHAPES, met)
-        seen = look(pl_module.model, data, data.dataset, self.points, most=most)
-        shown = Exhibits(
-            curves_of(trainer),
-            rebuild(pl_module, seen.names, seen.clouds, [_grey(x) for x in seen.clouds]),
-            seen.attended,
-            seen.plane,
+        most = min(MAX_SHAPES, met)
+        seen = inspect_network(
+            pl_module.model, data, data.dataset, self.num_points, max_shapes=most
         )
-        write_exhibits(self.folder, shown)
-        show_rebuilt(trainer, shown.rebuilt)
+        shown = ReportData(
+            get_curves(trainer),
+            reconstruct_shapes(pl_module, seen.names, seen.clouds, [_grey(x) for x in seen.clouds]),
+            seen.attention_maps,
+            seen.tsne,
+        )
+        write_report_data(self.folder, shown)
+        log_reconstructions(trainer, shown.reconstructions)
         seconds = (datetime.now() - self.started).total_seconds()
         config = self.folder / "config.yaml"
         write_page(
             self.folder / "report.html",
             "What this run learned",
-            f"{trained(trainer, pl_module)} This run took {seconds:.0f} s.",
-            [*looks(shown, of="Shapes it was trained on"), seen.nearest, *told(shown)],
+            f"{describe_training(trainer, pl_module)} This run took {seconds:.0f} s.",
+            [
+                *build_introspection_sections(shown, subject="Shapes it was trained on"),
+                seen.neighbor_section,
+                *build_curve_sections(shown),
+            ],
             config.read_text() if config.is_file() else "",
         )
         print(f"{seconds:.0f} s; written to {self.folder}, pictures in report.html", flush=True)
 
 
-def write_tested(
+def write_test_report(
     folder: Path,
     title: str,
     lead: str,
-    measures: Sequence[Bar],
+    rows: Sequence[Bar],
     *,
-    scores: Scores | None,
+    scores: ClassificationScores | None,
     classes: Sequence[str],
-    seen: Look | None,
+    inspection: NetworkInspection | None,
     curves: Curves,
-    says: str,
+    predictor: str,
 ) -> None:
     """Write the page of a tested network, and the pictures it shows, into a folder."""
-    confusion = None if scores is None else Confusion(scores.confusion.numpy(), classes)
-    shown = Exhibits(
-        curves, (), seen.attended if seen else (), seen.plane if seen else None, confusion
+    confusion = (
+        None if scores is None else ConfusionMatrix(scores.confusion_matrix.numpy(), classes)
     )
-    write_exhibits(folder, shown)
-    shares = {} if scores is None else dict(zip(classes, scores.per_class.tolist(), strict=True))
+    shown = ReportData(
+        curves,
+        (),
+        inspection.attention_maps if inspection else (),
+        inspection.tsne if inspection else None,
+        confusion,
+    )
+    write_report_data(folder, shown)
+    shares = (
+        {}
+        if scores is None
+        else dict(zip(classes, scores.per_class_accuracy.tolist(), strict=True))
+    )
     config = folder / "config.yaml"
     write_page(
         folder / "report.html",
         title,
         lead,
         [
-            bars("Figures", FIGURES, measures) if measures else None,
-            by_class(shares, "Accuracy") if shares else None,
-            *looks(shown, of="Tested shapes"),
-            seen.nearest if seen else None,
-            *told(shown, says=says),
+            build_bar_table("Figures", ACCURACY_NOTE, rows) if rows else None,
+            build_class_bars(shares, "Accuracy") if shares else None,
+            *build_introspection_sections(shown, subject="Tested shapes"),
+            inspection.neighbor_section if inspection else None,
+            *build_curve_sections(shown, predictor=predictor),
         ],
         config.read_text() if config.is_file() else "",
     )
 
 
-def trained(trainer: Trainer, task: Pretraining) -> str:
+def describe_training(trainer: Trainer, task: Pretraining) -> str:
     """Say in a sentence what was trained, on what, and by whom."""
     data = getattr(trainer, "datamodule", None)
     count = f" on {len(data.dataset)} shapes" if isinstance(data, PointCloudDataModule) else ""
@@ -170,4 +202,4 @@ def trained(trainer: Trainer, task: Pretraining) -> str:
 
 
 def _grey(points: Float[Tensor, "n 3"]) -> Cloud:
-    return Cloud(points.numpy(), colors=flat(len(points), GREY))
+    return Cloud(points.numpy(), colors=uniform_color(len(points), GREY))

@@ -8,26 +8,31 @@ from jaxtyping import Int
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from recon.reports.colors import REBUILT, VISIBLE, flat
-from recon.reports.report_data import Rebuilt
-from recon.tasks.linear_probe import Results
+from recon.reports.colors import RECONSTRUCTED_COLOR, VISIBLE_COLOR, uniform_color
+from recon.reports.report_data import ReconstructedShape
+from recon.tasks.linear_probe import ProbeResults
 
 
-def dashboards(trainer: Trainer) -> Iterator[Any]:
+def iter_wandb_runs(trainer: Trainer) -> Iterator[Any]:
     """Yield the W&B runs that a trainer logs to."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             yield logger.experiment
 
 
-def show_rebuilt(trainer: Trainer, shapes: Sequence[Rebuilt]) -> None:
+def log_reconstructions(trainer: Trainer, shapes: Sequence[ReconstructedShape]) -> None:
     """Log rebuilt clouds: the truth, what was seen, and what was made of it."""
     import wandb
 
-    for run in dashboards(trainer):
+    for run in iter_wandb_runs(trainer):
         for number, shape in enumerate(shapes):
-            seen = np.concatenate([shape.visible, flat(len(shape.visible), VISIBLE)], 1)
-            made = np.concatenate([shape.rebuilt, flat(len(shape.rebuilt), REBUILT)], 1)
+            seen = np.concatenate(
+                [shape.visible, uniform_color(len(shape.visible), VISIBLE_COLOR)], 1
+            )
+            made = np.concatenate(
+                [shape.reconstructed, uniform_color(len(shape.reconstructed), RECONSTRUCTED_COLOR)],
+                1,
+            )
             clouds = {
                 "truth": np.concatenate([shape.points, shape.colors], 1),
                 "seen": seen,
@@ -36,9 +41,9 @@ def show_rebuilt(trainer: Trainer, shapes: Sequence[Rebuilt]) -> None:
             run.log({f"rebuilt/{number}/{k}": wandb.Object3D(v) for k, v in clouds.items()})
 
 
-def show_accuracy(
+def log_probe_accuracy(
     trainer: Trainer,
-    results: Results,
+    results: ProbeResults,
     titles: Mapping[str, str],
     truth: Int[np.ndarray, " n"],
     classes: Sequence[str],
@@ -46,11 +51,11 @@ def show_accuracy(
     """Log a report's accuracies and the confusion of pretrained features."""
     import wandb
 
-    rows = [[titles[name], *row.accuracy, row.chosen] for name, row in results.rows.items()]
-    for run in dashboards(trainer):
+    rows = [[titles[name], *row.accuracy, row.hyperparameters] for name, row in results.svm.items()]
+    for run in iter_wandb_runs(trainer):
         columns = ["features", "linear SVM", "low", "high", "chosen"]
         run.log({"accuracy": wandb.Table(columns, rows)})
-        log_confusion(run, truth, results.rows["pretrained"].predicted, classes)
+        log_confusion(run, truth, results.svm["pretrained"].predicted, classes)
 
 
 def log_confusion(

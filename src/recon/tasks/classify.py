@@ -10,21 +10,21 @@ from lightning import LightningModule
 from torch import Generator, Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from recon.checkpoints.loading import describe
-from recon.checkpoints.reader import FORMAT_KEY
-from recon.data.batch import Batch, rows_together
+from recon.checkpoints.loading import build_metadata
+from recon.checkpoints.reader import METADATA_KEY
+from recon.data.batch import Batch, global_batch_size
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.sampler import OrderedSampler
+from recon.data.sampler import OrderedDistributedSampler
 from recon.data.transforms import Transform
 from recon.models.classifier import Classifier
-from recon.ops.distributed import drawing_as_one, shared_mean
-from recon.tasks.gather import in_order, rows_in_order
+from recon.ops.distributed import rescale_local_mean, synced_rng
+from recon.tasks.gather import gather_in_sample_order, gather_rows_in_sample_order
 from recon.tasks.optim import (
     OptimizerFactory,
     SchedulerFactory,
-    scheduled,
-    step_by_epoch,
-    with_head,
+    build_finetune_optimizer,
+    build_optimizer_config,
+    step_scheduler_by_epoch,
 )
 
 
@@ -63,10 +63,10 @@ def _learnable(data: PointCloudDataModule, count: int) -> tuple[str, ...]:
 class Classification(LightningModule):
     """Learn classes by cross entropy [1].
 
-    `frozen` trains the head and the `cls` query alone; the rest stays in evaluation mode. `view`
-    is what validation and test see of a cloud. With `votes` a test also averages the logits of so
-    many draws of `vote_view`; `rounds` repeats that. Logs `train/loss`, `val/accuracy`; tests leave
-    logits in `tested`, by name, beside `labels` and `ids`.
+    `freeze_encoder` trains the head and the `cls` query alone; the rest stays in evaluation mode.
+    `view` is what validation and test see of a cloud. With `votes` a test also averages the logits
+    of so many draws of `vote_view`; `vote_rounds` repeats that. Logs `train/loss`, `val/accuracy`;
+    tests leave logits in `tested`, by name, beside `labels` and `ids`.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1.
     """
@@ -79,32 +79,32 @@ class Classification(LightningModule):
         *,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
-        frozen: bool = False,
+        freeze_encoder: bool = False,
         view: Transform | None = None,
         vote_view: Transform | None = None,
         votes: int = 0,
-        rounds: int = 1,
+        vote_rounds: int = 1,
     ) -> None:
         super().__init__()
         if votes and vote_view is None:
             raise ValueError("votes need a `vote_view`: what each of them sees of a cloud")
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.frozen, self.view = frozen, view
-        self.vote_view, self.votes, self.rounds = vote_view, votes, rounds
-        self.accuracy = MulticlassAccuracy(model.classes, average="micro")
-        if frozen:
+        self.freeze_encoder, self.view = freeze_encoder, view
+        self.vote_view, self.votes, self.vote_rounds = vote_view, votes, vote_rounds
+        self.accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+        if freeze_encoder:
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(is_head(name))
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, PointCloudDataModule):
-            self.model.names = _learnable(data, self.model.classes)
+            self.model.class_names = _learnable(data, self.model.num_classes)
 
     def train(self, mode: bool = True) -> "Classification":
         """Keep what is frozen in evaluation mode: its statistics and depth do not move."""
         super().train(mode)
-        if self.frozen:
+        if self.freeze_encoder:
             self.model.encoder.eval()
         return self
 
@@ -113,9 +113,9 @@ class Classification(LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         size = len(batch["label"])
-        with drawing_as_one(rows_together(batch)):
+        with synced_rng(global_batch_size(batch)):
             logits = self(batch["points"])
-        loss = shared_mean(F.cross_entropy(logits, batch["label"]), size)
+        loss = rescale_local_mean(F.cross_entropy(logits, batch["label"]), size)
         self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
@@ -127,7 +127,7 @@ class Classification(LightningModule):
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=len(batch["label"]))
 
     def on_test_start(self) -> None:
-        self.tested: dict[str, list[Tensor]] = {}
+        self.test_logits: dict[str, list[Tensor]] = {}
         self.labels: list[Tensor] = []
         self.ids: list[str] = []
 
@@ -136,20 +136,20 @@ class Classification(LightningModule):
         self.ids += batch["id"]
         self._keep("one view", self._seen(batch["points"]))
         seeds = self._together(batch, batch_idx)
-        for number in range(self.rounds if self.votes else 0):
+        for number in range(self.vote_rounds if self.votes else 0):
             generator = Generator(self.device).manual_seed(seeds[0] + number)
-            with drawing_as_one(len(seeds)):
+            with synced_rng(len(seeds)):
                 self._keep(f"round {number}", self._voted(batch["points"], generator))
 
     def _together(self, batch: Batch, number: int) -> list[int]:
         """Return the seeds of the batches of all processes; some may have one batch fewer."""
         loader: Any = self.trainer.test_dataloaders
-        if isinstance(sampler := getattr(loader, "sampler", None), OrderedSampler):
-            return sampler.together(number, loader.batch_size)
+        if isinstance(sampler := getattr(loader, "sampler", None), OrderedDistributedSampler):
+            return sampler.global_batch_seeds(number, loader.batch_size)
         return batch["seed"].tolist()
 
     def _keep(self, name: str, logits: Tensor) -> None:
-        self.tested.setdefault(name, []).append(logits.float().cpu())
+        self.test_logits.setdefault(name, []).append(logits.float().cpu())
 
     def _voted(self, points: Float[Tensor, "b n 3"], generator: Generator) -> Float[Tensor, "b c"]:
         assert self.vote_view is not None
@@ -157,13 +157,20 @@ class Classification(LightningModule):
         return torch.stack(views).mean(0)
 
     def on_test_epoch_end(self) -> None:
-        self.tested = {name: rows_in_order(batches) for name, batches in self.tested.items()}
-        self.labels, self.ids = rows_in_order(self.labels), in_order(self.ids)
+        self.test_logits = {
+            name: gather_rows_in_sample_order(batches) for name, batches in self.test_logits.items()
+        }
+        self.labels, self.ids = (
+            gather_rows_in_sample_order(self.labels),
+            gather_in_sample_order(self.ids),
+        )
 
     def configure_optimizers(self) -> Any:
-        return scheduled(with_head(self, self.optimizer, is_head), self.scheduler)
+        return build_optimizer_config(
+            build_finetune_optimizer(self, self.optimizer, is_head), self.scheduler
+        )
 
-    lr_scheduler_step = step_by_epoch
+    lr_scheduler_step = step_scheduler_by_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[FORMAT_KEY] = describe(self.model)
+        checkpoint[METADATA_KEY] = build_metadata(self.model)

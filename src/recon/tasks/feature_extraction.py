@@ -15,15 +15,15 @@ from torch.utils.data import DataLoader
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.transforms import Transform
-from recon.models.classifier import Classifier, class_feature
+from recon.models.classifier import Classifier, pool_classifier_features
 from recon.models.recon import PretrainingNetwork
-from recon.tasks.linear_probe import linear_svm
+from recon.tasks.linear_probe import fit_linear_svm
 from recon.teachers.base import Teacher
 from recon.teachers.cached import read_cache
-from recon.teachers.prompts import Templates, prompts, templates_of
+from recon.teachers.prompts import TemplateSource, build_prompts, load_templates
 
 
-class Frozen(NamedTuple):
+class ExtractedFeatures(NamedTuple):
     """Features of N labelled shapes."""
 
     pooled: Float[Tensor, "n e"]
@@ -37,19 +37,19 @@ class Frozen(NamedTuple):
     """Near-duplicates share a number; empty where the data do not tell."""
     logits: Float[Tensor, "n c"] | None = None
     """Of a classifier."""
-    skipped: tuple[str, ...] = ()
+    skip_reasons: tuple[str, ...] = ()
     """Why samples are missing (`on_error=skip`)."""
-    names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
     """A classifier's classes; empty where its file does not tell."""
 
 
 @torch.no_grad()
-def read_features(
+def extract_features(
     network: PretrainingNetwork | Classifier,
     data: PointCloudDataModule,
     loader: DataLoader[Any],
     view: Transform,
-) -> Frozen:
+) -> ExtractedFeatures:
     """Encode all shapes of a loader, each as `view` shows it, by a network in evaluation mode."""
     classifier = network if isinstance(network, Classifier) else None
     device = next(network.eval().parameters()).device
@@ -62,7 +62,7 @@ def read_features(
         encoding = network.encode(view(batch["points"].to(device)))
         pooled.append(encoding.pooled().cpu())
         if isinstance(network, Classifier):
-            logits.append(network.head(class_feature(encoding)).cpu())
+            logits.append(network.head(pool_classifier_features(encoding)).cpu())
         else:
             for name, query in network.projections(encoding.queries).items():
                 queries.setdefault(name, []).append(query.cpu())
@@ -70,7 +70,7 @@ def read_features(
             labels.append(batch["label"])
         ids += batch["id"]
     dataset: Any = loader.dataset
-    return Frozen(
+    return ExtractedFeatures(
         torch.cat(pooled),
         {name: torch.cat(parts) for name, parts in queries.items()},
         torch.cat(labels),
@@ -78,7 +78,7 @@ def read_features(
         dataset.dataset.families,
         torch.cat(logits) if classifier else None,
         tuple(skipped),
-        classifier.names if classifier else (),
+        classifier.class_names if classifier else (),
     )
 
 
@@ -92,18 +92,20 @@ class LinearProbe:
     """
 
     splits = ("train", "test")
-    trained = "pretrain"
+    checkpoint_task = "pretrain"
 
     def __init__(self, cost: float | None = 0.075) -> None:
         self.cost = cost
 
-    def __call__(self, shapes: dict[str, Frozen], classes: Sequence[str]) -> Float[Tensor, "n c"]:
+    def __call__(
+        self, shapes: dict[str, ExtractedFeatures], classes: Sequence[str]
+    ) -> Float[Tensor, "n c"]:
         """Return the test shapes' scores."""
         train, test = shapes["train"], shapes["test"]
         features, labels = train.pooled.numpy(), train.labels.numpy()
         if self.cost is None:
             families = train.families if len(train.families) else np.arange(len(labels))
-            svm: Any = linear_svm(features, labels, families)
+            svm: Any = fit_linear_svm(features, labels, families)
         else:
             svm = LinearSVC(C=self.cost, dual=False).fit(features, labels)
         decided = torch.from_numpy(svm.decision_function(test.pooled.numpy())).float()
@@ -113,7 +115,7 @@ class LinearProbe:
         scores[:, torch.from_numpy(svm.classes_)] = decided
         return scores
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """Return what a fingerprint needs to know."""
         return {"probe": "LinearSVC", "C": "cross-validated" if self.cost is None else self.cost}
 
@@ -122,52 +124,54 @@ class TrainedClassifier:
     """A trained classifier, by the logits of the asked classes; it learned them by these names."""
 
     splits = ("test",)
-    trained = "classify"
+    checkpoint_task = "classify"
 
-    def __call__(self, shapes: dict[str, Frozen], classes: Sequence[str]) -> Float[Tensor, "n c"]:
+    def __call__(
+        self, shapes: dict[str, ExtractedFeatures], classes: Sequence[str]
+    ) -> Float[Tensor, "n c"]:
         """Return the test shapes' logits."""
         test = shapes["test"]
         assert test.logits is not None
-        if not test.names and len(classes) != test.logits.shape[1]:
+        if not test.class_names and len(classes) != test.logits.shape[1]:
             raise ValueError(
                 f"the file tells no names of its {test.logits.shape[1]} classes, and "
                 f"{len(classes)} are asked: give all of them, in their order, as classes=[...]"
             )
-        names = list(test.names or classes)
+        names = list(test.class_names or classes)
         if unknown := [name for name in classes if name not in names]:
             raise ValueError(f"the classifier did not learn {unknown[0]!r}, but {', '.join(names)}")
         return test.logits[:, [names.index(name) for name in classes]]
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """Return what a fingerprint needs to know."""
         return {"probe": "trained classifier"}
 
 
-class PromptedClasses:
+class PromptedClassFeatures:
     """Features of classes: a text teacher's, summed over sentences with the class's name.
 
     `templates` are 60 of the paper, 64 of ULIP, a file's, or a list, see `templates_of`. Sentences
     are not normalised before they are summed, as released.
     """
 
-    def __init__(self, teacher: Teacher, templates: Templates = 60) -> None:
-        self.teacher, self.templates = teacher, templates_of(templates)
+    def __init__(self, teacher: Teacher, templates: TemplateSource = 60) -> None:
+        self.teacher, self.templates = teacher, load_templates(templates)
         self.source = templates
 
     def __call__(self, classes: Sequence[str]) -> Float[Tensor, "c d"]:
         features = []
         for name in classes:
-            texts = prompts(name.replace("_", " "), self.templates)
+            texts = build_prompts(name.replace("_", " "), self.templates)
             features.append(self.teacher({"text": texts}).sum(0).cpu())
         return torch.stack(features)
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         known = {60: "the paper's 60", 64: "ULIP's 64"}
         named = known.get(self.source) if isinstance(self.source, int) else None
         return {"teacher": str(self.teacher), "templates": named or self.templates}
 
 
-class CachedClasses:
+class CachedClassFeatures:
     """Features of classes from a cache, by their bare names; centred with `standardize`."""
 
     def __init__(self, path: str | Path, *, standardize: bool = False) -> None:
@@ -184,13 +188,13 @@ class CachedClasses:
         features = cache.features[[row[name] for name in classes], 0].float()
         return (features - cache.mean) / cache.deviation if self.standardize else features
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         mark = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
         cached = f"bare names, cached, sha256 {mark}"
         return {"templates": cached, "standardize": self.standardize}
 
 
-class ZeroShot:
+class ZeroShotClassifier:
     """The class whose text is most like the projected queries, by cosine [1].
 
     `query` is `text`, `image`, or `both`: `ratio` times the text query plus the image query.
@@ -199,7 +203,7 @@ class ZeroShot:
     """
 
     splits = ("test",)
-    trained = "pretrain"
+    checkpoint_task = "pretrain"
 
     def __init__(
         self,
@@ -212,7 +216,9 @@ class ZeroShot:
             raise ValueError(f"query must be text, image or both, got {query!r}")
         self.class_features, self.query, self.ratio = class_features, query, ratio
 
-    def __call__(self, shapes: dict[str, Frozen], classes: Sequence[str]) -> Float[Tensor, "n c"]:
+    def __call__(
+        self, shapes: dict[str, ExtractedFeatures], classes: Sequence[str]
+    ) -> Float[Tensor, "n c"]:
         """Return the test shapes' cosines to each class."""
         queries = shapes["test"].queries
         asked = ("text", "image") if self.query == "both" else (self.query,)
@@ -229,8 +235,8 @@ class ZeroShot:
             )
         return F.normalize(features, dim=-1) @ F.normalize(known, dim=-1).T
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """Return what a fingerprint needs to know."""
         ratio = {"ratio": self.ratio} if self.query == "both" else {}
-        about: Any = getattr(self.class_features, "about", dict)
+        about: Any = getattr(self.class_features, "fingerprint_fields", dict)
         return {"probe": "zero-shot", "query": self.query, **ratio, **about()}

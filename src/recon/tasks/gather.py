@@ -8,29 +8,29 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from recon.ops.distributed import processes
+from recon.ops.distributed import rank_and_world_size
 
 Found = TypeVar("Found")
 
 
-def gathered(found: Found) -> list[Found]:
+def gather_objects(local: Found) -> list[Found]:
     """Return what each process found, in the order of their ranks; of one process, its own."""
-    _, ranks = processes()
+    _, ranks = rank_and_world_size()
     if ranks == 1:
-        return [found]
+        return [local]
     everyone: list[Any] = [None] * ranks
-    dist.all_gather_object(everyone, found)
+    dist.all_gather_object(everyone, local)
     return everyone
 
 
-def in_order(found: Sequence[Found]) -> list[Found]:
+def gather_in_sample_order(local: Sequence[Found]) -> list[Found]:
     """Return what all processes found, an entry a sample, in the order one process finds it."""
     # Wrapped, so that an entry may be None.
-    turns = zip_longest(*([(one,) for one in part] for part in gathered(list(found))))
+    turns = zip_longest(*([(one,) for one in part] for part in gather_objects(list(local))))
     return [one[0] for turn in turns for one in turn if one is not None]
 
 
-def rows_in_order(found: Sequence[Tensor]) -> list[Tensor]:
+def gather_rows_in_sample_order(batches: Sequence[Tensor]) -> list[Tensor]:
     """Return the rows of all processes' batches, likewise, as one batch; none of no batch."""
-    rows = in_order([row for batch in found for row in batch])
+    rows = gather_in_sample_order([row for batch in batches for row in batch])
     return [torch.stack(rows)] if rows else []

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-IGNORED = -1
+IGNORE_INDEX = -1
 """Label of points that count neither for nor against."""
 
 
@@ -16,12 +16,12 @@ def confusion(
     predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], classes: int
 ) -> Int[Tensor, "c c"]:
     """Count points by class (rows) and predicted class (columns); those without label are out."""
-    if not (labels != IGNORED).any():  # torchmetrics cannot count nothing
+    if not (labels != IGNORE_INDEX).any():  # torchmetrics cannot count nothing
         return torch.zeros(classes, classes, dtype=torch.long, device=labels.device)
-    return multiclass_confusion_matrix(predicted, labels, classes, ignore_index=IGNORED)
+    return multiclass_confusion_matrix(predicted, labels, classes, ignore_index=IGNORE_INDEX)
 
 
-def own_parts(log_probs: Float[Tensor, "n c"], parts: Sequence[int]) -> Int[Tensor, " n"]:
+def predict_parts(log_probs: Float[Tensor, "n c"], parts: Sequence[int]) -> Int[Tensor, " n"]:
     """Predict each point's class among those that its object may have."""
     own = torch.as_tensor(parts, device=log_probs.device)
     return own[log_probs[:, own].argmax(1)]
@@ -43,17 +43,19 @@ def part_iou(counts: Int[Tensor, "c c"], parts: Sequence[int]) -> float:
 class PartScores(NamedTuple):
     """IoUs of shapes, as fractions."""
 
-    instance: float
+    instance_miou: float
     """Mean over shapes."""
-    of_class: float
+    class_miou: float
     """Mean over the classes of objects that have shapes, of their shapes' mean."""
     per_class: Float[Tensor, " o"]
     """Mean over each class's shapes, NaN where it has none."""
 
 
-def part_scores(ious: Float[Tensor, " n"], labels: Int[Tensor, " n"], objects: int) -> PartScores:
+def part_scores(
+    ious: Float[Tensor, " n"], labels: Int[Tensor, " n"], num_object_classes: int
+) -> PartScores:
     """Average the IoUs of shapes, over all of them and by class of object."""
-    means = [ious[labels == number].mean() for number in range(objects)]
+    means = [ious[labels == number].mean() for number in range(num_object_classes)]
     per_class = torch.stack(means).double()
     return PartScores(float(ious.mean()), float(per_class.nanmean()), per_class)
 
@@ -65,7 +67,7 @@ class SceneScores(NamedTuple):
     """Mean IoU over the classes that are there or were predicted."""
     macc: float
     """Mean share of a class's points that are right, over the classes that are there."""
-    overall: float
+    overall_accuracy: float
     """Share of points that are right."""
     iou: Float[Tensor, " c"]
     """NaN where a class is neither there nor predicted."""

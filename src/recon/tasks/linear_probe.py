@@ -19,48 +19,48 @@ from torch import Tensor, nn
 
 from recon.data.dataset import PointCloudDataset
 from recon.data.datasets.furniture import Furniture
-from recon.data.transforms import FarthestSubset
+from recon.data.transforms import FarthestPointSample
 from recon.models.recon import PretrainingNetwork
 
-FOLDS = 4
-COSTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-RESAMPLES = 10_000
+NUM_FOLDS = 4
+SVM_COSTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+BOOTSTRAP_RESAMPLES = 10_000
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A mean with its 95 % bootstrap interval."""
 
     mean: float
     low: float
     high: float
 
-    def percent(self, sign: str = "") -> str:
+    def format_percent(self, sign: str = "") -> str:
         """Write fractions as percents, e.g. `68.1 [60.3, 75.9]`."""
         return f"{100 * self.mean:{sign}.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
-class Row(NamedTuple):
+class ProbeResult(NamedTuple):
     """One kind of features, and how well a linear SVM tells the classes by them."""
 
-    accuracy: Interval
+    accuracy: ConfidenceInterval
     predicted: Int[np.ndarray, " n"]
     """Class of each test shape."""
-    chosen: str
+    hyperparameters: str
     """Scaling and C, as cross-validation chose them."""
 
 
-class Results(NamedTuple):
+class ProbeResults(NamedTuple):
     """What frozen features are worth on labelled shapes."""
 
-    rows: dict[str, Row]
+    svm: dict[str, ProbeResult]
     """By network, `pretrained` among them, and a geometric `descriptor`."""
-    gains: dict[str, Interval]
+    paired_differences: dict[str, ConfidenceInterval]
     """Accuracy of `pretrained` minus that of each other row, paired by test shape."""
-    zero_shot: dict[str, Interval]
+    zero_shot: dict[str, ConfidenceInterval]
     """By network; empty where the networks project no text query."""
 
 
-class Features(NamedTuple):
+class CloudFeatures(NamedTuple):
     """What a frozen network says of each cloud of a data set."""
 
     pooled: Float[np.ndarray, "n e"]
@@ -68,27 +68,34 @@ class Features(NamedTuple):
     """Projected queries, by modality."""
 
 
-def interval(values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], seed: int = 0) -> Interval:
+def bootstrap_interval(
+    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], seed: int = 0
+) -> ConfidenceInterval:
     """Return the mean of values, with a percentile bootstrap interval over them."""
     values = np.asarray(values, dtype=float)
     if np.ptp(values) == 0:  # no spread to resample
-        return Interval(*[float(values[0])] * 3)
+        return ConfidenceInterval(*[float(values[0])] * 3)
     found = bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=seed, vectorized=True
+        (values,),
+        np.mean,
+        n_resamples=BOOTSTRAP_RESAMPLES,
+        method="percentile",
+        rng=seed,
+        vectorized=True,
     ).confidence_interval
-    return Interval(float(values.mean()), float(found.low), float(found.high))
+    return ConfidenceInterval(float(values.mean()), float(found.low), float(found.high))
 
 
-def stack_clouds(dataset: PointCloudDataset, count: int) -> Float[Tensor, "n count 3"]:
+def read_clouds(dataset: PointCloudDataset, num_points: int) -> Float[Tensor, "n count 3"]:
     """Read clouds of equal size and reduce each to `count` points by farthest point sampling."""
     clouds = torch.from_numpy(np.stack([dataset.points(i) for i in range(len(dataset))]))
-    return FarthestSubset(count)(clouds)
+    return FarthestPointSample(num_points)(clouds)
 
 
 @torch.no_grad()
-def extract(
+def encode_clouds(
     network: PretrainingNetwork, clouds: Float[Tensor, "n p 3"], *, batch_size: int = 64
-) -> Features:
+) -> CloudFeatures:
     """Encode whole clouds by a network in evaluation mode."""
     device = next(network.parameters()).device
     training = network.training
@@ -100,14 +107,14 @@ def extract(
         queries.append(network.projections(encoding.queries))
     network.train(training)
     names = queries[0]
-    return Features(
+    return CloudFeatures(
         torch.cat(pooled).numpy(),
         {name: torch.cat([q[name].cpu() for q in queries]) for name in names},
     )
 
 
 @torch.no_grad()
-def with_batch_statistics(
+def recalibrate_batch_norm(
     network: PretrainingNetwork, clouds: Float[Tensor, "n p 3"], *, batch_size: int = 64
 ) -> PretrainingNetwork:
     """Return a copy whose BatchNorm statistics are those of the clouds; nothing is learned.
@@ -139,7 +146,7 @@ def shape_descriptor(clouds: Float[Tensor, "n p 3"], bins: int = 64) -> Float[np
     return np.stack(rows)
 
 
-def linear_svm(
+def fit_linear_svm(
     features: Float[np.ndarray, "n e"],
     labels: Int[np.ndarray, " n"],
     families: Int[np.ndarray, " n"],
@@ -150,8 +157,8 @@ def linear_svm(
     """
     search = GridSearchCV(
         Pipeline([("scale", StandardScaler()), ("svm", LinearSVC(dual=False))]),
-        {"scale": [StandardScaler(), "passthrough"], "svm__C": COSTS},
-        cv=StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0),
+        {"scale": [StandardScaler(), "passthrough"], "svm__C": SVM_COSTS},
+        cv=StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=0),
         n_jobs=1,
     )
     with warnings.catch_warnings():
@@ -160,33 +167,33 @@ def linear_svm(
         return search.fit(features, labels, groups=families)
 
 
-def zero_shot(
-    queries: Float[Tensor, "n d"], classes: Float[Tensor, "c d"]
+def classify_zero_shot(
+    queries: Float[Tensor, "n d"], class_features: Float[Tensor, "c d"]
 ) -> Int[np.ndarray, " n"]:
     """Return the class whose feature is most like each query, by cosine."""
-    similarity = F.normalize(queries, dim=-1) @ F.normalize(classes, dim=-1).T
+    similarity = F.normalize(queries, dim=-1) @ F.normalize(class_features, dim=-1).T
     return similarity.argmax(1).numpy()
 
 
-def svm_row(
+def evaluate_linear_svm(
     train: Float[np.ndarray, "n e"],
     test: Float[np.ndarray, "m e"],
     shapes: tuple[Furniture, Furniture],
-) -> Row:
+) -> ProbeResult:
     """Fit on the train split, read once on the test split."""
-    search = linear_svm(train, shapes[0].labels, shapes[0].families)
+    search = fit_linear_svm(train, shapes[0].labels, shapes[0].families)
     predicted = search.predict(test)
     scale = "standardised" if search.best_params_["scale"] != "passthrough" else "raw"
     chosen = f"{scale}, C = {search.best_params_['svm__C']:g}"
-    return Row(interval(predicted == shapes[1].labels), predicted, chosen)
+    return ProbeResult(bootstrap_interval(predicted == shapes[1].labels), predicted, chosen)
 
 
-def measure(
-    networks: dict[str, tuple[Features, Features]],
+def compare_features(
+    networks: dict[str, tuple[CloudFeatures, CloudFeatures]],
     clouds: tuple[Float[Tensor, "n p 3"], Float[Tensor, "m p 3"]],
     shapes: tuple[Furniture, Furniture],
     class_features: Float[Tensor, "c d"] | None,
-) -> Results:
+) -> ProbeResults:
     """Compare the features of networks on train and test shapes, and a descriptor's, by one rule.
 
     `class_features` are a text teacher's of the class names.
@@ -194,31 +201,33 @@ def measure(
     labels = shapes[1].labels
     pooled = {name: (train.pooled, test.pooled) for name, (train, test) in networks.items()}
     pooled["descriptor"] = (shape_descriptor(clouds[0]), shape_descriptor(clouds[1]))
-    rows = {name: svm_row(*values, shapes) for name, values in pooled.items()}
+    rows = {name: evaluate_linear_svm(*values, shapes) for name, values in pooled.items()}
     right = {name: (row.predicted == labels).astype(float) for name, row in rows.items()}
     best = right.pop("pretrained")
-    gains = {name: interval(best - other) for name, other in right.items()}
+    gains = {name: bootstrap_interval(best - other) for name, other in right.items()}
     zero = {}
     if class_features is not None:
         for name, (_, test) in networks.items():
-            zero[name] = interval(zero_shot(test.queries["text"], class_features) == labels)
-    return Results(rows, gains, zero)
+            zero[name] = bootstrap_interval(
+                classify_zero_shot(test.queries["text"], class_features) == labels
+            )
+    return ProbeResults(rows, gains, zero)
 
 
-class Hits(NamedTuple):
+class Neighbors(NamedTuple):
     """The `k` of a gallery most like each query, the most alike first."""
 
-    rows: Int[np.ndarray, "n k"]
+    indices: Int[np.ndarray, "n k"]
     similarity: Float[np.ndarray, "n k"]
 
 
-def nearest(
+def nearest_neighbors(
     queries: Float[np.ndarray, "n e"],
     gallery: Float[np.ndarray, "m e"],
-    count: int,
+    k: int,
     *,
     standardize: bool = True,
-) -> Hits:
+) -> Neighbors:
     """Find the rows of a gallery most like each query by cosine; `count` of them, or all.
 
     `standardize` centres and scales each feature by the gallery's own spread before.
@@ -227,5 +236,5 @@ def nearest(
         scaler = StandardScaler().fit(gallery)
         queries, gallery = scaler.transform(queries), scaler.transform(gallery)
     q, g = (F.normalize(torch.from_numpy(x), dim=-1) for x in (queries, gallery))
-    found = (q @ g.T).topk(min(count, len(g)), dim=1)
-    return Hits(found.indices.numpy(), found.values.numpy())
+    found = (q @ g.T).topk(min(k, len(g)), dim=1)
+    return Neighbors(found.indices.numpy(), found.values.numpy())

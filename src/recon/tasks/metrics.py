@@ -10,25 +10,27 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-from recon.tasks.linear_probe import Interval, interval
+from recon.tasks.linear_probe import ConfidenceInterval, bootstrap_interval
 
 
-class Scores(NamedTuple):
+class ClassificationScores(NamedTuple):
     """Accuracies as fractions, of N labelled shapes."""
 
-    overall: Interval
+    overall_accuracy: ConfidenceInterval
     """Share of shapes that are right, with its 95 % bootstrap interval over the shapes."""
-    mean_class: float
+    mean_class_accuracy: float
     """Mean of the classes' own shares; classes without a shape are left out."""
-    top: dict[int, float]
+    top_k_accuracy: dict[int, float]
     """Share of shapes whose class is among the k most likely ones, by k."""
-    per_class: Float[Tensor, " c"]
+    per_class_accuracy: Float[Tensor, " c"]
     """Each class's own share, NaN where it has no shape."""
-    confusion: Int[Tensor, "c c"]
+    confusion_matrix: Int[Tensor, "c c"]
     """Shapes of each class (rows) by predicted class (columns)."""
 
 
-def score(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Scores:
+def classification_scores(
+    logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
+) -> ClassificationScores:
     """Compare class scores with labels; raise ValueError for a label that is no class."""
     classes = logits.shape[1]
     if int(labels.max()) >= classes:
@@ -38,13 +40,13 @@ def score(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Scores:
     present = torch.bincount(labels, minlength=classes) > 0
     per_class = per_class.where(present, torch.nan)
     ks = [k for k in (1, 3, 5) if k <= classes]
-    return Scores(
-        overall=interval(right.numpy()),
-        mean_class=float(per_class.nanmean()),
-        top={
+    return ClassificationScores(
+        overall_accuracy=bootstrap_interval(right.numpy()),
+        mean_class_accuracy=float(per_class.nanmean()),
+        top_k_accuracy={
             k: float(multiclass_accuracy(logits, labels, classes, average="micro", top_k=k))
             for k in ks
         },
-        per_class=per_class,
-        confusion=multiclass_confusion_matrix(logits, labels, classes),
+        per_class_accuracy=per_class,
+        confusion_matrix=multiclass_confusion_matrix(logits, labels, classes),
     )

@@ -8,7 +8,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-HEAD_FACTOR = 10.0
+HEAD_LR_FACTOR = 10.0
 """How many times the learning rate a new head has, as released."""
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], Scheduler]
@@ -29,14 +29,14 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     return [{"params": plain, "weight_decay": 0.0}, {"params": decayed}]
 
 
-def scheduled(optimizer: Optimizer, scheduler: SchedulerFactory | None) -> Any:
+def build_optimizer_config(optimizer: Optimizer, scheduler: SchedulerFactory | None) -> Any:
     """Return what a task's `configure_optimizers` does: an optimizer, and its schedule if any."""
     if scheduler is None:
         return optimizer
     return [optimizer], [{"scheduler": scheduler(optimizer), "interval": "epoch"}]
 
 
-def step_by_epoch(module: LightningModule, scheduler: Scheduler, metric: Any) -> None:
+def step_scheduler_by_epoch(module: LightningModule, scheduler: Scheduler, metric: Any) -> None:
     """Step a schedule at the end of an epoch with its own number, as released.
 
     Epoch e runs at the rate of e - 1. This is what a task has for `lr_scheduler_step`.
@@ -44,15 +44,15 @@ def step_by_epoch(module: LightningModule, scheduler: Scheduler, metric: Any) ->
     scheduler.step(epoch=module.current_epoch)
 
 
-def with_head(
-    module: nn.Module, optimizer: OptimizerFactory, head: Callable[[str], bool]
+def build_finetune_optimizer(
+    module: nn.Module, optimizer: OptimizerFactory, is_head: Callable[[str], bool]
 ) -> Optimizer:
     """Build an optimizer that trains what `head` names at 10 times the rate, all of it decayed.
 
     The rest is grouped by `parameter_groups`, as released.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    new = [p for name, p in named if head(name)]
+    new = [p for name, p in named if is_head(name)]
     chosen = set(map(id, new))
     rest = [
         {**group, "params": [p for p in group["params"] if id(p) not in chosen]}
@@ -61,5 +61,5 @@ def with_head(
     groups = [{"params": new}, *(group for group in rest if group["params"])]
     built = optimizer([group for group in groups if group["params"]])
     if new:
-        built.param_groups[0]["lr"] *= HEAD_FACTOR
+        built.param_groups[0]["lr"] *= HEAD_LR_FACTOR
     return built

@@ -10,26 +10,26 @@ from jaxtyping import Bool, Float
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from recon.checkpoints.loading import describe
-from recon.checkpoints.reader import FORMAT_KEY
-from recon.data.batch import Batch, rows_together
+from recon.checkpoints.loading import build_metadata
+from recon.checkpoints.reader import METADATA_KEY
+from recon.data.batch import Batch, global_batch_size
 from recon.data.datamodule import PointCloudDataModule
-from recon.models.recon import PretrainingNetwork, Reconstruction
-from recon.ops.distributed import drawing_as_one, everyone, shared_mean
+from recon.models.recon import PretrainingNetwork, PretrainingOutput
+from recon.ops.distributed import all_gather_with_grad, rescale_local_mean, synced_rng
 from recon.tasks.optim import (
     OptimizerFactory,
     SchedulerFactory,
+    build_optimizer_config,
     parameter_groups,
-    scheduled,
-    step_by_epoch,
+    step_scheduler_by_epoch,
 )
 from recon.tasks.self_contrast import SelfContrast
 from recon.teachers.base import Teacher
 
-Masking = Callable[[Float[Tensor, "b g 3"]], Bool[Tensor, "b g"]]
+MaskSampler = Callable[[Float[Tensor, "b g 3"]], Bool[Tensor, "b g"]]
 
 
-class Ensemble(nn.Module):
+class EnsembleDistillation(nn.Module):
     """What the contrastive students learn from: a teacher and a loss for each modality.
 
     Projected queries and a batch -> one named loss a modality, `self` for the contrast among
@@ -62,7 +62,9 @@ class Ensemble(nn.Module):
         project: Callable[[Tensor], Tensor],
     ) -> dict[str, Float[Tensor, ""]]:
         losses = {
-            name: self.losses[name](everyone(queries[name]), everyone(teacher(batch)))
+            name: self.losses[name](
+                all_gather_with_grad(queries[name]), all_gather_with_grad(teacher(batch))
+            )
             for name, teacher in self.teachers.items()
         }
         if self.self_contrast is not None:
@@ -74,8 +76,8 @@ class Pretraining(LightningModule, ABC):
     """One step of pretraining: hide patches, ask the network, add the named losses.
 
     `mask` draws (B, G), True where hidden, from the centres (B, G, 3); None hides nothing.
-    `weights` scales losses by name; the paper's total is the plain sum. Logs `train/<loss>` and
-    `train/total` each step.
+    `loss_weights` scales losses by name; the paper's total is the plain sum. Logs `train/<loss>`
+    and `train/total` each step.
     """
 
     keys: frozenset[str] = frozenset()
@@ -87,44 +89,48 @@ class Pretraining(LightningModule, ABC):
         *,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
-        mask: Masking | None = None,
-        weights: Mapping[str, float] | None = None,
+        mask: MaskSampler | None = None,
+        loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.mask = model, mask
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.weights = dict(weights or {})
+        self.loss_weights = dict(loss_weights or {})
 
     @abstractmethod
-    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+    def compute_losses(self, out: PretrainingOutput, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Name each loss of a step."""
 
-    def forward(self, points: Float[Tensor, "b n 3"]) -> Reconstruction:
+    def forward(self, points: Float[Tensor, "b n 3"]) -> PretrainingOutput:
         patches = self.model.grouper(points)
-        return self.model.rebuild(patches, self.mask(patches.centers) if self.mask else None)
+        return self.model.forward_patches(
+            patches, self.mask(patches.centers) if self.mask else None
+        )
 
-    def total(self, losses: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    def total_loss(self, losses: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
         """Add the weighted losses; raise ValueError for a weight without its loss."""
-        if unknown := self.weights.keys() - losses.keys():
+        if unknown := self.loss_weights.keys() - losses.keys():
             raise ValueError(f"weights for {sorted(unknown)}, but the losses are {sorted(losses)}")
-        return torch.stack([self.weights.get(name, 1.0) * x for name, x in losses.items()]).sum()
+        return torch.stack(
+            [self.loss_weights.get(name, 1.0) * x for name, x in losses.items()]
+        ).sum()
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
-        with drawing_as_one(rows_together(batch)):
-            losses = self.losses(self(batch["points"]), batch)
-        total = self.total(losses)
+        with synced_rng(global_batch_size(batch)):
+            losses = self.compute_losses(self(batch["points"]), batch)
+        total = self.total_loss(losses)
         how: Any = {"batch_size": len(batch["points"]), "sync_dist": True}
         self.log("train/total", total, prog_bar=True, **how)
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, **how)
         return total
 
     def configure_optimizers(self) -> Any:
-        return scheduled(self.optimizer(parameter_groups(self)), self.scheduler)
+        return build_optimizer_config(self.optimizer(parameter_groups(self)), self.scheduler)
 
-    lr_scheduler_step = step_by_epoch
+    lr_scheduler_step = step_scheduler_by_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[FORMAT_KEY] = describe(self.model)
+        checkpoint[METADATA_KEY] = build_metadata(self.model)
 
 
 class GenerativeStudent(Pretraining):
@@ -136,9 +142,9 @@ class GenerativeStudent(Pretraining):
         super().__init__(model, **recipe)
         self.reconstruction = reconstruction
 
-    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+    def compute_losses(self, out: PretrainingOutput, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         loss = self.reconstruction(out.predicted, out.target)
-        return {"reconstruction": shared_mean(loss, len(out.predicted))}
+        return {"reconstruction": rescale_local_mean(loss, len(out.predicted))}
 
 
 class ContrastiveStudent(Pretraining):
@@ -147,11 +153,13 @@ class ContrastiveStudent(Pretraining):
     Raises ValueError where a projection does not fit its teacher.
     """
 
-    def __init__(self, model: PretrainingNetwork, *, ensemble: Ensemble, **recipe: Any) -> None:
+    def __init__(
+        self, model: PretrainingNetwork, *, ensemble: EnsembleDistillation, **recipe: Any
+    ) -> None:
         super().__init__(model, **recipe)
         self.ensemble, self.keys = ensemble, frozenset(ensemble.keys)
         for name, teacher in ensemble.teachers.items():
-            width = model.projections.widths.get(name)
+            width = model.projections.dims.get(name)
             if width != teacher.dim:
                 raise ValueError(
                     f"the {name} teacher gives {teacher.dim} features, "
@@ -162,10 +170,12 @@ class ContrastiveStudent(Pretraining):
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PointCloudDataModule):
             for teacher in self.ensemble.teachers.values():
-                teacher.require(data.names())
+                teacher.check_coverage(data.teacher_keys())
 
-    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        return self.ensemble(out.queries, batch, lambda points: self(points).queries["cls"])
+    def compute_losses(self, out: PretrainingOutput, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        return self.ensemble(
+            out.projected_queries, batch, lambda points: self(points).projected_queries["cls"]
+        )
 
 
 class ReConStudent(ContrastiveStudent, GenerativeStudent):
@@ -176,6 +186,6 @@ class ReConStudent(ContrastiveStudent, GenerativeStudent):
     [1] Qi et al., arXiv:2302.02318, equation 6.
     """
 
-    def losses(self, out: Reconstruction, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        rebuilt = GenerativeStudent.losses(self, out, batch)
-        return rebuilt | ContrastiveStudent.losses(self, out, batch)
+    def compute_losses(self, out: PretrainingOutput, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        rebuilt = GenerativeStudent.compute_losses(self, out, batch)
+        return rebuilt | ContrastiveStudent.compute_losses(self, out, batch)

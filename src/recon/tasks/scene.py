@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from recon.data.batch import Batch, clouds_of
+from recon.data.batch import Batch, get_clouds
 from recon.data.dataset import PointCloudDataset
 from recon.models.segmenter import Segmenter
-from recon.tasks.gather import gathered
+from recon.tasks.gather import gather_objects
 from recon.tasks.iou import confusion, scene_scores
-from recon.tasks.segment import Segmentation, Segmented
-from recon.tasks.sliding_windows import Windows, segment_room
+from recon.tasks.segment import Segmentation, SegmentedCloud
+from recon.tasks.sliding_windows import SlidingWindowConfig, segment_room
 
-SHOWN_POINTS = 20_000
+MAX_DRAWN_POINTS = 20_000
 """Points kept of a tested room, to be drawn."""
 
 
@@ -33,35 +33,46 @@ class SceneSegmentation(Segmentation):
     keys = frozenset({"point_labels"})
 
     def __init__(
-        self, model: Segmenter, *, windows: Windows, weighted: bool = True, **settings: Any
+        self,
+        model: Segmenter,
+        *,
+        windows: SlidingWindowConfig,
+        use_class_weights: bool = True,
+        **settings: Any,
     ) -> None:
         super().__init__(model, **settings)
-        self.windows, self.weighted = windows, weighted
+        self.windows, self.use_class_weights = windows, use_class_weights
 
-    def learn_names(self, dataset: PointCloudDataset) -> None:
-        super().learn_names(dataset)
+    def set_class_names(self, dataset: PointCloudDataset) -> None:
+        super().set_class_names(dataset)
         counts = getattr(dataset, "label_counts", None)
-        if self.weighted and counts is not None:
+        if self.use_class_weights and counts is not None:
             share = np.maximum(counts, 1) / max(counts.sum(), 1)
-            self.weight = torch.from_numpy((share.max() / share) ** (1 / 3)).float()
+            self.class_weights = torch.from_numpy((share.max() / share) ** (1 / 3)).float()
 
-    def _room(self, batch: Batch, votes: int) -> tuple[Segmented, Tensor, Tensor]:
+    def _room(self, batch: Batch, votes: int) -> tuple[SegmentedCloud, Tensor, Tensor]:
         """Segment one room; return it, its confusion, and that of single windows."""
-        clouds = clouds_of(batch)
+        clouds = get_clouds(batch)
         seed = int(batch["seed"][0])
-        found = segment_room(self.forward, clouds, self.model.classes, self.windows, votes, seed)
+        found = segment_room(
+            self.forward, clouds, self.model.num_classes, self.windows, votes, seed
+        )
         assert clouds.point_labels is not None
-        labels, predicted = clouds.point_labels[0].cpu(), found.scores.argmax(1)
-        counts = confusion(predicted, labels, self.model.classes)
+        labels, predicted = clouds.point_labels[0].cpu(), found.log_probs.argmax(1)
+        counts = confusion(predicted, labels, self.model.num_classes)
         some = torch.linspace(
-            0, len(labels) - 1, min(len(labels), SHOWN_POINTS), dtype=torch.float64
+            0, len(labels) - 1, min(len(labels), MAX_DRAWN_POINTS), dtype=torch.float64
         ).long()
         points = clouds.points[0].cpu()
         shown = (x[some].clone() for x in (points, labels, predicted))
-        return Segmented(batch["id"][0], scene_scores(counts).miou, *shown), counts, found.windows
+        return (
+            SegmentedCloud(batch["id"][0], scene_scores(counts).miou, *shown),
+            counts,
+            found.window_confusion,
+        )
 
     def on_validation_epoch_start(self) -> None:
-        self.counts = torch.zeros(self.model.classes, self.model.classes, dtype=torch.long)
+        self.counts = torch.zeros(self.model.num_classes, self.model.num_classes, dtype=torch.long)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.counts += self._room(batch, votes=1)[1]
@@ -73,29 +84,31 @@ class SceneSegmentation(Segmentation):
 
     def on_test_start(self) -> None:
         super().on_test_start()
-        size = (self.model.classes, self.model.classes)
+        size = (self.model.num_classes, self.model.num_classes)
         self.merged, self.single = (torch.zeros(size, dtype=torch.long) for _ in range(2))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         room, merged, single = self._room(batch, self.windows.votes)
-        self.tested.append(room)
+        self.test_clouds.append(room)
         self.merged += merged
         self.single += single
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        self.merged = torch.stack(gathered(self.merged)).sum(0)
-        self.single = torch.stack(gathered(self.single)).sum(0)
+        self.merged = torch.stack(gather_objects(self.merged)).sum(0)
+        self.single = torch.stack(gather_objects(self.single)).sum(0)
 
-    def results(self) -> dict[str, Any]:
+    def compute_results(self) -> dict[str, Any]:
         """Return what the test found, as JSON holds it."""
         votes = self.windows.votes
         kinds = {f"whole rooms, {votes} votes": self.merged, "single windows": self.single}
         return {
-            "rooms": len(self.tested),
+            "rooms": len(self.test_clouds),
             "points": int(self.merged.sum()),
-            "results": {name: _scene(counts, self.model.names) for name, counts in kinds.items()},
-            "ids": {room.name: room.iou for room in self.tested},
+            "results": {
+                name: _scene(counts, self.model.class_names) for name, counts in kinds.items()
+            },
+            "ids": {room.name: room.iou for room in self.test_clouds},
         }
 
 
@@ -105,7 +118,7 @@ def _scene(counts: Int[Tensor, "c c"], names: Sequence[str]) -> dict[str, Any]:
     return {
         "miou": found.miou,
         "macc": found.macc,
-        "overall_accuracy": {"mean": found.overall},
+        "overall_accuracy": {"mean": found.overall_accuracy},
         "per_class": {name: value for name, value in per.items() if value == value},
         "confusion": counts.tolist(),
     }

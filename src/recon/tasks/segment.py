@@ -9,27 +9,27 @@ from jaxtyping import Float, Int
 from lightning import LightningModule
 from torch import Tensor
 
-from recon.checkpoints.loading import describe
-from recon.checkpoints.reader import FORMAT_KEY
-from recon.data.batch import Batch, Clouds, channels, clouds_of, rows_together
+from recon.checkpoints.loading import build_metadata
+from recon.checkpoints.reader import METADATA_KEY
+from recon.data.batch import Batch, Clouds, concat_channels, get_clouds, global_batch_size
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import PointCloudDataset
 from recon.models.segmenter import Segmenter
-from recon.ops.distributed import drawing_as_one, shared_mean
-from recon.tasks.gather import in_order
+from recon.ops.distributed import rescale_local_mean, synced_rng
+from recon.tasks.gather import gather_in_sample_order
 from recon.tasks.iou import (
-    IGNORED,
+    IGNORE_INDEX,
     confusion,
-    own_parts,
     part_iou,
     part_scores,
+    predict_parts,
 )
 from recon.tasks.optim import (
     OptimizerFactory,
     SchedulerFactory,
-    scheduled,
-    step_by_epoch,
-    with_head,
+    build_finetune_optimizer,
+    build_optimizer_config,
+    step_scheduler_by_epoch,
 )
 
 
@@ -43,7 +43,7 @@ def is_head(name: str) -> bool:
     return name.startswith(("model.propagate.", "model.point_head.")) and "_norm." not in name
 
 
-class Segmented(NamedTuple):
+class SegmentedCloud(NamedTuple):
     """One segmented shape or room, to be drawn."""
 
     name: str
@@ -71,39 +71,39 @@ class Segmentation(LightningModule, ABC):
         super().__init__()
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.double_step = double_step
-        self.weight: Float[Tensor, " c"] | None = None
-        self.tested: list[Segmented] = []
+        self.class_weights: Float[Tensor, " c"] | None = None
+        self.test_clouds: list[SegmentedCloud] = []
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, PointCloudDataModule):
-            self.learn_names(data.dataset)
+            self.set_class_names(data.dataset)
 
-    def learn_names(self, dataset: PointCloudDataset) -> None:
+    def set_class_names(self, dataset: PointCloudDataset) -> None:
         """Take over the names of classes; raise ValueError where the network has other numbers."""
         classes = dataset.point_classes
-        if len(classes) != self.model.classes:
+        if len(classes) != self.model.num_classes:
             raise ValueError(
-                f"points have {len(classes)} classes, the network {self.model.classes}: leave "
+                f"points have {len(classes)} classes, the network {self.model.num_classes}: leave "
                 "`classes` unset, or choose other weights"
             )
-        self.model.names = tuple(classes)
+        self.model.class_names = tuple(classes)
 
     def forward(
         self, clouds: Clouds, label: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b n c"]:
-        return self.model(channels(clouds), label)
+        return self.model(concat_channels(clouds), label)
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
-        clouds = clouds_of(batch)
-        with drawing_as_one(rows_together(batch)):
+        clouds = get_clouds(batch)
+        with synced_rng(global_batch_size(batch)):
             scores = self(clouds, batch.get("label"))
         assert clouds.point_labels is not None
-        weight = None if self.weight is None else self.weight.to(scores)
+        weight = None if self.class_weights is None else self.class_weights.to(scores)
         labels = clouds.point_labels.flatten()
-        loss = F.nll_loss(scores.flatten(0, 1), labels, weight, ignore_index=IGNORED)
-        known = labels[labels != IGNORED]
-        loss = shared_mean(loss, len(known) if weight is None else weight[known].sum())
+        loss = F.nll_loss(scores.flatten(0, 1), labels, weight, ignore_index=IGNORE_INDEX)
+        known = labels[labels != IGNORE_INDEX]
+        loss = rescale_local_mean(loss, len(known) if weight is None else weight[known].sum())
         size = len(clouds.points)
         self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
@@ -116,22 +116,24 @@ class Segmentation(LightningModule, ABC):
             getattr(optimizer, "optimizer", optimizer).step()
 
     def on_test_start(self) -> None:
-        self.tested = []
+        self.test_clouds = []
 
     def on_test_epoch_end(self) -> None:
-        self.tested = in_order(self.tested)
+        self.test_clouds = gather_in_sample_order(self.test_clouds)
 
     @abstractmethod
-    def results(self) -> dict[str, Any]:
+    def compute_results(self) -> dict[str, Any]:
         """Return what the test found, as JSON holds it."""
 
     def configure_optimizers(self) -> Any:
-        return scheduled(with_head(self, self.optimizer, is_head), self.scheduler)
+        return build_optimizer_config(
+            build_finetune_optimizer(self, self.optimizer, is_head), self.scheduler
+        )
 
-    lr_scheduler_step = step_by_epoch
+    lr_scheduler_step = step_scheduler_by_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[FORMAT_KEY] = describe(self.model)
+        checkpoint[METADATA_KEY] = build_metadata(self.model)
 
 
 class PartSegmentation(Segmentation):
@@ -142,30 +144,30 @@ class PartSegmentation(Segmentation):
 
     keys = frozenset({"label", "point_labels"})
 
-    def learn_names(self, dataset: PointCloudDataset) -> None:
-        super().learn_names(dataset)
+    def set_class_names(self, dataset: PointCloudDataset) -> None:
+        super().set_class_names(dataset)
         self.model.object_names = tuple(dataset.classes)
         self.model.parts = {name: [*rows] for name, rows in dataset.parts.items()}
-        if len(dataset.classes) != self.model.objects:
+        if len(dataset.classes) != self.model.num_objects:
             raise ValueError(
                 f"there are {len(dataset.classes)} classes of objects, the network knows "
-                f"{self.model.objects}: leave `objects` unset, or choose other weights"
+                f"{self.model.num_objects}: leave `objects` unset, or choose other weights"
             )
 
     def on_validation_epoch_start(self) -> None:
         self.found: list[tuple[int, float]] = []
 
-    def _shapes(self, batch: Batch) -> list[Segmented]:
-        clouds, label = clouds_of(batch), batch["label"]
+    def _shapes(self, batch: Batch) -> list[SegmentedCloud]:
+        clouds, label = get_clouds(batch), batch["label"]
         scores = self(clouds, label)
         assert clouds.point_labels is not None
         shapes = []
         for row, number in enumerate(label.tolist()):
             parts = self.model.parts[self.model.object_names[number]]
-            predicted, labels = own_parts(scores[row], parts), clouds.point_labels[row]
-            counts = confusion(predicted, labels, self.model.classes)
+            predicted, labels = predict_parts(scores[row], parts), clouds.point_labels[row]
+            counts = confusion(predicted, labels, self.model.num_classes)
             tensors = (x.cpu() for x in (clouds.points[row], labels, predicted))
-            shapes.append(Segmented(batch["id"][row], part_iou(counts, parts), *tensors))
+            shapes.append(SegmentedCloud(batch["id"][row], part_iou(counts, parts), *tensors))
         return shapes
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -178,23 +180,23 @@ class PartSegmentation(Segmentation):
         self.labels: list[int] = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.tested += self._shapes(batch)
+        self.test_clouds += self._shapes(batch)
         self.labels += batch["label"].tolist()
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        self.labels = in_order(self.labels)
+        self.labels = gather_in_sample_order(self.labels)
 
-    def results(self) -> dict[str, Any]:
+    def compute_results(self) -> dict[str, Any]:
         """Return what the test found, as JSON holds it."""
-        ious = torch.tensor([shape.iou for shape in self.tested], dtype=torch.float64)
+        ious = torch.tensor([shape.iou for shape in self.test_clouds], dtype=torch.float64)
         names = self.model.object_names
         found = part_scores(ious, torch.tensor(self.labels), len(names))
         per = dict(zip(names, found.per_class.tolist(), strict=True))
         return {
             "shapes": len(ious),
-            "instance_miou": found.instance,
-            "class_miou": found.of_class,
+            "instance_miou": found.instance_miou,
+            "class_miou": found.class_miou,
             "per_class": {name: value for name, value in per.items() if value == value},
-            "ids": {shape.name: shape.iou for shape in self.tested},
+            "ids": {shape.name: shape.iou for shape in self.test_clouds},
         }

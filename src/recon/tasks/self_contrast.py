@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recon.data.batch import Batch
-from recon.losses.contrastive import CategoryContrast, ViewContrast
-from recon.ops.distributed import everyone
+from recon.losses.contrastive import CategoryContrast, NTXentLoss
+from recon.ops.distributed import all_gather_with_grad
 
 Project = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b d"]]
 
@@ -25,7 +25,7 @@ class SelfContrast(nn.Module, ABC):
         """Return the loss; `project` turns other clouds into such features."""
 
 
-class ByCategory(SelfContrast):
+class CategorySelfContrast(SelfContrast):
     """Clouds of one category text belong together: supervised, as released (`smc`)."""
 
     keys = ("category",)
@@ -40,19 +40,21 @@ class ByCategory(SelfContrast):
         batch: Batch,
         project: Project,
     ) -> Float[Tensor, ""]:
-        return self.loss(everyone(features), everyone(batch["category"]))
+        return self.loss(all_gather_with_grad(features), all_gather_with_grad(batch["category"]))
 
 
-class ByView(SelfContrast):
+class ViewSelfContrast(SelfContrast):
     """Two augmented views of a cloud belong together: label-free, at twice the cost a step."""
 
-    keys = ("second",)
+    keys = ("second_view",)
 
-    def __init__(self, loss: ViewContrast) -> None:
+    def __init__(self, loss: NTXentLoss) -> None:
         super().__init__()
         self.loss = loss
 
     def forward(
         self, features: Float[Tensor, "b d"], batch: Batch, project: Project
     ) -> Float[Tensor, ""]:
-        return self.loss(everyone(features), everyone(project(batch["second"])))
+        return self.loss(
+            all_gather_with_grad(features), all_gather_with_grad(project(batch["second_view"]))
+        )

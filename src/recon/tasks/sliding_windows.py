@@ -9,49 +9,53 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recon.data.batch import Clouds
-from recon.data.datasets.rooms import window_batches, windows
-from recon.tasks.iou import IGNORED, confusion
+from recon.data.datasets.rooms import iter_window_batches, iter_windows
+from recon.tasks.iou import IGNORE_INDEX, confusion
 
 
-class Windows(NamedTuple):
+class SlidingWindowConfig(NamedTuple):
     """How a room is covered: windows of `width` metres, `stride` apart, `size` points at a time."""
 
-    size: int = 2048
+    num_points: int = 2048
     width: float = 1.0
     stride: float = 0.5
     votes: int = 3
     batch_size: int = 32
 
 
-class Room(NamedTuple):
+class RoomPrediction(NamedTuple):
     """What a network says of a room of N points."""
 
-    scores: Float[Tensor, "n c"]
+    log_probs: Float[Tensor, "n c"]
     """Mean log-probabilities, in the order of the points."""
-    windows: Int[Tensor, "c c"]
+    window_confusion: Int[Tensor, "c c"]
     """Confusion of every single prediction of the first vote, before they are merged."""
 
 
-class Columns(NamedTuple):
+class WindowBatch(NamedTuple):
     """A batch of columns: rows of points, some repeated where a column has too few."""
 
-    rows: Int[np.ndarray, "b size"]
-    own: Bool[np.ndarray, "b size"]
+    indices: Int[np.ndarray, "b size"]
+    is_original: Bool[np.ndarray, "b size"]
     """Whether a row is no repetition."""
 
 
-def columns(points: Float[Tensor, "n 3"], how: Windows, seed: int) -> Iterator[Columns]:
+def iter_room_batches(
+    points: Float[Tensor, "n 3"], config: SlidingWindowConfig, seed: int
+) -> Iterator[WindowBatch]:
     """Yield batches of columns; each point is in at least one of them."""
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
-    pieces = windows(points.numpy(), width=how.width, stride=how.stride)
+    pieces = iter_windows(points.numpy(), width=config.width, stride=config.stride)
     for number, rows in enumerate(pieces):
-        for count, piece in enumerate(window_batches(rows, how.size, seed + number)):
-            waiting.append((piece, np.arange(how.size) < len(rows) - count * how.size))
-            if len(waiting) == how.batch_size:
-                yield Columns(*map(np.stack, zip(*waiting, strict=True)))
+        for count, piece in enumerate(iter_window_batches(rows, config.num_points, seed + number)):
+            waiting.append(
+                (piece, np.arange(config.num_points) < len(rows) - count * config.num_points)
+            )
+            if len(waiting) == config.batch_size:
+                yield WindowBatch(*map(np.stack, zip(*waiting, strict=True)))
                 waiting = []
     if waiting:
-        yield Columns(*map(np.stack, zip(*waiting, strict=True)))
+        yield WindowBatch(*map(np.stack, zip(*waiting, strict=True)))
 
 
 @torch.no_grad()
@@ -59,10 +63,10 @@ def segment_room(
     network: Callable[[Clouds], Float[Tensor, "b n c"]],
     room: Clouds,
     classes: int,
-    how: Windows,
+    config: SlidingWindowConfig,
     votes: int,
     seed: int,
-) -> Room:
+) -> RoomPrediction:
     """Segment a room, a batch of one, z up and in metres; every point is predicted each vote.
 
     Columns are given to the network as training draws them: x and y relative to their middle, z to
@@ -75,7 +79,7 @@ def segment_room(
     single = torch.zeros(classes, classes, dtype=torch.long)
     labels = None if room.point_labels is None else room.point_labels[0].cpu()
     for vote in range(votes):
-        for rows, own in columns(points, how, seed + vote * count):
+        for rows, own in iter_room_batches(points, config, seed + vote * count):
             index, real = torch.from_numpy(rows), torch.from_numpy(own).flatten()
             # The labels stay behind: no network sees them.
             cut = {k: v[0][index.to(device)] for k, v in room._asdict().items() if v is not None}
@@ -89,6 +93,6 @@ def segment_room(
             seen.index_add_(0, flat, torch.ones(len(flat)))
             if vote == 0 and labels is not None:
                 known = labels[flat]
-                if (known != IGNORED).any():
+                if (known != IGNORE_INDEX).any():
                     single += confusion(scores.argmax(1), known, classes)
-    return Room(total / seen[:, None], single)
+    return RoomPrediction(total / seen[:, None], single)

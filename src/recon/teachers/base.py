@@ -28,7 +28,7 @@ class Teacher(nn.Module, ABC):
         """Stay in evaluation mode, whatever the trainer asks."""
         return super().train(mode=False)
 
-    def require(self, names: Mapping[str, Collection[str]]) -> None:  # noqa: B027
+    def check_coverage(self, names: Mapping[str, Collection[str]]) -> None:  # noqa: B027
         """Check before training that these can be taught; a live teacher teaches anything.
 
         `names` gives all ids (key `id`) and texts (key `text`) of a data set. Raises ValueError.
@@ -54,7 +54,7 @@ class LiveTeacher(Teacher):
     def network(self) -> Any:
         return self._hidden[0]
 
-    def check_width(self, name: str, example: Float[Tensor, "1 found"]) -> None:
+    def check_dim(self, name: str, example: Float[Tensor, "1 found"]) -> None:
         """Raise ValueError where the network's features have another width than `dim`."""
         if (found := example.shape[-1]) != self.dim:
             raise ValueError(
@@ -74,7 +74,7 @@ class LiveTeacher(Teacher):
         """Encode a batch; called without gradients."""
 
 
-def fetch(name: str, weights: str | None, build: Callable[[], nn.Module]) -> Any:
+def load_teacher_network(name: str, weights: str | None, build: Callable[[], nn.Module]) -> Any:
     """Build a network whose weights are downloaded or read; raise OSError with the cure."""
     try:
         return build()

@@ -12,11 +12,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from recon.teachers.base import Teacher
-from recon.utils.atomic_write import write_whole
-from recon.utils.printable import check_names
+from recon.utils.atomic_write import write_atomic
+from recon.utils.printable import check_printable
 
 
-class Cache(NamedTuple):
+class FeatureCache(NamedTuple):
     """Features of named things, and how they lie in feature space."""
 
     names: Sequence[str]
@@ -29,15 +29,15 @@ class Cache(NamedTuple):
     """Who said it."""
 
 
-def write_cache(path: str | Path, cache: Cache) -> None:
+def write_cache(path: str | Path, cache: FeatureCache) -> None:
     """Write a cache as one safetensors file, in one step: a killed run leaves nothing behind."""
     about = {"names": json.dumps(list(cache.names)), "teacher": cache.teacher}
     tensors = {"features": cache.features, "mean": cache.mean, "deviation": cache.deviation}
     content = save({key: t.contiguous() for key, t in tensors.items()}, metadata=about)
-    write_whole(Path(path), content)
+    write_atomic(Path(path), content)
 
 
-def read_cache(path: str | Path) -> Cache:
+def read_cache(path: str | Path) -> FeatureCache:
     """Read a cache; raise FileNotFoundError, or ValueError for a file that is none."""
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -47,7 +47,7 @@ def read_cache(path: str | Path) -> Cache:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in ("features", "mean", "deviation")}
-        cache = Cache(json.loads(about["names"]), **tensors, teacher=about["teacher"])
+        cache = FeatureCache(json.loads(about["names"]), **tensors, teacher=about["teacher"])
         _check(cache)
     except Exception as error:  # damaged files fail in any way
         why = str(error).split("\n")[0][:200] or type(error).__name__
@@ -55,12 +55,12 @@ def read_cache(path: str | Path) -> Cache:
     return cache
 
 
-def _check(cache: Cache) -> None:
+def _check(cache: FeatureCache) -> None:
     """Raise ValueError where names and features do not fit."""
     names, (features, mean, deviation) = cache.names, cache[1:4]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its names are no list of texts")
-    check_names(names, "its list")
+    check_printable(names, "its list")
     fits = features.ndim == 3 and len(features) == len(names) and features.numel() > 0
     fits = fits and mean.shape == features.shape[2:] and deviation.ndim == 0
     if not fits or not all(t.is_floating_point() and t.isfinite().all() for t in cache[1:4]):
@@ -104,7 +104,7 @@ class CachedTeacher(Teacher):
         """What is cached, in its order."""
         return list(self._row)
 
-    def require(self, names: Mapping[str, Collection[str]]) -> None:
+    def check_coverage(self, names: Mapping[str, Collection[str]]) -> None:
         lacking = [name for name in names[self.name_key] if name not in self._row]
         if lacking:
             raise ValueError(
@@ -115,7 +115,7 @@ class CachedTeacher(Teacher):
 
     def look_up(self, names: Sequence[str], view: Tensor | int = 0) -> Float[Tensor, "b d"]:
         """Return the cached feature of each named thing; raise ValueError for one not cached."""
-        self.require({self.name_key: names})
+        self.check_coverage({self.name_key: names})
         rows = torch.tensor([self._row[name] for name in names], device=self.features.device)
         return (self.features[rows, view].float() - self.offset) / self.scale
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import open_clip
 
-from recon.teachers.base import fetch
+from recon.teachers.base import load_teacher_network
 
 
 def create_clip(name: str, weights: str | None) -> Any:
@@ -22,4 +22,6 @@ def create_clip(name: str, weights: str | None) -> Any:
         raise ValueError(
             f"{weights!r} is neither a local file nor one of {name}'s weights: {', '.join(tags)}"
         )
-    return fetch(name, weights, lambda: open_clip.create_model(name, pretrained=weights))
+    return load_teacher_network(
+        name, weights, lambda: open_clip.create_model(name, pretrained=weights)
+    )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-from recon.teachers.base import LiveTeacher, fetch
+from recon.teachers.base import LiveTeacher, load_teacher_network
 from recon.teachers.clip import create_clip
 
 
@@ -74,7 +74,7 @@ class TimmImageTeacher(ImageTeacher):
         if weights is not None and not Path(weights).is_file():
             raise FileNotFoundError(f"{weights}: no such file of teacher weights")
         overlay = {"file": weights} if weights else None
-        network = fetch(
+        network = load_teacher_network(
             name,
             weights,
             lambda: timm.create_model(
@@ -86,7 +86,7 @@ class TimmImageTeacher(ImageTeacher):
         size = (height, width) if network.pretrained_cfg.get("fixed_input_size") else None
         super().__init__(network, dim, mean=config["mean"], std=config["std"], size=size)
         with torch.no_grad():
-            self.check_width(name, self.encode_images(torch.zeros(1, channels, height, width)))
+            self.check_dim(name, self.encode_images(torch.zeros(1, channels, height, width)))
 
     def encode_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
         return self.network(images)
@@ -109,7 +109,7 @@ class OpenClipImageTeacher(ImageTeacher):
             tower, dim, mean=tower.image_mean, std=tower.image_std, size=(height, width)
         )
         with torch.no_grad():
-            self.check_width(name, self.encode_images(torch.zeros(1, 3, height, width)))
+            self.check_dim(name, self.encode_images(torch.zeros(1, 3, height, width)))
 
     def encode_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
         return self.network(images)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from recon.utils.printable import check_names
+from recon.utils.printable import check_printable
 
 _NOUNS = (
     "model", "image", "3D model", "rendering model", "point cloud", "point cloud model",
@@ -13,25 +13,25 @@ _NOUNS = (
 )  # fmt: skip
 PREFIXES = ("", "A ", *(f"A {noun} of {article}" for noun in _NOUNS for article in ("", "a ")))
 SUFFIXES = (".", " with white background.", " with black context.")
-PAPER = tuple(f"{prefix}{{}}{suffix}" for suffix in SUFFIXES for prefix in PREFIXES)
+PAPER_TEMPLATES = tuple(f"{prefix}{{}}{suffix}" for suffix in SUFFIXES for prefix in PREFIXES)
 """The paper's 60 templates, prefixes varying fastest [1].
 
 [1] Qi et al., arXiv:2302.02318, section 4 (as released).
 """
 
-LARGEST = 2**24
+MAX_TEMPLATE_FILE_BYTES = 2**24
 """Bytes of a file of templates."""
-Templates = int | str | Path | Sequence[str]
+TemplateSource = int | str | Path | Sequence[str]
 
 
-def templates_of(source: Templates) -> list[str]:
+def load_templates(source: TemplateSource) -> list[str]:
     """Return sentences with `{}` for a name: 60 of the paper, 64 of ULIP, a file's, or a list.
 
     A file is .json, a list or with one under `templates`, or text with one sentence a line. Raises
     FileNotFoundError for a missing file and ValueError for sentences without `{}`, or none.
     """
     if source == 60:
-        return [*PAPER]
+        return [*PAPER_TEMPLATES]
     if source == 64:
         return _read(Path(str(files("recon.teachers") / "templates_64.json")))
     if isinstance(source, int):
@@ -42,7 +42,7 @@ def templates_of(source: Templates) -> list[str]:
         found, where = [*source], ""
     if not found:
         raise ValueError(f"{where}holds no templates")
-    check_names(map(str, found), where or "templates")
+    check_printable(map(str, found), where or "templates")
     if wrong := [sentence for sentence in found if "{}" not in str(sentence)]:
         raise ValueError(
             f"{where}{wrong[0]!r}: each template needs {{}} where the name of the class goes"
@@ -53,7 +53,7 @@ def templates_of(source: Templates) -> list[str]:
 def _read(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of templates")
-    if (size := path.stat().st_size) > LARGEST:
+    if (size := path.stat().st_size) > MAX_TEMPLATE_FILE_BYTES:
         raise ValueError(f"{path}: has {size:,} bytes, no list of templates does")
     try:
         text = path.read_text(encoding="utf-8")
@@ -68,6 +68,6 @@ def _read(path: Path) -> list[str]:
     return listed
 
 
-def prompts(category: str, templates: Sequence[str] = PAPER) -> list[str]:
+def build_prompts(category: str, templates: Sequence[str] = PAPER_TEMPLATES) -> list[str]:
     """Return a category's name in each template; the paper's 60 prompts by default."""
     return [template.replace("{}", category) for template in templates]

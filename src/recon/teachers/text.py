@@ -29,7 +29,7 @@ class OpenClipTextTeacher(LiveTeacher):
         super().__init__(model, dim)
         self.about = f"open_clip {name}, weights {weights}"
         self.tokenizer = open_clip.get_tokenizer(name)
-        self.check_width(name, self({"text": ["a point cloud"]}))
+        self.check_dim(name, self({"text": ["a point cloud"]}))
 
     def __str__(self) -> str:
         return self.about

@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LOCK = ".lock"
+LOCK_FILE = ".lock"
 
 
-def write_whole(
+def write_atomic(
     path: Path,
     content: bytes | memoryview,
-    cure: str = "and run the same command",
-    earlier: Path | None = None,
+    hint: str = "and run the same command",
+    backup: Path | None = None,
 ) -> None:
     """Write a file in one step, as `whole` does."""
-    with whole(path, cure, earlier) as part:
+    with atomic_path(path, hint, backup) as part:
         part.write_bytes(content)
 
 
 @contextmanager
-def whole(
-    path: Path, cure: str = "and run the same command", earlier: Path | None = None
+def atomic_path(
+    path: Path, hint: str = "and run the same command", backup: Path | None = None
 ) -> Iterator[Path]:
     """Yield a place to write a file to, which then takes its name in one step.
 
@@ -38,21 +38,21 @@ def whole(
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        if earlier is not None:
-            _keep(path, earlier)
+        if backup is not None:
+            _keep(path, backup)
         part.replace(path)
         _sync(path.parent)
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be written ({error.strerror or error}): make room, or choose "
-            f"another folder, {cure}"
+            f"another folder, {hint}"
         ) from error
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
-def writing(target: Path, cure: str, lock: Path | None = None) -> Iterator[None]:
+def write_lock(target: Path, hint: str, lock_path: Path | None = None) -> Iterator[None]:
     """Let no second program write into a folder; raise ValueError that says who does.
 
     Of a file, `lock` is beside it. The lock is the process's own: it goes with it, however it
@@ -61,9 +61,9 @@ def writing(target: Path, cure: str, lock: Path | None = None) -> Iterator[None]
     if sys.platform == "win32":
         yield
         return
-    path = lock or target / LOCK
+    path = lock_path or target / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    number = _lock(path, target, cure)
+    number = _lock(path, target, hint)
     try:
         yield
     finally:

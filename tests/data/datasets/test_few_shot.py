@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.datasets.few_shot import FewShotDataModule, FewShotFold, draw_episode
+from recon.data.datasets.few_shot import FewShotDataModule, FewShotFold, sample_episode
 from recon.data.datasets.furniture import Furniture, FurnitureDataModule
 from recon.data.datasets.modelnet import ModelNetDataModule
 from trees import few_shot, modelnet
@@ -30,7 +30,7 @@ def test_a_missing_fold_is_drawn(tmp_path: Path) -> None:
 
 def episode(**changed: int):
     asked = {"way": 3, "shot": 5, "fold": 0, "query": 4, **changed}
-    return draw_episode(Furniture(["train"]), Furniture(["test"]), **asked)
+    return sample_episode(Furniture(["train"]), Furniture(["test"]), **asked)
 
 
 def test_episodes_follow_the_protocol() -> None:
@@ -59,13 +59,13 @@ def test_too_few_shapes_are_counted() -> None:
 
 def test_any_classification_set_serves(tmp_path: Path) -> None:
     modelnet(tmp_path)
-    data = FewShotDataModule(source=ModelNetDataModule(tmp_path), way=2, shot=3, query=1)
-    assert len(data.open("train")) == 6
-    assert len(data.open("test")) == 2
+    data = FewShotDataModule(datamodule=ModelNetDataModule(tmp_path), way=2, shot=3, query=1)
+    assert len(data.open_split("train")) == 6
+    assert len(data.open_split("test")) == 2
     with pytest.raises(ValueError, match="either `root`, with released folds, or a `source`"):
         FewShotDataModule()
     furniture = FewShotDataModule(
-        source=FurnitureDataModule(), way=2, shot=3, query=2, keys=["label"], batch_size=3
+        datamodule=FurnitureDataModule(), way=2, shot=3, query=2, keys=["label"], batch_size=3
     )
     furniture.setup("fit")
     assert set(next(iter(furniture.train_dataloader()))["label"].tolist()) <= {0, 1}

@@ -8,10 +8,10 @@ import trimesh
 from PIL import Image
 from pyarrow import Table, parquet
 
-from recon.data.datasets.folder import Folder, FolderDataModule
+from recon.data.datasets.folder import FolderDataModule, ShapeFolder
 from recon.data.io.shape import READERS, read_shape
-from recon.data.render import render
-from recon.teachers.prompts import prompts
+from recon.data.render import render_cloud
+from recon.teachers.prompts import build_prompts
 from trees import meshes, picture, table_of_shapes
 
 POINTS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
@@ -325,16 +325,16 @@ def test_unknown_endings_and_arrays_are_named(tmp_path: Path) -> None:
 def test_classes_are_folders(tmp_path: Path) -> None:
     meshes(tmp_path)
     (tmp_path / "readme.txt").write_text("no shape")
-    data = Folder(tmp_path, count=100)
+    data = ShapeFolder(tmp_path, num_surface_points=100)
     assert data.classes == ["ball", "box"]
     assert [data.ids[row].split("/")[0] for row in range(6)] == [
         data.classes[n] for n in data.labels
     ]
     assert all(data.cloud(row).points.shape == (100, 3) for row in range(6))
-    assert data.texts(0) == prompts("ball")
-    assert Folder(tmp_path, classes=["box", "ball"]).labels.tolist() == [1, 1, 1, 0, 0, 0]
+    assert data.texts(0) == build_prompts("ball")
+    assert ShapeFolder(tmp_path, classes=["box", "ball"]).labels.tolist() == [1, 1, 1, 0, 0, 0]
     with pytest.raises(ValueError, match=r"\['ball'\] are none of the classes \['box'\]: add them"):
-        Folder(tmp_path, classes=["box"])
+        ShapeFolder(tmp_path, classes=["box"])
 
 
 @pytest.mark.parametrize("layout", ["{split}/{name}", "{name}/{split}"])
@@ -345,14 +345,14 @@ def test_splits_are_folders(layout: str, tmp_path: Path) -> None:
             folder.mkdir(parents=True)
             for row in range(count):
                 np.save(folder / f"{row}.npy", POINTS + row)
-    assert Folder(tmp_path).classes == ["chair", "table"]
+    assert ShapeFolder(tmp_path).classes == ["chair", "table"]
     assert (
-        len(Folder(tmp_path)),
-        len(Folder(tmp_path, "train")),
-        len(Folder(tmp_path, "test")),
+        len(ShapeFolder(tmp_path)),
+        len(ShapeFolder(tmp_path, "train")),
+        len(ShapeFolder(tmp_path, "test")),
     ) == (6, 4, 2)
     with pytest.raises(ValueError, match="no shapes of split 'val': choose train, test, all"):
-        Folder(tmp_path, "val")
+        ShapeFolder(tmp_path, "val")
 
 
 def test_links_are_followed_and_hidden_folders_are_not(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_links_are_followed_and_hidden_folders_are_not(tmp_path: Path) -> None:
         np.save(tmp_path / folder / "a.npy", POINTS)
     (tmp_path / "root" / "lamp").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root" / "chair" / "circle").symlink_to(tmp_path / "root")
-    assert list(Folder(tmp_path / "root").ids) == ["chair/a.npy", "lamp/a.npy"]
+    assert list(ShapeFolder(tmp_path / "root").ids) == ["chair/a.npy", "lamp/a.npy"]
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -371,8 +371,8 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
         for split in ("train", "test"):
             (tmp_path / "splits" / split / name).mkdir(parents=True)
             np.save(tmp_path / "splits" / split / name / "a.npy", POINTS)
-    assert Folder(tmp_path / "classes").labels.tolist() == [0, 1]
-    data = Folder(tmp_path / "splits", "train")
+    assert ShapeFolder(tmp_path / "classes").labels.tolist() == [0, 1]
+    data = ShapeFolder(tmp_path / "splits", "train")
     assert data.classes == ["airplane", "train"]
     assert data.labels.tolist() == [0, 1]
 
@@ -393,13 +393,13 @@ def test_a_table_lists_shapes(ending: str, tmp_path: Path) -> None:
         table_of_shapes(path, rows)
     else:
         parquet.write_table(Table.from_pylist(rows), path)
-    data = Folder(path)
+    data = ShapeFolder(path)
     assert np.array_equal(data.cloud(0).points, POINTS + 2)
     assert data.classes == ["chair", "lamp"]
     assert data.labels.tolist() == [1, 0, -1]
     assert [data.texts(0), data.texts(1), data.texts(2)] == [
         ["a tall lamp"],
-        prompts("chair"),
+        build_prompts("chair"),
         ["a thing"],
     ]
     assert np.array_equal(np.array(data.image(0)), pixels)
@@ -429,26 +429,26 @@ def test_bad_tables_are_named(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_bytes(text.encode("latin1"))
     with pytest.raises(ValueError, match=rf"list\.csv.*{message}"):
-        Folder(path)
+        ShapeFolder(path)
 
 
 def test_missing_and_empty_folders_are_explained(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere: not found: data.root is a folder of"):
-        Folder(tmp_path / "nowhere")
+        ShapeFolder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"holds no shapes; known are .glb"):
-        Folder(tmp_path)
+        ShapeFolder(tmp_path)
     np.save(tmp_path / "a.npy", POINTS)
     with pytest.raises(
         ValueError, match=r"a.npy: nothing is known to say about it: .*student=generative"
     ):
-        Folder(tmp_path).texts(0)
+        ShapeFolder(tmp_path).texts(0)
 
 
 def test_a_picture_beside_a_shape_is_its_picture_and_else_it_is_drawn(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", POINTS)
     np.save(tmp_path / "b.npy", POINTS)
     pixels = picture(tmp_path / "a.png")
-    data = Folder(tmp_path)
+    data = ShapeFolder(tmp_path)
     assert np.array_equal(np.array(data.image(0)), pixels)
     drawn = np.array(data.image(1))
     assert drawn.shape == (224, 224, 3)
@@ -463,18 +463,22 @@ def test_drawings_show_the_nearest_points_upright() -> None:
     back = front - np.array([0, 0, 2], dtype=np.float32)
     red, blue = np.array([[255, 0, 0]], np.uint8), np.array([[0, 0, 255]], np.uint8)
     colors = np.concatenate([red.repeat(3000, 0), blue.repeat(3000, 0)])
-    middle = np.array(render(Cloud(np.concatenate([front, back]), colors=colors)))[100:125, 90:115]
+    middle = np.array(render_cloud(Cloud(np.concatenate([front, back]), colors=colors)))[
+        100:125, 90:115
+    ]
     assert (middle[..., 0] > middle[..., 2]).mean() > 0.95
     tall = rng.uniform((-0.2, -1, -0.2), (0.2, 1, 0.2), (2000, 3)).astype(np.float32)
     for up, order in (("y", [0, 1, 2]), ("z", [2, 0, 1])):
-        rows, columns = np.nonzero((np.array(render(Cloud(tall[:, order]), up=up)) < 250).any(-1))
+        rows, columns = np.nonzero(
+            (np.array(render_cloud(Cloud(tall[:, order]), up=up)) < 250).any(-1)
+        )
         assert np.ptp(rows) > 1.5 * np.ptp(columns), up
 
 
 def test_batches_of_mixed_sizes_are_upright(tmp_path: Path) -> None:
     np.save(tmp_path / "large.npy", np.arange(3000.0).reshape(-1, 3))
     np.save(tmp_path / "small.npy", POINTS)
-    data = FolderDataModule(tmp_path, size=200, source_up="z", batch_size=2)
+    data = FolderDataModule(tmp_path, num_points=200, up="z", batch_size=2)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     assert batch["points"].shape == (2, 200, 3)

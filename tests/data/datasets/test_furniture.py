@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.datasets.furniture import Furniture, FurnitureDataModule, asset
+from recon.data.datasets.furniture import Furniture, FurnitureDataModule, asset_path
 from recon.data.datasets.furniture_parts import FurnitureParts, FurniturePartsDataModule
 from recon.teachers.cached import read_cache
 
@@ -32,7 +32,10 @@ def test_clouds_are_centred_and_fill_the_unit_sphere() -> None:
 
 def test_teacher_features_cover_pretraining_and_class_names_but_no_test_shape() -> None:
     data = Furniture()
-    images, texts = read_cache(asset("image.safetensors")), read_cache(asset("text.safetensors"))
+    images, texts = (
+        read_cache(asset_path("image.safetensors")),
+        read_cache(asset_path("text.safetensors")),
+    )
     assert set(images.names) == set(data.ids)
     assert {data.texts(row)[0] for row in range(len(data))} <= set(texts.names)
     assert set(data.classes) <= set(texts.names)
@@ -41,9 +44,9 @@ def test_teacher_features_cover_pretraining_and_class_names_but_no_test_shape() 
 
 
 def test_everything_embedded_fits_its_budget_and_is_attributed() -> None:
-    files = list(asset("furniture.npz").parent.iterdir())
+    files = list(asset_path("furniture.npz").parent.iterdir())
     assert sum(file.stat().st_size for file in files) <= 20_000_000
-    attributed = asset("ATTRIBUTION.txt").read_text()
+    attributed = asset_path("ATTRIBUTION.txt").read_text()
     assert all(f"{shape}\t" in attributed for shape in Furniture().ids)
 
 
@@ -53,7 +56,7 @@ def test_unused_shapes_cannot_be_asked_for() -> None:
 
 
 def test_another_copy_is_read_and_a_broken_one_named(tmp_path: Path) -> None:
-    whole = asset("furniture.npz").read_bytes()
+    whole = asset_path("furniture.npz").read_bytes()
     path = tmp_path / "furniture.npz"
     with pytest.raises(FileNotFoundError, match=r"furniture.npz: not found: .*data.root"):
         Furniture(root=tmp_path)
@@ -69,7 +72,7 @@ def test_another_copy_is_read_and_a_broken_one_named(tmp_path: Path) -> None:
 
 def test_parts_belong_to_their_objects_and_to_the_same_points() -> None:
     whole = {name: Furniture([name]) for name in ("train", "test")}
-    for split, count in FurniturePartsDataModule.published.items():
+    for split, count in FurniturePartsDataModule.published_sizes.items():
         data = FurnitureParts(split)
         assert len(data) == count
         assert not set(data.ids) - set(whole[split].ids)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from recon.data.datasets.modelnet import ModelNet, ModelNetDataModule
-from recon.data.transforms import FarthestSubset
-from recon.teachers.prompts import prompts
+from recon.data.transforms import FarthestPointSample
+from recon.teachers.prompts import build_prompts
 from trees import MODELNET_CLASSES, modelnet, modelnet_cache
 
 
@@ -21,7 +21,7 @@ def test_the_text_tree_comes_back(tmp_path: Path, folder: str) -> None:
         assert np.array_equal(cloud.points, tables[name][:, :3].astype(np.float32))
         assert np.array_equal(cloud.normals, tables[name][:, 3:].astype(np.float32))
         assert MODELNET_CLASSES[data.labels[row]] == name.rpartition("_")[0]
-    assert data.texts(3) == prompts("flower pot")
+    assert data.texts(3) == build_prompts("flower pot")
 
 
 def test_the_cache_comes_back(tmp_path: Path) -> None:
@@ -31,25 +31,25 @@ def test_the_cache_comes_back(tmp_path: Path) -> None:
     for row, table in enumerate(clouds):
         assert np.array_equal(data.cloud(row).points, table[:, :3])
         assert np.array_equal(data.cloud(row).normals, table[:, 3:])
-    first = ModelNet(tmp_path, "train", count=1024).cloud(0)
+    first = ModelNet(tmp_path, "train", num_fps_points=1024).cloud(0)
     assert np.array_equal(first.points, clouds[0][:1024, :3])
 
 
 def test_a_count_is_kept_by_farthest_point_sampling(tmp_path: Path) -> None:
     tables = modelnet(tmp_path)
-    cloud = ModelNet(tmp_path, "test", count=20).cloud(0)
+    cloud = ModelNet(tmp_path, "test", num_fps_points=20).cloud(0)
     whole = tables["airplane_0004"].astype(np.float32)
     points = torch.from_numpy(whole[None, :, :3].copy())
-    assert np.array_equal(cloud.points, FarthestSubset(20)(points)[0].numpy())
+    assert np.array_equal(cloud.points, FarthestPointSample(20)(points)[0].numpy())
     rows = [whole[:, :3].tolist().index(point.tolist()) for point in cloud.points]
     assert np.array_equal(cloud.normals, whole[rows, 3:])
     with pytest.raises(ValueError, match=r"airplane_0004.txt: has 60 points, 61 are asked for"):
-        ModelNet(tmp_path, "test", count=61).cloud(0)
+        ModelNet(tmp_path, "test", num_fps_points=61).cloud(0)
 
 
 def test_ten_classes_have_their_own_lists(tmp_path: Path) -> None:
     modelnet(tmp_path, classes=10)
-    assert len(ModelNetDataModule(tmp_path, number_of_classes=10).open("all")) == 12
+    assert len(ModelNetDataModule(tmp_path, number_of_classes=10).open_split("all")) == 12
     with pytest.raises(
         FileNotFoundError, match=r"modelnet40_shape_names.txt: not found\. ModelNet"
     ):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from recon.data.datasets.objaverse import ObjaverseLVISDataModule, OpenShape
-from recon.teachers.prompts import prompts
+from recon.teachers.prompts import build_prompts
 from trees import objaverse
 
 
@@ -20,7 +20,7 @@ def test_the_tree_comes_back(tmp_path: Path) -> None:
     assert data.texts(1) == ["shape 1", "a drawing of 1"]
     path = next(tmp_path.rglob("11111111.npy"))
     np.save(path, {"xyz": held["11111111"]["xyz"]}, allow_pickle=True)
-    assert data.texts(1) == prompts("easy chair")
+    assert data.texts(1) == build_prompts("easy chair")
     assert data.cloud(1).colors is None
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.rooms import RoomColumns, window_batches, windows
+from recon.data.datasets.rooms import RoomBlocks, iter_window_batches, iter_windows
 
 RNG = np.random.default_rng(0)
 
@@ -23,9 +23,9 @@ class Rooms(PointCloudDataset):
 
 
 def test_a_column_is_cut_from_its_room() -> None:
-    columns = RoomColumns([Rooms()], size=512, width=1.0, fewest=100)
+    columns = RoomBlocks([Rooms()], num_points=512, width=1.0, min_points=100)
     for index in (0, len(columns) - 1):
-        column = columns.draw(index, seed=3)
+        column = columns.sample_cloud(index, seed=3)
         assert column.points.shape == (512, 3)
         assert np.abs(column.points[:, :2]).max() <= 0.5 + 1e-5
         assert column.points[:, 2].min() >= 0
@@ -40,22 +40,24 @@ def test_a_column_is_cut_from_its_room() -> None:
 
 
 def test_rooms_are_drawn_in_proportion_to_their_points() -> None:
-    columns = RoomColumns([Rooms()], size=10)
+    columns = RoomBlocks([Rooms()], num_points=10)
     small = sum(name.startswith("small") for name in columns.ids)
     assert small / len(columns) == pytest.approx(0.25, abs=0.01)
-    assert len(RoomColumns([Rooms()], size=10, rate=0.5)) == pytest.approx(len(columns) / 2, abs=1)
+    assert len(RoomBlocks([Rooms()], num_points=10, rate=0.5)) == pytest.approx(
+        len(columns) / 2, abs=1
+    )
 
 
 def test_columns_follow_their_seed() -> None:
-    columns = RoomColumns([Rooms()], size=64, fewest=10)
-    assert np.array_equal(columns.draw(0, 1).points, columns.draw(0, 1).points)
-    assert not np.array_equal(columns.draw(0, 1).points, columns.draw(0, 2).points)
+    columns = RoomBlocks([Rooms()], num_points=64, min_points=10)
+    assert np.array_equal(columns.sample_cloud(0, 1).points, columns.sample_cloud(0, 1).points)
+    assert not np.array_equal(columns.sample_cloud(0, 1).points, columns.sample_cloud(0, 2).points)
 
 
 def test_a_room_without_a_dense_place_gives_its_densest() -> None:
-    columns = RoomColumns([Rooms()], size=4096, fewest=10**6)
+    columns = RoomBlocks([Rooms()], num_points=4096, min_points=10**6)
     for seed in range(5):
-        column = columns.draw(0, seed)
+        column = columns.sample_cloud(0, seed)
         assert column.points.shape == (4096, 3)
         assert np.abs(column.points[:, :2]).max() <= 0.5 + 1e-5
 
@@ -68,8 +70,8 @@ def test_rooms_that_cannot_be_read_are_left_out_on_request() -> None:
             return super().cloud(index)
 
     with pytest.raises(ValueError, match="small: is empty"):
-        RoomColumns([Half()])
-    columns = RoomColumns([Half()], skip=True)
+        RoomBlocks([Half()])
+    columns = RoomBlocks([Half()], skip_unreadable=True)
     assert columns.skipped == ["small: is empty"]
     assert all(name.startswith("large") for name in columns.ids)
 
@@ -82,7 +84,7 @@ def test_windows_cover_every_point_and_stay_inside_their_bounds(
         np.float32
     )
     seen = np.zeros(len(points), dtype=int)
-    for rows in windows(points, width=1.0, stride=0.5):
+    for rows in iter_windows(points, width=1.0, stride=0.5):
         assert len(set(rows)) == len(rows)
         seen[rows] += 1
         assert np.ptp(points[rows, :2], axis=0).max() <= 1.5 + 1e-5
@@ -92,18 +94,18 @@ def test_windows_cover_every_point_and_stay_inside_their_bounds(
 def test_overlapping_windows_see_inner_points_several_times() -> None:
     points = RNG.uniform((0, 0, 0), (4, 4, 3), (4000, 3)).astype(np.float32)
     seen = np.zeros(len(points), dtype=int)
-    for rows in windows(points, width=1.0, stride=0.5):
+    for rows in iter_windows(points, width=1.0, stride=0.5):
         seen[rows] += 1
     inner = (np.abs(points[:, :2] - 2) < 1).all(1)
     assert np.median(seen[inner]) == 4
     with pytest.raises(ValueError, match=r"stride must lie in \(0, width 1.0\], got 2.0"):
-        next(windows(points, width=1.0, stride=2.0))
+        next(iter_windows(points, width=1.0, stride=2.0))
 
 
 def test_batches_of_a_window_hold_each_of_its_points() -> None:
     rows = np.arange(100, 350)
-    batches = [*window_batches(rows, 64, seed=0)]
+    batches = [*iter_window_batches(rows, 64, seed=0)]
     assert [len(batch) for batch in batches] == [64] * 4
     assert set(np.concatenate(batches)) == set(rows)
-    assert not np.array_equal(batches[0], next(window_batches(rows, 64, seed=1)))
-    assert [len(b) for b in window_batches(np.arange(3), 64, seed=0)] == [64]
+    assert not np.array_equal(batches[0], next(iter_window_batches(rows, 64, seed=1)))
+    assert [len(b) for b in iter_window_batches(np.arange(3), 64, seed=0)] == [64]

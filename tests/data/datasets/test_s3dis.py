@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.datasets.s3dis import ORDERS, S3DISDataModule, S3DISRooms
+from recon.data.datasets.s3dis import CLASS_ORDERS, S3DISDataModule, S3DISRooms
 from trees import s3dis
 
 CLASSES = ("ceiling", "chair", "chair", "floor", "clutter")
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", CLASS_ORDERS)
 def test_rooms_come_back(order: str, tmp_path: Path) -> None:
     tables = s3dis(tmp_path / "Stanford3dDataset_v1.2_Aligned_Version")
     rooms = S3DISRooms(tmp_path, "Area_1", order=order)
@@ -18,14 +18,14 @@ def test_rooms_come_back(order: str, tmp_path: Path) -> None:
     raw = np.concatenate([table for path, table in tables.items() if path.startswith("Area_1")])
     assert np.array_equal(room.points, raw[:, :3].astype(np.float32))
     assert np.array_equal(room.colors, raw[:, 3:])
-    expected = np.repeat([ORDERS[order].index(name) for name in CLASSES], 1500)
+    expected = np.repeat([CLASS_ORDERS[order].index(name) for name in CLASSES], 1500)
     assert np.array_equal(room.point_labels, expected)
-    assert rooms.findings() == ["1 objects of class 'stairs' count as clutter"]
+    assert rooms.file_warnings() == ["1 objects of class 'stairs' count as clutter"]
 
 
 def test_both_orders_hold_the_same_classes() -> None:
-    assert set(ORDERS["pointnet"]) == set(ORDERS["kpconv"])
-    assert len(ORDERS["pointnet"]) == 13
+    assert set(CLASS_ORDERS["pointnet"]) == set(CLASS_ORDERS["kpconv"])
+    assert len(CLASS_ORDERS["pointnet"]) == 13
 
 
 def test_the_known_bad_byte_is_read(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_any_area_is_held_out_and_channels_are_chosen(
 ) -> None:
     s3dis(tmp_path, (1, 2, 3, 4, 5, 6), points=300)
     data = S3DISDataModule(
-        tmp_path, test_area=3, channels=channels, size=256, fewest=64, batch_size=2
+        tmp_path, test_area=3, channels=channels, num_points=256, min_points=64, batch_size=2
     )
     data.setup()
     batch = next(iter(data.train_dataloader()))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from recon.data.datasets.scanobjectnn import VARIANTS, ScanObjectNN, ScanObjectNNDataModule
-from recon.teachers.prompts import prompts
+from recon.teachers.prompts import build_prompts
 from trees import scanobjectnn
 
 
@@ -17,7 +17,7 @@ def test_each_variant_comes_back(variant: str, tmp_path: Path) -> None:
         data = ScanObjectNN(tmp_path, split, variant=variant)
         assert np.array_equal(data.cloud(7).points, written[f"{folder}/{file}{ending}"][7])
         assert data.labels.tolist() == list(range(15))
-    assert data.texts(14) == prompts("toilet")
+    assert data.texts(14) == build_prompts("toilet")
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:

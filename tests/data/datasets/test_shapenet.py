@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from recon.data.datasets.shapenet import ShapeNet, ShapeNetDataModule
-from recon.teachers.prompts import prompts
+from recon.teachers.prompts import build_prompts
 
 
 def test_reads_what_lies_on_disk(shapenet_root: Path) -> None:
@@ -14,7 +14,7 @@ def test_reads_what_lies_on_disk(shapenet_root: Path) -> None:
     assert data.ids[:2] == ["02691156-model0", "04379243-model0"]
     stored = np.load(shapenet_root / "shapenet_pc" / "04379243-model0.npy")
     assert np.array_equal(data.points(1), stored.astype(np.float32))
-    assert data.texts(1) == prompts("table")
+    assert data.texts(1) == build_prompts("table")
     assert [data.category(i) for i in (0, 1)] == [0, 1]
     with Image.open(shapenet_root / "shapenet_img" / "04379243-model0.png") as image:
         assert np.array_equal(np.array(data.image(1)), np.array(image))

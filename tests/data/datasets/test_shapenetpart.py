@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.data.datasets.shapenetpart import PARTS, ShapeNetPart, ShapeNetPartDataModule
+from recon.data.datasets.shapenetpart import CLASS_TO_PARTS, ShapeNetPart, ShapeNetPartDataModule
 from trees import shapenetpart, write_text
 
 
@@ -23,7 +23,7 @@ def test_the_tree_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_fifty_parts_belong_to_one_class_each() -> None:
-    assert sorted(part for own in PARTS.values() for part in own) == list(range(50))
+    assert sorted(part for own in CLASS_TO_PARTS.values() for part in own) == list(range(50))
 
 
 def test_batches_have_2048_points_with_their_labels(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from recon.data.io.arrays import (
     check_file,
     check_labels,
     decode_image,
-    inside,
     read_json,
     read_lines,
     read_npy,
     read_npz,
+    resolve_inside,
 )
 from recon.data.io.text_table import read_table
 
@@ -89,7 +89,7 @@ def test_archives_that_unpack_to_too_much_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(100_000))
-    monkeypatch.setattr(arrays, "LIMIT", 10_000)
+    monkeypatch.setattr(arrays, "MAX_FILE_BYTES", 10_000)
     with pytest.raises(ValueError, match=r"bomb\.npz: .*unpacks to"):
         read_npz(tmp_path / "bomb.npz")
 
@@ -114,7 +114,7 @@ def test_files_too_large_for_one_cloud_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "big.npy"
     np.save(path, np.zeros((100, 3)))
     with pytest.raises(ValueError, match=r"big\.npy: has .* split it into smaller files"):
-        check_file(path, limit=1000)
+        check_file(path, max_bytes=1000)
     assert check_file(path) == path
 
 
@@ -172,5 +172,5 @@ def test_pictures_name_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\0b", "..\\x"])
 def test_lists_cannot_lead_outside(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"list\.csv: lists .* no path inside"):
-        inside(tmp_path, name, "list.csv")
-    assert inside(tmp_path, "a/../b.ply", "list.csv") == tmp_path / "b.ply"
+        resolve_inside(tmp_path, name, "list.csv")
+    assert resolve_inside(tmp_path, "a/../b.ply", "list.csv") == tmp_path / "b.ply"

@@ -12,13 +12,20 @@ from typing import Any
 import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import Cloud, PointCloudDataset, View
-from recon.data.datasets.layout import Tree
-from recon.data.datasets.modelnet import with_normals
-from recon.data.io.arrays import AGAIN, check_cloud, check_file, check_labels, naming, plain_number
+from recon.data.dataset import Cloud, DatasetView, PointCloudDataset
+from recon.data.datasets.layout import ExpectedLayout
+from recon.data.datasets.modelnet import cloud_from_table
+from recon.data.io.arrays import (
+    COPY_AGAIN_HINT,
+    check_cloud,
+    check_file,
+    check_labels,
+    to_scalar,
+    wrap_read_errors,
+)
 from recon.data.io.safe_pickle import read_pickle
 
-TREE = Tree(
+LAYOUT = ExpectedLayout(
     "ModelNet40's few-shot set",
     """\
 {root}/
@@ -27,7 +34,7 @@ TREE = Tree(
 )
 
 
-def folder_of(root: Path) -> Path:
+def find_folds_folder(root: Path) -> Path:
     """Return the folder of the folds: `root`, or the usual one below it."""
     below = root / "ModelNetFewshot"
     return below if below.is_dir() else root
@@ -42,8 +49,10 @@ class FewShotFold(PointCloudDataset):
         self, root: str | Path, split: str = "train", *, way: int = 5, shot: int = 10, fold: int = 0
     ) -> None:
         names = [f"{way}way{dash}{shot}shot/{fold}.pkl" for dash in ("_", "")]
-        found = [path for name in names if (path := folder_of(Path(root)) / name).exists()]
-        self._source = TREE.need([*found, folder_of(Path(root)) / names[0]][0], Path(root))
+        found = [path for name in names if (path := find_folds_folder(Path(root)) / name).exists()]
+        self._source = LAYOUT.require(
+            [*found, find_folds_folder(Path(root)) / names[0]][0], Path(root)
+        )
         held = read_pickle(check_file(self._source))
         entries = held.get(split) if isinstance(held, dict) else None
         good = isinstance(entries, list) and all(
@@ -51,25 +60,26 @@ class FewShotFold(PointCloudDataset):
         )
         if not good or not entries:
             raise ValueError(
-                f"{self._source}: has no list `{split}` of (points, label, original label): {AGAIN}"
+                f"{self._source}: has no list `{split}` of (points, label, original label): "
+                f"{COPY_AGAIN_HINT}"
             )
         self._clouds = [entry[0] for entry in entries]
-        with naming(self._source, "list of labels"):
-            numbers = np.array([plain_number(entry[1]) for entry in entries])
+        with wrap_read_errors(self._source, "list of labels"):
+            numbers = np.array([to_scalar(entry[1]) for entry in entries])
         self.labels = check_labels(numbers, len(entries), way, str(self._source))
         self.classes = [f"class {number}" for number in range(way)]
         self.ids = [f"{split}-{row}" for row in range(len(entries))]
 
-    def files(self, index: int) -> list[Path]:
+    def file_paths(self, index: int) -> list[Path]:
         return [self._source]
 
     def cloud(self, index: int) -> Cloud:
         source = f"{self._source} ({self.ids[index]})"
         check_cloud(self._clouds[index], source)
-        return with_normals(self._clouds[index], source)
+        return cloud_from_table(self._clouds[index], source)
 
 
-def draw_episode(
+def sample_episode(
     supports: PointCloudDataset,
     queries: PointCloudDataset,
     *,
@@ -78,7 +88,7 @@ def draw_episode(
     fold: int,
     query: int = 20,
     seed: int = 0,
-) -> tuple[View, View]:
+) -> tuple[DatasetView, DatasetView]:
     """Draw `way` classes, and of each `shot` supports and `query` queries.
 
     A function of seed, way, shot and fold. Raises ValueError where too few classes have enough
@@ -102,7 +112,7 @@ def draw_episode(
     views = []
     for data, pool, count in zip((supports, queries), pools, (shot, query), strict=True):
         rows = [(0, int(row)) for c in chosen for row in rng.choice(pool[c], count, replace=False)]
-        views.append(View([data], rows, relabel=relabel, classes=names))
+        views.append(DatasetView([data], rows, label_map=relabel, classes=names))
     return views[0], views[1]
 
 
@@ -118,36 +128,38 @@ class FewShotDataModule(PointCloudDataModule):
         way: int = 5,
         shot: int = 10,
         fold: int = 0,
-        source: PointCloudDataModule | None = None,
+        datamodule: PointCloudDataModule | None = None,
         query: int = 20,
         episode_seed: int = 0,
         test_split: str | None = "test",
         **loading: Any,
     ) -> None:
-        if (root is None) == (source is None):
+        if (root is None) == (datamodule is None):
             raise ValueError("few-shot needs either `root`, with released folds, or a `source`")
-        super().__init__(source.root if source else root or "", test_split=test_split, **loading)
+        super().__init__(
+            datamodule.root if datamodule else root or "", test_split=test_split, **loading
+        )
         self.way, self.shot, self.fold, self.query = way, shot, fold, query
-        self.source, self.episode_seed = source, episode_seed
-        self.published = {"train": way * shot, "test": way * 20}
+        self.datamodule, self.episode_seed = datamodule, episode_seed
+        self.published_sizes = {"train": way * shot, "test": way * 20}
 
     def settings(self) -> dict[str, Any]:
         return {"way": self.way, "shot": self.shot, "fold": self.fold}
 
-    def stored(self) -> list[str]:
-        if self.source is not None:
+    def stored_parts(self) -> list[str]:
+        if self.datamodule is not None:
             raise ValueError("episodes are drawn, not prepared: prepare what they are drawn from")
-        return super().stored()
+        return super().stored_parts()
 
     def open_part(self, part: str) -> PointCloudDataset:
-        return self.read(part) if self.source else super().open_part(part)
+        return self.read_part(part) if self.datamodule else super().open_part(part)
 
-    def read(self, part: str) -> PointCloudDataset:
-        if self.source is None:
+    def read_part(self, part: str) -> PointCloudDataset:
+        if self.datamodule is None:
             return FewShotFold(self.root, part, way=self.way, shot=self.shot, fold=self.fold)
-        train, test = draw_episode(
-            self.source.open("train"),
-            self.source.open("test"),
+        train, test = sample_episode(
+            self.datamodule.open_split("train"),
+            self.datamodule.open_split("test"),
             way=self.way,
             shot=self.shot,
             fold=self.fold,

@@ -5,44 +5,46 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from recon.data.batch import Unreadable
+from recon.data.batch import UnreadableSample
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.folder import TABLES, Folder
-from recon.data.io.shape import read_shape, shape_files
+from recon.data.datasets.folder import TABLE_SUFFIXES, ShapeFolder
+from recon.data.io.shape import find_shape_files, read_shape
 
 
-class Files(PointCloudDataset):
+class FileList(PointCloudDataset):
     """Single files, called as they were asked for; of meshes `count` points each."""
 
-    def __init__(self, paths: Mapping[str, Path], *, count: int, up: str) -> None:
+    def __init__(self, paths: Mapping[str, Path], *, num_surface_points: int, up: str) -> None:
         self.ids, self.paths = list(paths), list(paths.values())
-        self.count, self.up = count, up
+        self.num_surface_points, self.up = num_surface_points, up
 
     def cloud(self, index: int) -> Cloud:
-        return read_shape(self.paths[index], self.count)
+        return read_shape(self.paths[index], self.num_surface_points)
 
-    def files(self, index: int) -> list[Path]:
+    def file_paths(self, index: int) -> list[Path]:
         return [self.paths[index]]
 
 
-def open_shapes(asked: str | Sequence[str], *, count: int, up: str) -> PointCloudDataset:
+def open_shape_files(
+    patterns: str | Sequence[str], *, num_surface_points: int, up: str
+) -> PointCloudDataset:
     """Open shapes by one name or several, in their order; `up` is their axis that points upwards.
 
     One folder or table gives classes too, see `Folder`, and names relative to it. Raises
     FileNotFoundError where a name finds nothing, and what `Folder` raises.
     """
-    names = [asked] if isinstance(asked, str) else list(asked)
+    names = [patterns] if isinstance(patterns, str) else list(patterns)
     if not names:
         raise ValueError("files=[]: name a folder, a file, or a pattern in quotes")
     if len(names) == 1:
         path = Path(names[0]).expanduser()
-        if path.is_dir() or path.suffix.lower() in TABLES:
-            return Folder(path, count=count, up=up)
-    found = {file.as_posix(): file for name in names for file in shape_files(name)}
-    return Files(found, count=count, up=up)
+        if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
+            return ShapeFolder(path, num_surface_points=num_surface_points, up=up)
+    found = {file.as_posix(): file for name in names for file in find_shape_files(name)}
+    return FileList(found, num_surface_points=num_surface_points, up=up)
 
 
-class WholeClouds(Dataset[Cloud | Unreadable]):
+class RawCloudDataset(Dataset[Cloud | UnreadableSample]):
     """The clouds of a data set as they lie on disk; those that cannot be read say why."""
 
     def __init__(self, dataset: PointCloudDataset) -> None:
@@ -51,8 +53,8 @@ class WholeClouds(Dataset[Cloud | Unreadable]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, row: int) -> Cloud | Unreadable:
+    def __getitem__(self, row: int) -> Cloud | UnreadableSample:
         try:
             return self.dataset.cloud(row)
         except (ValueError, OSError) as error:
-            return Unreadable(str(error))
+            return UnreadableSample(str(error))

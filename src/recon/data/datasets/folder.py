@@ -10,20 +10,26 @@ import numpy as np
 from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
-from recon.data.dataset import Cloud, PointCloudDataset, join
-from recon.data.io.arrays import AGAIN, check_file, decode_image, inside, naming
-from recon.data.io.parquet import pyarrow, read_columns
+from recon.data.dataset import Cloud, PointCloudDataset, concat_datasets
+from recon.data.io.arrays import (
+    COPY_AGAIN_HINT,
+    check_file,
+    decode_image,
+    resolve_inside,
+    wrap_read_errors,
+)
+from recon.data.io.parquet import import_parquet, read_columns
 from recon.data.io.shape import READERS, read_shape, walk_folders
 from recon.data.prepared.dataset import prepared_splits
-from recon.data.render import render
-from recon.data.transforms import axis_number
-from recon.teachers.prompts import prompts
-from recon.utils.printable import check_names
+from recon.data.render import render_cloud
+from recon.data.transforms import axis_index
+from recon.teachers.prompts import build_prompts
+from recon.utils.printable import check_printable
 
 SPLITS = ("train", "val", "test")
-TABLES = (".csv", ".parquet")
-COLUMNS = ("path", "label", "caption", "image", "split")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+TABLE_SUFFIXES = (".csv", ".parquet")
+TABLE_COLUMNS = ("path", "label", "caption", "image", "split")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Entry(NamedTuple):
@@ -68,7 +74,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     """Read a table with the columns path and, of choice, label, caption, image, split."""
     check_file(path)
     if path.suffix.lower() == ".csv":
-        with naming(path, "table"), path.open(newline="", encoding="utf-8-sig") as file:
+        with wrap_read_errors(path, "table"), path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             rows: list[dict[str, Any]] = [*reader]
             if len({*(names := reader.fieldnames or ())}) < len(names):
@@ -76,17 +82,17 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             if long := next((n for n, row in enumerate(rows, start=2) if None in row), None):
                 raise ValueError(f"line {long} has more cells than the first: quote commas")
     else:
-        parquet = pyarrow()
-        with naming(path, "Parquet table"):
+        parquet = import_parquet()
+        with wrap_read_errors(path, "Parquet table"):
             if (count := parquet.read_metadata(path).num_rows) > path.stat().st_size:
                 raise ValueError(f"it announces {count} rows")
             there = parquet.read_schema(path).names
-        kept = [name for name in COLUMNS if name in there]
+        kept = [name for name in TABLE_COLUMNS if name in there]
         table = read_columns(path, kept) if kept else None
-        with naming(path, "Parquet table"):
+        with wrap_read_errors(path, "Parquet table"):
             rows = table.to_pylist() if table is not None else [dict.fromkeys(there)]
     if not rows:
-        raise ValueError(f"{path}: lists no shapes: {AGAIN}")
+        raise ValueError(f"{path}: lists no shapes: {COPY_AGAIN_HINT}")
     if "path" not in rows[0]:
         raise ValueError(f"{path}: has the columns {sorted(map(str, rows[0]))}, `path` is missing")
     return rows
@@ -101,11 +107,11 @@ def _listed(table: Path, root: Path) -> Iterator[Entry]:
             raise ValueError(f"{table}: line {number} has no path")
         source = f"{table}, line {number}"
         yield Entry(
-            inside(root, known["path"], source),
+            resolve_inside(root, known["path"], source),
             Path(known["path"]).as_posix(),
             known.get("label"),
             known.get("caption"),
-            inside(root, known["image"], source) if "image" in known else None,
+            resolve_inside(root, known["image"], source) if "image" in known else None,
             _split(known.get("split"), source),
         )
 
@@ -118,7 +124,7 @@ def _split(name: str | None, source: str) -> str | None:
 
 def _find(root: Path) -> list[Entry]:
     """List the shapes of a folder or a table; raise FileNotFoundError or ValueError for none."""
-    if root.is_file() and root.suffix.lower() in TABLES:
+    if root.is_file() and root.suffix.lower() in TABLE_SUFFIXES:
         return [*_listed(root, root.parent)]
     if not root.is_dir():
         raise FileNotFoundError(
@@ -130,7 +136,7 @@ def _find(root: Path) -> list[Entry]:
     return entries
 
 
-class Folder(PointCloudDataset):
+class ShapeFolder(PointCloudDataset):
     """Shapes in a folder, or those that a .csv or .parquet table lists relative to its own folder.
 
     Classes are the first folders' names, or the table's labels, sorted, unless `classes` gives
@@ -145,11 +151,11 @@ class Folder(PointCloudDataset):
         root: str | Path,
         split: str = "all",
         *,
-        count: int = 8192,
+        num_surface_points: int = 8192,
         up: str = "y",
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.root, self.count, self.up = Path(root), count, up
+        self.root, self.num_surface_points, self.up = Path(root), num_surface_points, up
         entries = _find(self.root)
         # Where some have a split, the others are to train on; `all` goes split by split.
         if any(entry.split for entry in entries):
@@ -161,14 +167,14 @@ class Folder(PointCloudDataset):
             there = ", ".join([*self.present, "all"])
             raise ValueError(f"{self.root}: has no shapes of split {split!r}: choose {there}")
         self.ids = [entry.name for entry in self.entries]
-        check_names(self.ids, self.root)
+        check_printable(self.ids, self.root)
         if twice := [name for name, count in Counter(self.ids).items() if count > 1]:
             raise ValueError(f"{self.root}: lists {twice[0]!r} more than once: name it once")
         self._classify({entry.label for entry in entries} - {None}, classes)
 
     def _classify(self, names: set[str | None], classes: Sequence[str] | None) -> None:
         found = sorted(str(name) for name in names)
-        check_names(found, self.root)
+        check_printable(found, self.root)
         self.classes = found if classes is None else list(classes)
         if unknown := [name for name in found if name not in self.classes]:
             raise ValueError(
@@ -180,9 +186,9 @@ class Folder(PointCloudDataset):
             self.labels = np.array([number.get(e.label or "", -1) for e in self.entries], np.int64)
 
     def cloud(self, index: int) -> Cloud:
-        return read_shape(self.entries[index].path, self.count)
+        return read_shape(self.entries[index].path, self.num_surface_points)
 
-    def files(self, index: int) -> list[Path]:
+    def file_paths(self, index: int) -> list[Path]:
         picture = self._picture(index)
         return [self.entries[index].path, *([picture] if picture else [])]
 
@@ -190,7 +196,7 @@ class Folder(PointCloudDataset):
         entry = self.entries[index]
         if entry.image is not None:
             return entry.image
-        beside = (entry.path.with_suffix(ending) for ending in PICTURES)
+        beside = (entry.path.with_suffix(ending) for ending in IMAGE_SUFFIXES)
         return next((path for path in beside if path.is_file()), None)
 
     def image_bytes(self, index: int) -> bytes | None:
@@ -200,7 +206,7 @@ class Folder(PointCloudDataset):
     def image(self, index: int) -> Image.Image:
         path = self._picture(index)
         if path is None:
-            return render(self.cloud(index), up=self.up)
+            return render_cloud(self.cloud(index), up=self.up)
         return decode_image(check_file(path).read_bytes(), path)
 
     def texts(self, index: int) -> Sequence[str]:
@@ -208,7 +214,7 @@ class Folder(PointCloudDataset):
         if entry.caption is not None:
             return [entry.caption]
         if entry.label is not None:
-            return prompts(entry.label.replace("_", " "))
+            return build_prompts(entry.label.replace("_", " "))
         raise ValueError(
             f"{entry.path}: nothing is known to say about it: sort shapes into one folder a class, "
             "list captions in a table, or train without teachers (student=generative)"
@@ -221,7 +227,10 @@ class Folder(PointCloudDataset):
 
 
 class FolderDataModule(PointCloudDataModule):
-    """Batches of your own shapes, `size` points from each; `source_up` says how they lie."""
+    """Batches of a user's own shapes.
+
+    `num_points` are drawn from each; `up` is the axis that points upwards in the files.
+    """
 
     splits = {name: [name] for name in ("all", *SPLITS)}
 
@@ -230,31 +239,39 @@ class FolderDataModule(PointCloudDataModule):
         root: str | Path,
         *,
         split: Split = "all",
-        size: int | None = 8192,
-        count: int = 8192,
-        source_up: str = "y",
-        up: str | None = "y",
+        num_points: int | None = 8192,
+        num_surface_points: int = 8192,
+        up: str = "y",
+        target_up: str | None = "y",
         classes: Sequence[str] | None = None,
         **loading: Any,
     ) -> None:
-        super().__init__(root, split=split, size=size, up=up, **loading)
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
-        axis_number(source_up)
-        self.count, self.source_up, self.classes = count, source_up, classes
+        super().__init__(root, split=split, num_points=num_points, target_up=target_up, **loading)
+        if num_surface_points < 1:
+            raise ValueError(f"num_surface_points must be at least 1, got {num_surface_points}")
+        axis_index(up)
+        self.num_surface_points, self.up, self.classes = num_surface_points, up, classes
 
     def settings(self) -> dict[str, Any]:
         classes = None if self.classes is None else list(self.classes)
-        return {"count": self.count, "source_up": self.source_up, "classes": classes}
+        return {"num_surface_points": self.num_surface_points, "up": self.up, "classes": classes}
 
-    def read(self, part: str) -> Folder:
-        return Folder(self.root, part, count=self.count, up=self.source_up, classes=self.classes)
+    def read_part(self, part: str) -> ShapeFolder:
+        return ShapeFolder(
+            self.root,
+            part,
+            num_surface_points=self.num_surface_points,
+            up=self.up,
+            classes=self.classes,
+        )
 
-    def stored(self) -> list[str]:
-        return prepared_splits(self.root) or self.read("all").present or ["all"]
+    def stored_parts(self) -> list[str]:
+        return prepared_splits(self.root) or self.read_part("all").present or ["all"]
 
     def open_part(self, part: str) -> PointCloudDataset:
         there = prepared_splits(self.root)
         if part == "all" and there and part not in there:
-            return join([super(FolderDataModule, self).open_part(name) for name in there])
+            return concat_datasets(
+                [super(FolderDataModule, self).open_part(name) for name in there]
+            )
         return super().open_part(part)

@@ -14,14 +14,14 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.io.arrays import check_cloud, naming, read_npz
+from recon.data.io.arrays import check_cloud, read_npz, wrap_read_errors
 
 SPLITS = ("train", "test", "unlabelled", "unused")
-FILE = "furniture.npz"
-CURE = "install the package again, or leave data.root unset"
+ARCHIVE_NAME = "furniture.npz"
+REINSTALL_HINT = "install the package again, or leave data.root unset"
 
 
-def asset(name: str) -> Path:
+def asset_path(name: str) -> Path:
     """Return the path of a file of the data set inside the package."""
     return Path(str(files("recon") / "assets" / "furniture" / name))
 
@@ -30,11 +30,11 @@ def asset(name: str) -> Path:
 def read_archive(path: Path) -> dict[str, np.ndarray]:
     """Read a file of the data set; raise FileNotFoundError or ValueError that names it."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found: {CURE}")
+        raise FileNotFoundError(f"{path}: not found: {REINSTALL_HINT}")
     try:
         return read_npz(path)
     except ValueError as error:
-        raise ValueError(f"{path}: corrupt ({error}): {CURE}") from error
+        raise ValueError(f"{path}: corrupt ({error}): {REINSTALL_HINT}") from error
 
 
 class Furniture(PointCloudDataset):
@@ -53,9 +53,9 @@ class Furniture(PointCloudDataset):
     ) -> None:
         if unknown := set(splits) - set(SPLITS[:3]):
             raise ValueError(f"no split {sorted(unknown)}: choose among {', '.join(SPLITS[:3])}")
-        self.path = Path(root) / FILE if root else asset(FILE)
+        self.path = Path(root) / ARCHIVE_NAME if root else asset_path(ARCHIVE_NAME)
         archive = read_archive(self.path)
-        with naming(self.path, "table of models"):
+        with wrap_read_errors(self.path, "table of models"):
             self._take(archive, splits)
 
     def _take(self, archive: dict[str, np.ndarray], splits: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class Furniture(PointCloudDataset):
         self.captions: list[str] = archive["captions"][self.rows].tolist()
         self.labels = archive["label"][self.rows].astype(int)
         self.families = archive["group"][self.rows].astype(int)
-        self.sizes = archive["dims_cm"][self.rows]
+        self.sizes_cm = archive["dims_cm"][self.rows]
         """Width, height and depth of each model, in cm."""
         for name in ("points", "colors", "icons"):
             if len(archive[name]) != len(archive["split"]):
@@ -94,7 +94,7 @@ class FurnitureDataModule(PointCloudDataModule):
     """Batches of the embedded data set, by default for pretraining: train and unlabelled shapes."""
 
     splits = {name: [name] for name in ("pretrain", *SPLITS[:3])}
-    published = {"pretrain": 673, "train": 269, "test": 141, "unlabelled": 404}
+    published_sizes = {"pretrain": 673, "train": 269, "test": 141, "unlabelled": 404}
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class FurnitureDataModule(PointCloudDataModule):
         split: Split = "pretrain",
         **loading: Any,
     ) -> None:
-        super().__init__(root or asset(FILE).parent, split=split, **loading)
+        super().__init__(root or asset_path(ARCHIVE_NAME).parent, split=split, **loading)
 
-    def read(self, part: str) -> Furniture:
+    def read_part(self, part: str) -> Furniture:
         return Furniture(("train", "unlabelled") if part == "pretrain" else [part], root=self.root)

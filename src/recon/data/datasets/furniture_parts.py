@@ -10,10 +10,10 @@ import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud
-from recon.data.datasets.furniture import FILE, Furniture, asset, read_archive
-from recon.data.io.arrays import naming
+from recon.data.datasets.furniture import ARCHIVE_NAME, Furniture, asset_path, read_archive
+from recon.data.io.arrays import wrap_read_errors
 
-PARTS_FILE = "parts.npz"
+PARTS_ARCHIVE_NAME = "parts.npz"
 
 
 class FurnitureParts(Furniture):
@@ -24,9 +24,9 @@ class FurnitureParts(Furniture):
 
     def __init__(self, split: str = "train", *, root: str | Path | None = None) -> None:
         super().__init__([split], root=root)
-        path = Path(root) / PARTS_FILE if root else asset(PARTS_FILE)
+        path = Path(root) / PARTS_ARCHIVE_NAME if root else asset_path(PARTS_ARCHIVE_NAME)
         known = read_archive(path)
-        with naming(path, "table of parts"):
+        with wrap_read_errors(path, "table of parts"):
             self._take_parts(known)
 
     def _take_parts(self, known: dict[str, np.ndarray]) -> None:
@@ -44,7 +44,7 @@ class FurnitureParts(Furniture):
         self.ids = [self.ids[row] for row in rows]
         self.names = [self.names[row] for row in rows]
         self.captions = [self.captions[row] for row in rows]
-        self.sizes = self.sizes[rows]
+        self.sizes_cm = self.sizes_cm[rows]
 
     def cloud(self, index: int) -> Cloud:
         return super().cloud(index)._replace(point_labels=self._part[index])
@@ -54,12 +54,12 @@ class FurniturePartsDataModule(PointCloudDataModule):
     """Batches of embedded models with the parts of their points."""
 
     splits = {name: [name] for name in ("train", "test")}
-    published = {"train": 74, "test": 34}
+    published_sizes = {"train": 74, "test": 34}
 
     def __init__(
         self, root: str | Path | None = None, *, split: Split = "train", **loading: Any
     ) -> None:
-        super().__init__(root or asset(FILE).parent, split=split, **loading)
+        super().__init__(root or asset_path(ARCHIVE_NAME).parent, split=split, **loading)
 
-    def read(self, part: str) -> FurnitureParts:
+    def read_part(self, part: str) -> FurnitureParts:
         return FurnitureParts(part, root=self.root)

@@ -5,28 +5,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Tree(NamedTuple):
+class ExpectedLayout(NamedTuple):
     """The files of a data set, drawn for people, and where to get them."""
 
     name: str
-    drawing: str
+    tree: str
     """Lines of a tree, `{root}` standing for its folder."""
-    source: str
+    url: str
 
-    def need(self, path: Path, root: Path) -> Path:
+    def require(self, path: Path, root: Path) -> Path:
         """Return the path; raise FileNotFoundError that draws the tree where nothing is there."""
         if not path.exists():
             raise FileNotFoundError(
                 f"{path}: not found. {self.name} is expected as\n"
-                f"{self.drawing.format(root=root)}\n"
-                f"Get it as {self.source} says, then set data.root=<folder>"
+                f"{self.tree.format(root=root)}\n"
+                f"Get it as {self.url} says, then set data.root=<folder>"
             )
         return path
 
-    def find(self, root: Path, mark: str, below: Sequence[str]) -> Path:
+    def find_root(self, root: Path, mark: str, below: Sequence[str]) -> Path:
         """Return the folder that holds `mark`: `root` or one of the usual folders below it."""
         for folder in (root, *(root / name for name in below)):
             if (folder / mark).exists():
                 return folder
-        self.need(root / mark, root)
+        self.require(root / mark, root)
         raise AssertionError("unreachable")

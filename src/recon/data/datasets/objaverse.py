@@ -11,16 +11,16 @@ import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.layout import Tree
-from recon.data.io.arrays import AGAIN, check_cloud, inside, read_json, read_npy
-from recon.teachers.prompts import prompts
-from recon.utils.printable import check_names
+from recon.data.datasets.layout import ExpectedLayout
+from recon.data.io.arrays import COPY_AGAIN_HINT, check_cloud, read_json, read_npy, resolve_inside
+from recon.teachers.prompts import build_prompts
+from recon.utils.printable import check_printable
 
-META = "meta_data/split"
-BASES = ("", "objaverse-processed/merged_for_training_final", "merged_for_training_final")
-KNOWN = ("data_path", "path", "id", "uid")
-SENTENCES = ("text", "blip_caption", "msft_caption", "retrieval_text")
-TREE = Tree(
+SPLIT_FOLDER = "meta_data/split"
+CLOUD_FOLDERS = ("", "objaverse-processed/merged_for_training_final", "merged_for_training_final")
+PATH_KEYS = ("data_path", "path", "id", "uid")
+TEXT_KEYS = ("text", "blip_caption", "msft_caption", "retrieval_text")
+LAYOUT = ExpectedLayout(
     "Objaverse as OpenShape processed it",
     """\
 {root}/
@@ -37,12 +37,14 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     if isinstance(table, dict):
         table = [{"id": name, "category": category} for name, category in table.items()]
     if not isinstance(table, list) or not table:
-        raise ValueError(f"{path}: lists no shapes: {AGAIN}")
+        raise ValueError(f"{path}: lists no shapes: {COPY_AGAIN_HINT}")
     entries = [{"data_path": e} if isinstance(e, str) else e for e in table]
     for entry in entries:
-        known = isinstance(entry, dict) and [entry.get(key) for key in KNOWN if entry.get(key)]
+        known = isinstance(entry, dict) and [entry.get(key) for key in PATH_KEYS if entry.get(key)]
         if not known or not all(isinstance(value, str) for value in known):
-            raise ValueError(f"{path}: has entries with none of {', '.join(KNOWN)}: {AGAIN}")
+            raise ValueError(
+                f"{path}: has entries with none of {', '.join(PATH_KEYS)}: {COPY_AGAIN_HINT}"
+            )
     return entries
 
 
@@ -55,7 +57,7 @@ def _places(entry: dict[str, Any]) -> Iterator[str]:
     if ident:
         tails += ["/".join((*folders[start:], f"{ident}.npy")) for start in range(len(folders) + 1)]
     for tail in tails:
-        for base in BASES:
+        for base in CLOUD_FOLDERS:
             yield f"{base}/{tail}" if base else tail
 
 
@@ -70,18 +72,18 @@ class OpenShape(PointCloudDataset):
 
     def __init__(self, root: str | Path, split: str = "lvis") -> None:
         self.root = Path(root)
-        folder = TREE.find(self.root, f"{split}.json", [META, "split", "meta_data"])
+        folder = LAYOUT.find_root(self.root, f"{split}.json", [SPLIT_FOLDER, "split", "meta_data"])
         self._list = folder / f"{split}.json"
         self._files = _entries(self._list)
         self.ids = [
             str(e.get("id") or e.get("uid") or PurePosixPath(e.get("data_path") or e["path"]).stem)
             for e in self._files
         ]
-        check_names(self.ids, self._list)
+        check_printable(self.ids, self._list)
         categories = [entry.get("category") for entry in self._files]
         if any(category is not None for category in categories):
             self.classes = sorted({str(c) for c in categories if c is not None})
-            check_names(self.classes, self._list)
+            check_printable(self.classes, self._list)
             number = {name: row for row, name in enumerate(self.classes)}
             numbers = [-1 if c is None else number[str(c)] for c in categories]
             self.labels = np.array(numbers, dtype=np.int64)
@@ -90,20 +92,20 @@ class OpenShape(PointCloudDataset):
     def _found(self, index: int) -> int:
         """Return which of an entry's possible places holds its file, the first where none does."""
         for rule, place in enumerate(_places(self._files[index])):
-            if inside(self.root, place, self._list).is_file():
+            if resolve_inside(self.root, place, self._list).is_file():
                 return rule
         return 0
 
     def _path(self, index: int) -> Path:
-        places = [inside(self.root, p, self._list) for p in _places(self._files[index])]
+        places = [resolve_inside(self.root, p, self._list) for p in _places(self._files[index])]
         path = places[self._rule] if self._rule < len(places) else places[0]
         return path if path.is_file() else places[self._found(index)]
 
-    def files(self, index: int) -> list[Path]:
+    def file_paths(self, index: int) -> list[Path]:
         return [self._path(index)]
 
     def _read(self, index: int) -> Any:
-        path = TREE.need(self._path(index), self.root)
+        path = LAYOUT.require(self._path(index), self.root)
         return read_npy(path), str(path)
 
     def cloud(self, index: int) -> Cloud:
@@ -112,19 +114,21 @@ class OpenShape(PointCloudDataset):
             points = check_cloud(held, source)
             return Cloud(points, colors=_colors(held[:, 3:6], len(points), source))
         if "xyz" not in held:
-            raise ValueError(f"{source}: has no `xyz`, but {sorted(map(str, held))}: {AGAIN}")
+            raise ValueError(
+                f"{source}: has no `xyz`, but {sorted(map(str, held))}: {COPY_AGAIN_HINT}"
+            )
         points = check_cloud(held["xyz"], source)
         return Cloud(points, colors=_colors(held.get("rgb"), len(points), source))
 
     def texts(self, index: int) -> Sequence[str]:
         held, source = self._read(index)
         found: list[str] = []
-        for key in SENTENCES if isinstance(held, dict) else ():
+        for key in TEXT_KEYS if isinstance(held, dict) else ():
             value = held.get(key)
             listed = value if isinstance(value, list | tuple) else [value]
             found += [text for text in listed if isinstance(text, str)]
         if not found and (label := self._class_of(index)):
-            found = prompts(label)
+            found = build_prompts(label)
         if not found:
             raise ValueError(f"{source}: has no text, and {self._list} no category for it")
         return found
@@ -144,11 +148,13 @@ def _colors(rgb: Any, count: int, source: str) -> np.ndarray | None:
     if rgb is None or (isinstance(rgb, np.ndarray) and not rgb.size):
         return None
     if not isinstance(rgb, np.ndarray):
-        raise ValueError(f"{source}: its colours are a {type(rgb).__name__}, no array: {AGAIN}")
+        raise ValueError(
+            f"{source}: its colours are a {type(rgb).__name__}, no array: {COPY_AGAIN_HINT}"
+        )
     colors = rgb
     if colors.shape != (count, 3) or colors.dtype.kind not in "iuf":
         raise ValueError(
-            f"{source}: its colours have shape {colors.shape} for {count} points: {AGAIN}"
+            f"{source}: its colours have shape {colors.shape} for {count} points: {COPY_AGAIN_HINT}"
         )
     if colors.dtype == np.uint8:
         return colors
@@ -156,7 +162,7 @@ def _colors(rgb: Any, count: int, source: str) -> np.ndarray | None:
     low, high = float(colors.min()), float(colors.max())
     if low < 0 or high > 255:
         raise ValueError(
-            f"{source}: its colours lie in [{low:g}, {high:g}], not in [0, 1]: {AGAIN}"
+            f"{source}: its colours lie in [{low:g}, {high:g}], not in [0, 1]: {COPY_AGAIN_HINT}"
         )
     return colors.astype(np.float32) if high <= 1 else colors.round().astype(np.uint8)
 
@@ -168,7 +174,7 @@ class ObjaverseLVISDataModule(PointCloudDataModule):
         "lvis": ["lvis"], "train": ["train_all"], "train_no_lvis": ["train_no_lvis"],
         "test": ["lvis"],
     }  # fmt: skip
-    published = {"lvis": 46_205, "train_all": 875_665}
+    published_sizes = {"lvis": 46_205, "train_all": 875_665}
 
     def __init__(
         self,
@@ -176,10 +182,10 @@ class ObjaverseLVISDataModule(PointCloudDataModule):
         *,
         split: Split = "lvis",
         test_split: Split | None = "lvis",
-        up: str | None = "y",
+        target_up: str | None = "y",
         **loading: Any,
     ) -> None:
-        super().__init__(root, split=split, test_split=test_split, up=up, **loading)
+        super().__init__(root, split=split, test_split=test_split, target_up=target_up, **loading)
 
-    def read(self, part: str) -> OpenShape:
+    def read_part(self, part: str) -> OpenShape:
         return OpenShape(self.root, part)

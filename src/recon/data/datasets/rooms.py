@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from recon.data.dataset import Cloud, PointCloudDataset, View, resize
-from recon.data.prepared.dataset import Prepared
+from recon.data.dataset import Cloud, DatasetView, PointCloudDataset, resample_cloud
+from recon.data.prepared.dataset import PreparedDataset
 
-TRIES = 100
+MAX_TRIES = 100
 Bounds = tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]
 
 
-class RoomColumns(PointCloudDataset):
+class RoomBlocks(PointCloudDataset):
     """Random columns of rooms, z up: as many a room as its share of all points asks for.
 
     A column is `width` metres wide around a random point and holds more than `fewest` points where
@@ -29,31 +29,31 @@ class RoomColumns(PointCloudDataset):
 
     def __init__(
         self,
-        members: Sequence[PointCloudDataset],
+        datasets: Sequence[PointCloudDataset],
         *,
-        size: int = 2048,
+        num_points: int = 2048,
         width: float = 1.0,
-        fewest: int = 1024,
+        min_points: int = 1024,
         rate: float = 1.0,
-        skip: bool = False,
+        skip_unreadable: bool = False,
     ) -> None:
-        self.size, self.width, self.fewest = size, width, fewest
-        first = members[0]
+        self.num_points, self.width, self.min_points = num_points, width, min_points
+        first = datasets[0]
         self.point_classes, self.up = first.point_classes, first.up
         # Points of each class in all rooms.
         self.label_counts = np.zeros(len(self.point_classes), dtype=np.int64)
         # Text takes seconds a room: it is read once, here. Prepared rooms are mapped when drawn.
         self._rooms: list[Cloud | tuple[PointCloudDataset, int]] = []
         self._bounds, self.skipped, counts, names = list[Bounds](), list[str](), [], []
-        for data, row in [(member, row) for member in members for row in range(len(member))]:
+        for data, row in [(member, row) for member in datasets for row in range(len(member))]:
             try:
                 room = data.cloud(row)
             except (ValueError, OSError) as error:
-                if not skip:
+                if not skip_unreadable:
                     raise
                 self.skipped.append(str(error))
                 continue
-            self._rooms.append((data, row) if isinstance(data, Prepared) else room)
+            self._rooms.append((data, row) if isinstance(data, PreparedDataset) else room)
             self._bounds.append((room.points.min(0), room.points.max(0)))
             counts.append(len(room.points))
             names.append(data.ids[row])
@@ -63,7 +63,7 @@ class RoomColumns(PointCloudDataset):
         if not names:
             raise ValueError(f"there are no rooms to draw columns from {self.skipped[:1] or ''}")
         share = np.array(counts) / sum(counts)
-        draws = np.rint(max(1, int(sum(counts) * rate / size)) * share).astype(int)
+        draws = np.rint(max(1, int(sum(counts) * rate / num_points)) * share).astype(int)
         self._room_of = np.repeat(np.arange(len(names)), np.maximum(1, draws))
         self.ids = [f"{names[room]}#{draw}" for draw, room in enumerate(self._room_of)]
 
@@ -72,43 +72,45 @@ class RoomColumns(PointCloudDataset):
         return held if isinstance(held, Cloud) else held[0].cloud(held[1])
 
     def cloud(self, index: int) -> Cloud:
-        return self.draw(index, seed=index)
+        return self.sample_cloud(index, seed=index)
 
-    def draw(self, index: int, seed: int) -> Cloud:
+    def sample_cloud(self, index: int, seed: int) -> Cloud:
         number = int(self._room_of[index])
         room = self._room(number)
         rng = np.random.default_rng(seed)
         best, center = np.empty(0, dtype=np.int64), room.points[0, :2]
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             middle = room.points[rng.integers(len(room.points)), :2]
             rows = np.flatnonzero(_within(room.points, middle - self.width / 2, self.width))
             if len(rows) > len(best):
                 best, center = rows, middle
-            if len(best) > self.fewest:
+            if len(best) > self.min_points:
                 break
         low, _ = self._bounds[number]
-        column = resize(room.take(best), self.size, seed)
+        column = resample_cloud(room.take(best), self.num_points, seed)
         origin = np.array([*center, low[2]], dtype=np.float32)
-        location = place_in_room(column.points, self._bounds[number])
+        location = compute_room_location(column.points, self._bounds[number])
         return column._replace(points=column.points - origin, location=location)
 
 
-def place_in_room(points: Float[np.ndarray, "n 3"], bounds: Bounds) -> Float[np.ndarray, "n 3"]:
+def compute_room_location(
+    points: Float[np.ndarray, "n 3"], bounds: Bounds
+) -> Float[np.ndarray, "n 3"]:
     """Return where points lie between a room's lowest and highest corner, each axis in [0, 1]."""
     low, high = bounds
     return (points - low) / np.maximum(high - low, 1e-6)
 
 
-class WholeRooms(View):
+class WholeRooms(DatasetView):
     """Rooms as they are, with `location` where they are drawn to be tested."""
 
     def __init__(self, rooms: PointCloudDataset) -> None:
         super().__init__([rooms], [(0, row) for row in range(len(rooms))])
 
-    def draw(self, index: int, seed: int) -> Cloud:
+    def sample_cloud(self, index: int, seed: int) -> Cloud:
         room = self.cloud(index)
         bounds = room.points.min(0), room.points.max(0)
-        return room._replace(location=place_in_room(room.points, bounds))
+        return room._replace(location=compute_room_location(room.points, bounds))
 
 
 def _within(
@@ -118,7 +120,7 @@ def _within(
     return (x >= corner[0]) & (x <= corner[0] + width) & (y >= corner[1]) & (y <= corner[1] + width)
 
 
-def windows(
+def iter_windows(
     points: Float[np.ndarray, "n 3"], *, width: float = 1.0, stride: float = 0.5
 ) -> Iterator[Int[np.ndarray, " m"]]:
     """Yield the rows of each window of a room, z up: together they hold every point.
@@ -154,12 +156,12 @@ def _met(
     return np.unique(near.clip(0, steps - 1))
 
 
-def window_batches(
-    rows: Int[np.ndarray, " m"], size: int, seed: int
+def iter_window_batches(
+    rows: Int[np.ndarray, " m"], num_points: int, seed: int
 ) -> Iterator[Int[np.ndarray, " size"]]:
     """Yield a window's rows in random order, `size` at a time; the last is filled with repeats."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(rows)
-    missing = -len(rows) % size
+    missing = -len(rows) % num_points
     filled = np.concatenate([shuffled, rng.choice(rows, missing)])
-    yield from filled.reshape(-1, size)
+    yield from filled.reshape(-1, num_points)

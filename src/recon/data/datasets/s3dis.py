@@ -14,15 +14,15 @@ from torch.utils.data import DataLoader
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.layout import Tree
-from recon.data.datasets.rooms import RoomColumns, WholeRooms
-from recon.data.io.arrays import AGAIN, check_cloud
+from recon.data.datasets.layout import ExpectedLayout
+from recon.data.datasets.rooms import RoomBlocks, WholeRooms
+from recon.data.io.arrays import COPY_AGAIN_HINT, check_cloud
 from recon.data.io.text_table import read_table
-from recon.utils.printable import check_names
+from recon.utils.printable import check_printable
 
 FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 AREAS = tuple(f"Area_{number}" for number in range(1, 7))
-ORDERS = {
+CLASS_ORDERS = {
     "pointnet": (
         "ceiling", "floor", "wall", "beam", "column", "window", "door",
         "table", "chair", "sofa", "bookcase", "board", "clutter",
@@ -35,7 +35,7 @@ ORDERS = {
 CHANNELS: Mapping[int, Sequence[str]] = {
     3: (), 6: ("colors",), 9: ("colors", "location"),
 }  # fmt: skip
-TREE = Tree(
+LAYOUT = ExpectedLayout(
     "S3DIS",
     """\
 {root}/
@@ -53,17 +53,19 @@ class S3DISRooms(PointCloudDataset):
     """
 
     up = "z"
-    shard = 1
+    shard_size = 1
 
     def __init__(self, root: str | Path, area: str, *, order: str = "pointnet") -> None:
-        if order not in ORDERS:
-            raise ValueError(f"S3DIS has no class order {order!r}: choose {', '.join(ORDERS)}")
-        self.root = TREE.find(Path(root), area, [FOLDER])
-        self.point_classes = ORDERS[order]
+        if order not in CLASS_ORDERS:
+            raise ValueError(
+                f"S3DIS has no class order {order!r}: choose {', '.join(CLASS_ORDERS)}"
+            )
+        self.root = LAYOUT.find_root(Path(root), area, [FOLDER])
+        self.point_classes = CLASS_ORDERS[order]
         rooms = sorted((self.root / area).glob("*/Annotations"))
         if not rooms:
-            TREE.need(self.root / area / "<room>" / "Annotations", self.root)
-        check_names((room.parent.name for room in rooms), self.root)
+            LAYOUT.require(self.root / area / "<room>" / "Annotations", self.root)
+        check_printable((room.parent.name for room in rooms), self.root)
         self.ids = [f"{area}/{room.parent.name}" for room in rooms]
         self._number = {name: row for row, name in enumerate(self.point_classes)}
 
@@ -71,11 +73,13 @@ class S3DISRooms(PointCloudDataset):
         # Names that begin with a dot are leftovers of file managers.
         found = sorted((self.root / self.ids[index] / "Annotations").glob("[!.]*.txt"))
         if not found:
-            raise ValueError(f"{self.root / self.ids[index]}: has no annotated objects: {AGAIN}")
-        check_names((path.name for path in found), self.root / self.ids[index])
+            raise ValueError(
+                f"{self.root / self.ids[index]}: has no annotated objects: {COPY_AGAIN_HINT}"
+            )
+        check_printable((path.name for path in found), self.root / self.ids[index])
         return found
 
-    def files(self, index: int) -> list[Path]:
+    def file_paths(self, index: int) -> list[Path]:
         return self._objects(index)
 
     def cloud(self, index: int) -> Cloud:
@@ -85,7 +89,7 @@ class S3DISRooms(PointCloudDataset):
             check_cloud(table[:, :3], str(path))
             colors = table[:, 3:]
             if not ((colors >= 0) & (colors <= 255)).all():
-                raise ValueError(f"{path}: has colours outside [0, 255]: {AGAIN}")
+                raise ValueError(f"{path}: has colours outside [0, 255]: {COPY_AGAIN_HINT}")
             tables.append(table)
             number = self._number.get(_class_of(path), self._number["clutter"])
             labels.append(np.full(len(table), number, dtype=np.int64))
@@ -96,7 +100,7 @@ class S3DISRooms(PointCloudDataset):
             point_labels=np.concatenate(labels),
         )
 
-    def findings(self) -> list[str]:
+    def file_warnings(self) -> list[str]:
         strange = Counter(
             name
             for index in range(len(self.ids))
@@ -117,7 +121,7 @@ class S3DISDataModule(PointCloudDataModule):
     are drawn from each column; see `RoomColumns` for `width`, `fewest` and `rate`.
     """
 
-    published = dict(zip(AREAS, (44, 40, 23, 49, 68, 48), strict=True))
+    published_sizes = dict(zip(AREAS, (44, 40, 23, 49, 68, 48), strict=True))
 
     def __init__(
         self,
@@ -126,9 +130,9 @@ class S3DISDataModule(PointCloudDataModule):
         test_area: int = 5,
         order: str = "pointnet",
         channels: int = 3,
-        size: int = 2048,
+        num_points: int = 2048,
         width: float = 1.0,
-        fewest: int = 1024,
+        min_points: int = 1024,
         rate: float = 1.0,
         test_split: str | None = "test",
         **loading: Any,
@@ -145,23 +149,25 @@ class S3DISDataModule(PointCloudDataModule):
             **{area: [area] for area in AREAS},
         }
         self.order = order
-        self.columns = partial(RoomColumns, size=size, width=width, fewest=fewest, rate=rate)
+        self.columns = partial(
+            RoomBlocks, num_points=num_points, width=width, min_points=min_points, rate=rate
+        )
         self.keys |= {"point_labels", *CHANNELS[channels]}
 
     def settings(self) -> dict[str, Any]:
         return {"order": self.order}
 
-    def read(self, part: str) -> S3DISRooms:
+    def read_part(self, part: str) -> S3DISRooms:
         return S3DISRooms(self.root, part, order=self.order)
 
-    def open(self, split: Split) -> WholeRooms:
-        return WholeRooms(super().open(split))
+    def open_split(self, split: Split) -> WholeRooms:
+        return WholeRooms(super().open_split(split))
 
-    def train_dataset(self) -> RoomColumns:
+    def train_dataset(self) -> RoomBlocks:
         """Open the rooms to train on, in columns."""
         names = [self.split] if isinstance(self.split, str) else self.split
         parts = [self.open_part(part) for name in names for part in self.splits[name]]
-        columns = self.columns(parts, skip=self.on_error == "skip")
+        columns = self.columns(parts, skip_unreadable=self.on_error == "skip")
         self.skipped |= dict.fromkeys(columns.skipped)
         return columns
 
@@ -169,8 +175,8 @@ class S3DISDataModule(PointCloudDataModule):
         """Whole rooms too, where a split is validated."""
         if not hasattr(self, "val_dataset"):
             return []
-        return self.ordered(self.val_dataset, batch_size=1, size=None)
+        return self.sequential_dataloader(self.val_dataset, batch_size=1, num_points=None)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Whole rooms, one a batch, all their points."""
-        return self.ordered(self.test_dataset, batch_size=1, size=None)
+        return self.sequential_dataloader(self.test_dataset, batch_size=1, num_points=None)

@@ -14,9 +14,15 @@ import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.layout import Tree
-from recon.data.io.arrays import SMALL, check_cloud, check_file, check_labels, naming
-from recon.teachers.prompts import prompts
+from recon.data.datasets.layout import ExpectedLayout
+from recon.data.io.arrays import (
+    MIN_UNPACK_LIMIT,
+    check_cloud,
+    check_file,
+    check_labels,
+    wrap_read_errors,
+)
+from recon.teachers.prompts import build_prompts
 
 CLASSES = (
     "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door",
@@ -25,13 +31,13 @@ CLASSES = (
 SHUFFLE, CHECKSUM = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 DEFLATE = h5py.h5z.FILTER_DEFLATE
 CHECKSUM_BYTES = 4
-HARDEST = "_objectdataset_augmentedrot_scale75.h5"
+HARDEST_SUFFIX = "_objectdataset_augmentedrot_scale75.h5"
 VARIANTS = {
     "OBJ_BG": ("main_split", "_objectdataset.h5"),
     "OBJ_ONLY": ("main_split_nobg", "_objectdataset.h5"),
-    "PB_T50_RS": ("main_split", HARDEST),
+    "PB_T50_RS": ("main_split", HARDEST_SUFFIX),
 }
-TREE = Tree(
+LAYOUT = ExpectedLayout(
     "ScanObjectNN",
     """\
 {root}/
@@ -42,7 +48,7 @@ TREE = Tree(
 )
 
 
-def check_stored(data: h5py.Dataset, size: int) -> None:
+def check_hdf5_dataset(data: h5py.Dataset, size: int) -> None:
     """Raise ValueError for what takes far more memory than the `size` bytes of its file.
 
     HDF5 believes it: what is not there is filled, of a chunk all is unpacked, and what a packed
@@ -52,7 +58,7 @@ def check_stored(data: h5py.Dataset, size: int) -> None:
         raise ValueError(f"`{data.name[1:]}` holds {data.dtype}, not numbers")
     chunk = prod(data.chunks or ()) * data.dtype.itemsize
     most = max(chunk, data.nbytes)
-    if most > 64 * size or chunk > max(data.nbytes, SMALL):
+    if most > 64 * size or chunk > max(data.nbytes, MIN_UNPACK_LIMIT):
         raise ValueError(f"`{data.name[1:]}` announces {most:,} bytes")
     if data.chunks:
         _check_chunks(data, chunk, size)
@@ -105,8 +111,8 @@ class ScanObjectNN(PointCloudDataset):
             )
         folder, ending = VARIANTS[variant]
         name = f"{folder}/{'training' if split == 'train' else split}{ending}"
-        path = TREE.find(Path(root), name, ["ScanObjectNN", "h5_files"]) / name
-        with naming(path, "HDF5 file"), h5py.File(check_file(path), "r") as file:
+        path = LAYOUT.find_root(Path(root), name, ["ScanObjectNN", "h5_files"]) / name
+        with wrap_read_errors(path, "HDF5 file"), h5py.File(check_file(path), "r") as file:
             for key in ("data", "label"):
                 # Links to other files are not followed.
                 link = file.get(key, getlink=True)
@@ -114,7 +120,7 @@ class ScanObjectNN(PointCloudDataset):
                     raise ValueError(f"it has no data set `{key}`, but {sorted(file)}")
                 if file[key].external or file[key].is_virtual:
                     raise ValueError(f"`{key}` lies in other files")
-                check_stored(file[key], path.stat().st_size)
+                check_hdf5_dataset(file[key], path.stat().st_size)
             self._points, labels = file["data"][:], file["label"][:]
         if self._points.ndim != 3 or self._points.shape[2] < 3 or not len(self._points):
             raise ValueError(
@@ -124,7 +130,7 @@ class ScanObjectNN(PointCloudDataset):
         self.labels = check_labels(labels, len(self._points), len(CLASSES), str(path))
         self.ids = [f"{split}-{row}" for row in range(len(self._points))]
 
-    def files(self, index: int) -> list[Path]:
+    def file_paths(self, index: int) -> list[Path]:
         return [self._source]
 
     def cloud(self, index: int) -> Cloud:
@@ -132,7 +138,7 @@ class ScanObjectNN(PointCloudDataset):
         return Cloud(check_cloud(points, f"{self._source} (row {index})"))
 
     def texts(self, index: int) -> list[str]:
-        return prompts(CLASSES[self.labels[index]])
+        return build_prompts(CLASSES[self.labels[index]])
 
     def category(self, index: int) -> int:
         return int(self.labels[index])
@@ -154,12 +160,12 @@ class ScanObjectNNDataModule(PointCloudDataModule):
         super().__init__(root, test_split=test_split, **loading)
         self.variant = variant
         hardest = variant == "PB_T50_RS"
-        self.published = (
+        self.published_sizes = (
             {"train": 11_416, "test": 2_882} if hardest else {"train": 2_309, "test": 581}
         )
 
     def settings(self) -> dict[str, Any]:
         return {"variant": self.variant}
 
-    def read(self, part: str) -> ScanObjectNN:
+    def read_part(self, part: str) -> ScanObjectNN:
         return ScanObjectNN(self.root, part, variant=self.variant)

@@ -12,22 +12,22 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.layout import Tree
+from recon.data.datasets.layout import ExpectedLayout
 from recon.data.io.arrays import (
     check_cloud,
     check_file,
     decode_image,
-    inside,
-    naming,
     read_json,
     read_lines,
     read_npy,
+    resolve_inside,
+    wrap_read_errors,
 )
-from recon.teachers.prompts import prompts
-from recon.utils.printable import check_names
+from recon.teachers.prompts import build_prompts
+from recon.utils.printable import check_printable
 
 SPLITS = {"train": ["train"], "test": ["test"], "all": ["test", "train"]}
-TREE = Tree(
+LAYOUT = ExpectedLayout(
     "ShapeNet-55",
     """\
 {root}/
@@ -42,7 +42,7 @@ TREE = Tree(
 def _categories(path: Path) -> dict[str, tuple[int, str]]:
     """Read synset -> (row, category name) from a table stored by columns or by rows."""
     table = read_json(path)
-    with naming(path, "table with the columns catalogue and describe"):
+    with wrap_read_errors(path, "table with the columns catalogue and describe"):
         rows = table
         if isinstance(table, dict):
             rows = [
@@ -71,26 +71,26 @@ class ShapeNet(PointCloudDataset):
     def __init__(self, root: str | Path, split: str = "all") -> None:
         if split not in SPLITS:
             raise ValueError(f"ShapeNet-55 has no split {split!r}: choose train, test or all")
-        self.root = TREE.find(Path(root), "shapenet55.json", ["ShapeNet55-34"])
-        table = TREE.need(self.root / "shapenet55.json", self.root)
+        self.root = LAYOUT.find_root(Path(root), "shapenet55.json", ["ShapeNet55-34"])
+        table = LAYOUT.require(self.root / "shapenet55.json", self.root)
         self.categories = _categories(table)
         self.classes = [name for _, name in self.categories.values()]
-        check_names(self.classes, table)
+        check_printable(self.classes, table)
         lists = [self.root / "ShapeNet-55" / f"{part}.txt" for part in SPLITS[split]]
         self.ids = []
         for path in lists:
-            for line in read_lines(TREE.need(path, self.root)):
-                inside(self.root / "shapenet_pc", line, path)
+            for line in read_lines(LAYOUT.require(path, self.root)):
+                resolve_inside(self.root / "shapenet_pc", line, path)
                 self.ids.append(line.removesuffix(".npy"))
         if unknown := {i.split("-")[0] for i in self.ids} - self.categories.keys():
             raise ValueError(f"{table}: has no category for {sorted(unknown)}")
         self.labels = np.array([self.category(index) for index in range(len(self.ids))], np.int64)
 
     def cloud(self, index: int) -> Cloud:
-        path = TREE.need(self.root / "shapenet_pc" / f"{self.ids[index]}.npy", self.root)
+        path = LAYOUT.require(self.root / "shapenet_pc" / f"{self.ids[index]}.npy", self.root)
         return Cloud(check_cloud(read_npy(path), str(path)))
 
-    def files(self, index: int) -> Sequence[Path]:
+    def file_paths(self, index: int) -> Sequence[Path]:
         name = self.ids[index]
         folders = (("shapenet_pc", "npy"), ("shapenet_img", "png"))
         return [self.root / folder / f"{name}.{ending}" for folder, ending in folders]
@@ -98,13 +98,13 @@ class ShapeNet(PointCloudDataset):
     def image_bytes(self, index: int) -> bytes | None:
         if not (folder := self.root / "shapenet_img").is_dir():
             return None
-        return check_file(TREE.need(folder / f"{self.ids[index]}.png", self.root)).read_bytes()
+        return check_file(LAYOUT.require(folder / f"{self.ids[index]}.png", self.root)).read_bytes()
 
     def image(self, index: int) -> Image.Image:
-        path = TREE.need(self.root / "shapenet_img" / f"{self.ids[index]}.png", self.root)
+        path = LAYOUT.require(self.root / "shapenet_img" / f"{self.ids[index]}.png", self.root)
         return decode_image(check_file(path).read_bytes(), path)
 
-    def findings(self) -> list[str]:
+    def file_warnings(self) -> list[str]:
         clouds = {path.stem for path in (self.root / "shapenet_pc").glob("*.npy")}
         pictures = sorted((self.root / "shapenet_img").glob("*.png"))
         return [
@@ -112,7 +112,7 @@ class ShapeNet(PointCloudDataset):
         ]
 
     def texts(self, index: int) -> Sequence[str]:
-        return prompts(self.classes[self.category(index)])
+        return build_prompts(self.classes[self.category(index)])
 
     def category(self, index: int) -> int:
         return self.categories[self.ids[index].split("-")[0]][0]
@@ -122,10 +122,10 @@ class ShapeNetDataModule(PointCloudDataModule):
     """Batches of ShapeNet-55 for pretraining: train and test lists together, as the paper does."""
 
     splits = SPLITS
-    published = {"train": 41_952, "test": 10_518}
+    published_sizes = {"train": 41_952, "test": 10_518}
 
     def __init__(self, root: str | Path, *, split: Split = "all", **loading: Any) -> None:
         super().__init__(root, split=split, **loading)
 
-    def read(self, part: str) -> ShapeNet:
+    def read_part(self, part: str) -> ShapeNet:
         return ShapeNet(self.root, part)

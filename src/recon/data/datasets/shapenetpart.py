@@ -11,21 +11,21 @@ import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.layout import Tree
-from recon.data.datasets.modelnet import with_normals
+from recon.data.datasets.layout import ExpectedLayout
+from recon.data.datasets.modelnet import cloud_from_table
 from recon.data.io.arrays import (
-    AGAIN,
+    COPY_AGAIN_HINT,
     check_labels,
-    inside,
-    naming,
     read_json,
     read_lines,
+    resolve_inside,
+    wrap_read_errors,
 )
 from recon.data.io.text_table import read_table
-from recon.utils.printable import check_names
+from recon.utils.printable import check_printable
 
 FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"
-TREE = Tree(
+LAYOUT = ExpectedLayout(
     "ShapeNetPart",
     """\
 {root}/
@@ -34,27 +34,27 @@ TREE = Tree(
   <synset>/<id>.txt                                        lines x y z nx ny nz part""",
     "https://github.com/qizekun/ReCon/blob/main/DATASET.md",
 )
-PARTS = {
+CLASS_TO_PARTS = {
     "Airplane": range(4), "Bag": range(4, 6), "Cap": range(6, 8), "Car": range(8, 12),
     "Chair": range(12, 16), "Earphone": range(16, 19), "Guitar": range(19, 22),
     "Knife": range(22, 24), "Lamp": range(24, 28), "Laptop": range(28, 30),
     "Motorbike": range(30, 36), "Mug": range(36, 38), "Pistol": range(38, 41),
     "Rocket": range(41, 44), "Skateboard": range(44, 47), "Table": range(47, 50),
 }  # fmt: skip
-POINT_CLASSES = tuple(f"{name} {number}" for name, own in PARTS.items() for number in own)
+POINT_CLASSES = tuple(f"{name} {number}" for name, own in CLASS_TO_PARTS.items() for number in own)
 
 
 class ShapeNetPart(PointCloudDataset):
     """One list, train, val or test: clouds of some 2,500 points with normals and part labels."""
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
-        self.root = TREE.find(Path(root), "synsetoffset2category.txt", [FOLDER])
+        self.root = LAYOUT.find_root(Path(root), "synsetoffset2category.txt", [FOLDER])
         self._read_classes(self.root / "synsetoffset2category.txt")
         listed = self.root / "train_test_split" / f"shuffled_{split}_file_list.json"
-        entries = read_json(TREE.need(listed, self.root))
+        entries = read_json(LAYOUT.require(listed, self.root))
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            raise ValueError(f"{listed}: not a list of names: {AGAIN}")
-        check_names(entries, listed)
+            raise ValueError(f"{listed}: not a list of names: {COPY_AGAIN_HINT}")
+        check_printable(entries, listed)
         ids, labels = [], []
         for entry in entries:
             synset, _, name = entry.removeprefix("shape_data/").partition("/")
@@ -62,35 +62,37 @@ class ShapeNetPart(PointCloudDataset):
                 raise ValueError(
                     f"{listed}: {entry!r} is of none of the {len(self._synsets)} classes"
                 )
-            inside(self.root, f"{synset}/{name}.txt", listed)
+            resolve_inside(self.root, f"{synset}/{name}.txt", listed)
             ids.append(f"{synset}/{name}")
             labels.append(self._synsets[synset])
         self.ids, self.labels = ids, np.array(labels, dtype=np.int64)
 
     def _read_classes(self, path: Path) -> None:
         rows = [line.split() for line in read_lines(path)]
-        with naming(path, "list of classes and synsets"):
+        with wrap_read_errors(path, "list of classes and synsets"):
             self._synsets = {synset: number for number, (_, synset) in enumerate(rows)}
         self.classes = [name for name, _ in rows]
-        if unknown := set(self.classes) - PARTS.keys():
-            raise ValueError(f"{path}: {sorted(unknown)} are no classes of ShapeNetPart: {AGAIN}")
-        self.parts = {name: list(PARTS[name]) for name in self.classes}
+        if unknown := set(self.classes) - CLASS_TO_PARTS.keys():
+            raise ValueError(
+                f"{path}: {sorted(unknown)} are no classes of ShapeNetPart: {COPY_AGAIN_HINT}"
+            )
+        self.parts = {name: list(CLASS_TO_PARTS[name]) for name in self.classes}
         self.point_classes = POINT_CLASSES
 
-    def files(self, index: int) -> list[Path]:
+    def file_paths(self, index: int) -> list[Path]:
         return [self.root / f"{self.ids[index]}.txt"]
 
     def cloud(self, index: int) -> Cloud:
-        path = TREE.need(self.root / f"{self.ids[index]}.txt", self.root)
+        path = LAYOUT.require(self.root / f"{self.ids[index]}.txt", self.root)
         table = read_table(path, columns=(4, 7))
         own = self.parts[self.classes[self.labels[index]]]
         parts = check_labels(table[:, -1], len(table), len(POINT_CLASSES), str(path))
         if strange := Counter(parts[~np.isin(parts, own)].tolist()):
             raise ValueError(
                 f"{path}: {strange.total()} points are of parts {sorted(strange)}, "
-                f"a {self.classes[self.labels[index]]} has {own}: {AGAIN}"
+                f"a {self.classes[self.labels[index]]} has {own}: {COPY_AGAIN_HINT}"
             )
-        return with_normals(table[:, :-1], str(path))._replace(point_labels=parts)
+        return cloud_from_table(table[:, :-1], str(path))._replace(point_labels=parts)
 
 
 class ShapeNetPartDataModule(PointCloudDataModule):
@@ -99,7 +101,7 @@ class ShapeNetPartDataModule(PointCloudDataModule):
     splits = {
         "train": ["train"], "val": ["val"], "test": ["test"], "trainval": ["train", "val"],
     }  # fmt: skip
-    published = {"train": 12_137, "val": 1_870, "test": 2_874}
+    published_sizes = {"train": 12_137, "val": 1_870, "test": 2_874}
 
     def __init__(
         self,
@@ -107,10 +109,10 @@ class ShapeNetPartDataModule(PointCloudDataModule):
         *,
         split: Split = "trainval",
         test_split: Split | None = "test",
-        size: int | None = 2048,
+        num_points: int | None = 2048,
         **loading: Any,
     ) -> None:
-        super().__init__(root, split=split, test_split=test_split, size=size, **loading)
+        super().__init__(root, split=split, test_split=test_split, num_points=num_points, **loading)
 
-    def read(self, part: str) -> ShapeNetPart:
+    def read_part(self, part: str) -> ShapeNetPart:
         return ShapeNetPart(self.root, part)

@@ -13,21 +13,21 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from recon.data.io.image_checks import FORMATS, as_rgb, check_scans
+from recon.data.io.image_checks import IMAGE_FORMATS, check_jpeg_scans, load_rgb
 from recon.data.io.safe_pickle import unpickle
-from recon.utils.printable import check_names
+from recon.utils.printable import check_printable
 
-LIMIT = 4 * 2**30
+MAX_FILE_BYTES = 4 * 2**30
 """Bytes of the largest file that is read as one cloud."""
-LISTED, LONGEST = 2**28, 4096
+MAX_JSON_BYTES, MAX_PATH_CHARS = 2**28, 4096
 """Bytes of the largest JSON file, and of the longest path in a list."""
-SMALL, PACKED = 2**26, 100
+MIN_UNPACK_LIMIT, MAX_UNPACK_RATIO = 2**26, 100
 """Bytes that any archive may unpack to, and how many times its size a larger one may."""
-AGAIN = "copy it again or take it off the list"
+COPY_AGAIN_HINT = "copy it again or take it off the list"
 
 
 @contextmanager
-def naming(path: Path | str, kind: str) -> Iterator[None]:
+def wrap_read_errors(path: Path | str, kind: str) -> Iterator[None]:
     """Raise what goes wrong inside as ValueError that names the file and what it should be.
 
     Faulty files end in any kind of error of the many parsers: all are caught but a missing file's.
@@ -35,15 +35,15 @@ def naming(path: Path | str, kind: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        why = reason(error)
+        why = summarize_error(error)
         if isinstance(error, FileNotFoundError) and str(path) in str(error):
             raise
         if why.startswith(str(path)):
             raise ValueError(why) from error
-        raise ValueError(f"{path}: not a readable {kind} ({why}): {AGAIN}") from error
+        raise ValueError(f"{path}: not a readable {kind} ({why}): {COPY_AGAIN_HINT}") from error
 
 
-def reason(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """Return an error's message in one short line; what a file made of it may not be printable."""
     try:
         text = str(error).strip().split("\n")[0][:500]
@@ -52,15 +52,16 @@ def reason(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def check_file(path: Path, limit: int = LIMIT) -> Path:
+def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Path:
     """Return the path; raise FileNotFoundError or ValueError where nothing sensible is there."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found: {AGAIN}")
+        raise FileNotFoundError(f"{path}: not found: {COPY_AGAIN_HINT}")
     if (size := path.stat().st_size) == 0:
-        raise ValueError(f"{path}: is empty (0 bytes): {AGAIN}")
-    if size > limit:
+        raise ValueError(f"{path}: is empty (0 bytes): {COPY_AGAIN_HINT}")
+    if size > max_bytes:
         raise ValueError(
-            f"{path}: has {size / 2**30:.1f} GiB, more than the {limit / 2**30:.1f} that are read "
+            f"{path}: has {size / 2**30:.1f} GiB, more than the {max_bytes / 2**30:.1f} that "
+            f"are read "
             "at once: split it into smaller files"
         )
     return path
@@ -79,7 +80,7 @@ def check_cloud(points: object, source: str) -> Float[np.ndarray, "n 3"]:
             "expected numbers of shape (N, 3): convert it or take it off the list"
         )
     if not len(points):
-        raise ValueError(f"{source}: has no points: {AGAIN}")
+        raise ValueError(f"{source}: has no points: {COPY_AGAIN_HINT}")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found below
         cloud = np.ascontiguousarray(points[:, :3], dtype=np.float32)
     if not (finite := np.isfinite(cloud).all(1)).all():
@@ -90,24 +91,26 @@ def check_cloud(points: object, source: str) -> Float[np.ndarray, "n 3"]:
     return cloud
 
 
-def check_labels(labels: object, count: int, classes: int, source: str) -> Int[np.ndarray, " n"]:
+def check_labels(
+    labels: object, num_labels: int, num_classes: int, source: str
+) -> Int[np.ndarray, " n"]:
     """Return labels as int64; raise ValueError for a wrong number of them or one out of range."""
     found = np.asarray(labels)
-    if found.dtype.kind not in "iuf" or found.size != count:
-        raise ValueError(f"{source}: has {found.size} labels for {count}: {AGAIN}")
+    if found.dtype.kind not in "iuf" or found.size != num_labels:
+        raise ValueError(f"{source}: has {found.size} labels for {num_labels}: {COPY_AGAIN_HINT}")
     found = found.reshape(-1)
     with np.errstate(invalid="ignore"):
         whole = found.astype(np.int64)
-    wrong = np.flatnonzero((whole != found) | (whole < 0) | (whole >= classes))
+    wrong = np.flatnonzero((whole != found) | (whole < 0) | (whole >= num_classes))
     if len(wrong):
         raise ValueError(
-            f"{source}: label {found[wrong[0]]} (number {wrong[0]}) is none of the {classes} "
-            f"classes 0 to {classes - 1}: {AGAIN}"
+            f"{source}: label {found[wrong[0]]} (number {wrong[0]}) is none of the {num_classes} "
+            f"classes 0 to {num_classes - 1}: {COPY_AGAIN_HINT}"
         )
     return whole
 
 
-def plain_number(value: object) -> int | float:
+def to_scalar(value: object) -> int | float:
     """Return a number, or the one of an array; raise ValueError for anything else."""
     if isinstance(value, np.ndarray | np.generic) and value.size == 1 and value.dtype.kind in "iuf":
         return value.item()
@@ -119,7 +122,7 @@ def plain_number(value: object) -> int | float:
 def read_npy(path: Path) -> Any:
     """Read one .npy file; object arrays come from `unpickle`, as what they hold."""
     size = check_file(path).stat().st_size
-    with naming(path, "array"), path.open("rb") as file:
+    with wrap_read_errors(path, "array"), path.open("rb") as file:
         held = _npy(file, str(path), size)
         if (more := size - file.tell()) > 0:
             raise ValueError(f"{more:,} bytes follow what it announces")
@@ -147,13 +150,13 @@ def _npy(file: io.BufferedIOBase, source: str, size: int) -> Any:
 def read_npz(path: Path) -> dict[str, Any]:
     """Read the arrays of one .npz file; object arrays come from `unpickle`, as what they hold."""
     check_file(path)
-    with naming(path, "archive"), zipfile.ZipFile(path) as archive:
+    with wrap_read_errors(path, "archive"), zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
         if len({member.filename for member in members}) < len(members):
             raise ValueError("it has two arrays of one name")
         if not {m.compress_type for m in members} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise ValueError("it is packed as numpy does not pack")  # others unpack without end
-        allowed = min(LIMIT, max(SMALL, PACKED * path.stat().st_size))
+        allowed = min(MAX_FILE_BYTES, max(MIN_UNPACK_LIMIT, MAX_UNPACK_RATIO * path.stat().st_size))
         if (total := sum(member.file_size for member in members)) > allowed:
             raise ValueError(f"unpacks to {total:,} bytes, {allowed:,} are allowed")
         return {
@@ -175,8 +178,8 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Read one JSON file; raise ValueError or FileNotFoundError that names it."""
-    check_file(path, LISTED)
-    with naming(path, "JSON file"):
+    check_file(path, MAX_JSON_BYTES)
+    with wrap_read_errors(path, "JSON file"):
         content = path.read_bytes()
         held = json.loads(content)
         if b"\\ud" in content.lower():
@@ -187,24 +190,24 @@ def read_json(path: Path) -> Any:
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a list that are not empty; raise ValueError that names the file."""
     check_file(path)
-    with naming(path, "list of names"):
+    with wrap_read_errors(path, "list of names"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     names = [line.strip() for line in lines if line.strip()]
-    check_names((part for name in names for part in name.split("\t")), path)
+    check_printable((part for name in names for part in name.split("\t")), path)
     return names
 
 
 def decode_image(content: bytes, source: Path | str) -> Image.Image:
     """Decode a picture to RGB; raise ValueError that names its source."""
-    with naming(source, "picture"):
-        check_scans(content)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return as_rgb(image)
+    with wrap_read_errors(source, "picture"):
+        check_jpeg_scans(content)
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            return load_rgb(image)
 
 
-def inside(root: Path, name: str, source: Path | str) -> Path:
+def resolve_inside(root: Path, name: str, source: Path | str) -> Path:
     """Return the path of a listed name below `root`; raise ValueError where it leads elsewhere."""
-    if len(name) > LONGEST:
+    if len(name) > MAX_PATH_CHARS:
         raise ValueError(f"{source}: lists a path of {len(name):,} characters: {name[:50]!r}...")
     place = posixpath.normpath(name.replace("\\", "/"))
     outside = posixpath.isabs(place) or place.split("/")[0] == ".." or ":" in place.split("/")[0]

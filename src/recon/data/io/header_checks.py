@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PACKED = 100
+MAX_UNPACK_RATIO = 100
 """How many times larger than its file what it holds may be, where a format compresses."""
-DESCRIBED = 2**24
+MAX_GLB_JSON_BYTES = 2**24
 """Bytes of the longest description of a scene."""
-SHADING = ("KHR_materials_", "KHR_texture_transform", "KHR_lights_", "EXT_texture_")
+MATERIAL_EXTENSIONS = ("KHR_materials_", "KHR_texture_transform", "KHR_lights_", "EXT_texture_")
 """Extensions that change no points."""
-FLOAT, FAN = 5126, 6
+GLTF_FLOAT, GLTF_TRIANGLE_FAN = 5126, 6
 """Of glTF: a type of numbers, and of what corners form."""
-DEEP, PARTS = 256, 2**13
+MAX_NODE_DEPTH, MAX_MESH_PARTS = 256, 2**13
 """Nodes of a scene that lie in one another, and parts of meshes: each takes a millisecond."""
-CORNERS = ("vertex_indices", "vertex_index")
+FACE_INDEX_PROPERTIES = ("vertex_indices", "vertex_index")
 """Of a face, as .ply files call them."""
 PLY_SIZES = {
     "char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
@@ -78,7 +78,7 @@ def _elements(lines: Sequence[Sequence[str]], *, text: bool) -> list[_Element]:
             found.append(_Element(words[1], int(words[2]), 0))
         elif words[:1] == ["property"] and len(words) > 2 and found:
             kinds = words[2:3] if words[1] == "list" else words[1:2]
-            if words[-1] in CORNERS and len(words) == 5:  # faces have three at least
+            if words[-1] in FACE_INDEX_PROPERTIES and len(words) == 5:  # faces have three at least
                 kinds = [kinds[0], *[words[3]] * 3]
             # A number and a blank, or a line's end, in a text.
             sizes = [2 if text else PLY_SIZES.get(kind, 1) for kind in kinds]
@@ -86,7 +86,7 @@ def _elements(lines: Sequence[Sequence[str]], *, text: bool) -> list[_Element]:
     return found
 
 
-VERTEX, WHOLE, MATERIAL, FACE, BACKWARDS, ZERO = (
+OBJ_VERTEX, OBJ_VALID_VERTEX, OBJ_MATERIAL, OBJ_FACE, OBJ_NEGATIVE_INDEX, OBJ_ZERO_INDEX = (
     re.compile(pattern, re.MULTILINE)
     for pattern in (
         rb"^[ \t]*v[ \t]",
@@ -105,23 +105,25 @@ def check_obj(path: Path) -> None:
     content = path.read_bytes()
     if b"\0" in content[:4096]:
         raise ValueError("it is no text")
-    if len(VERTEX.findall(content)) != len(WHOLE.findall(content)):
+    if len(OBJ_VERTEX.findall(content)) != len(OBJ_VALID_VERTEX.findall(content)):
         raise ValueError("it has vertices of fewer than three numbers, or of more than eight")
-    if ZERO.search(content):
+    if OBJ_ZERO_INDEX.search(content):
         raise ValueError("it has a face of vertex 0: they are numbered from 1 on")
-    face = FACE.search(content)
-    if face and VERTEX.search(content, face.end()) and BACKWARDS.search(content):
+    face = OBJ_FACE.search(content)
+    if face and OBJ_VERTEX.search(content, face.end()) and OBJ_NEGATIVE_INDEX.search(content):
         raise ValueError(
             "its faces count back from where they stand, and vertices follow: number them from the "
             "first one on"
         )
-    if len(names := {*MATERIAL.findall(content)}) > PARTS:
-        raise ValueError(f"it has {len(names)} materials, parts of {PARTS} are read")
+    if len(names := {*OBJ_MATERIAL.findall(content)}) > MAX_MESH_PARTS:
+        raise ValueError(f"it has {len(names)} materials, parts of {MAX_MESH_PARTS} are read")
 
 
-FACET = re.compile(rb"^[ \t]*facet[ \t]", re.MULTILINE | re.IGNORECASE)
-LINE = re.compile(rb"^[ \t]*vertex[ \t]", re.MULTILINE | re.IGNORECASE)
-CORNER = re.compile(rb"^[ \t]*vertex(?:[ \t]+\S+){3}[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
+STL_FACET = re.compile(rb"^[ \t]*facet[ \t]", re.MULTILINE | re.IGNORECASE)
+STL_VERTEX = re.compile(rb"^[ \t]*vertex[ \t]", re.MULTILINE | re.IGNORECASE)
+STL_VALID_VERTEX = re.compile(
+    rb"^[ \t]*vertex(?:[ \t]+\S+){3}[ \t]*\r?$", re.MULTILINE | re.IGNORECASE
+)
 """Of lines in an .stl file of text."""
 
 
@@ -135,8 +137,8 @@ def check_stl(path: Path) -> None:
         raise ValueError(f"{count} triangles of 50 bytes are announced, it has {size} bytes")
     if b"\0" not in head:
         content = path.read_bytes()
-        facets, corners = FACET.findall(content), CORNER.findall(content)
-        if not len(corners) == 3 * len(facets) == len(LINE.findall(content)):
+        facets, corners = STL_FACET.findall(content), STL_VALID_VERTEX.findall(content)
+        if not len(corners) == 3 * len(facets) == len(STL_VERTEX.findall(content)):
             raise ValueError(f"its {len(facets)} facets have {len(corners)} corners, not 3 each")
 
 
@@ -148,13 +150,16 @@ def check_glb(path: Path) -> None:
         if len(head) < 20 or head[:4] != b"glTF":
             raise ValueError("it has no header of a GLB file")
         length = struct.unpack("<I", head[12:16])[0]
-        if length > min(size - 20, DESCRIBED):
+        if length > min(size - 20, MAX_GLB_JSON_BYTES):
             raise ValueError(f"a scene of {length} bytes is announced, it has {size - 20}")
         scene = json.loads(file.read(length))
     if not isinstance(scene, dict):
         raise ValueError("it describes no scene")
     counts = [accessor.get("count", 0) for accessor in scene.get("accessors", [])]
-    if any(not isinstance(n, int) or n < 0 for n in counts) or sum(counts) > PACKED * size:
+    if (
+        any(not isinstance(n, int) or n < 0 for n in counts)
+        or sum(counts) > MAX_UNPACK_RATIO * size
+    ):
         raise ValueError(f"{sum(map(int, counts))} values are announced in {size} bytes")
     _check_features(scene)
     _check_tree(scene.get("nodes", []))
@@ -164,33 +169,33 @@ def check_glb(path: Path) -> None:
 def _check_features(scene: dict[str, Any]) -> None:
     """Raise ValueError for what trimesh passes over, and would give other points."""
     needed = scene.get("extensionsRequired", [])
-    if strange := [name for name in needed if not str(name).startswith(SHADING)]:
+    if strange := [name for name in needed if not str(name).startswith(MATERIAL_EXTENSIONS)]:
         raise ValueError(f"it needs the extension {strange[0]!r}, which is not read")
     views = [*scene.get("accessors", []), *scene.get("bufferViews", [])]
     if any("sparse" in view or view.get("byteOffset", 0) < 0 for view in views):
         raise ValueError("its values are sparse, or begin before their buffer")
     for part in (p for mesh in scene.get("meshes", []) for p in mesh["primitives"]):
         place = scene["accessors"][part["attributes"]["POSITION"]]
-        if (place["type"], place["componentType"]) != ("VEC3", FLOAT):
+        if (place["type"], place["componentType"]) != ("VEC3", GLTF_FLOAT):
             raise ValueError("it has positions that are not three floats each")
-        if part.get("mode", 4) == FAN:
+        if part.get("mode", 4) == GLTF_TRIANGLE_FAN:
             raise ValueError("it has fans of triangles: write single ones")
 
 
 def _check_tree(nodes: Sequence[dict[str, Any]]) -> None:
     """Raise ValueError for too many nodes, in a circle, with several parents, or too deep."""
-    if len(nodes) > PARTS:
-        raise ValueError(f"it has {len(nodes)} nodes, {PARTS} are read")
+    if len(nodes) > MAX_MESH_PARTS:
+        raise ValueError(f"it has {len(nodes)} nodes, {MAX_MESH_PARTS} are read")
     children = [child for node in nodes for child in node.get("children", [])]
     above = {child: row for row, node in enumerate(nodes) for child in node.get("children", [])}
     if len(above) < len(children):
         raise ValueError("its nodes form no tree")
     for row in range(len(nodes)):
         depth, place = 0, row
-        while place in above and depth <= DEEP:
+        while place in above and depth <= MAX_NODE_DEPTH:
             depth, place = depth + 1, above[place]
-        if depth > DEEP:
-            raise ValueError(f"more than {DEEP} of its nodes lie in one another")
+        if depth > MAX_NODE_DEPTH:
+            raise ValueError(f"more than {MAX_NODE_DEPTH} of its nodes lie in one another")
 
 
 def _check_instances(scene: dict[str, Any], size: int) -> None:
@@ -203,9 +208,9 @@ def _check_instances(scene: dict[str, Any], size: int) -> None:
         for mesh in meshes
     ]
     shown = sum(corners[node["mesh"]] for node in scene.get("nodes", []) if "mesh" in node)
-    if shown > PACKED * size:
+    if shown > MAX_UNPACK_RATIO * size:
         raise ValueError(f"its nodes show {shown} values, of a file of {size} bytes")
     nodes = scene.get("nodes", [])
     parts = sum(len(meshes[node["mesh"]]["primitives"]) for node in nodes if "mesh" in node)
-    if parts > PARTS:
-        raise ValueError(f"its nodes show {parts} parts of meshes, {PARTS} are read")
+    if parts > MAX_MESH_PARTS:
+        raise ValueError(f"its nodes show {parts} parts of meshes, {MAX_MESH_PARTS} are read")

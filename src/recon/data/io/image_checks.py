@@ -2,33 +2,37 @@
 
 from PIL import Image
 
-FORMATS, PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
+IMAGE_FORMATS, MAX_PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
 """Of pictures: Pillow starts programs for some others, and unpacks as many pixels as there are."""
 
 
-WIDE = ("I", "F")
+MODES_32_BIT = ("I", "F")
 """Of pictures: 32 bits a number."""
-SCANS = 100
+MAX_JPEG_SCANS = 100
 """Passes of a progressive JPEG, which has some ten: each goes over all pixels."""
 
 
-def check_scans(content: bytes) -> None:
+def check_jpeg_scans(content: bytes) -> None:
     """Raise ValueError for a JPEG of passes without end; within one no such bytes can be."""
-    if content[:2] == b"\xff\xd8" and (count := content.count(b"\xff\xda")) > SCANS:
-        raise ValueError(f"a JPEG of {count} passes, {SCANS} are read")
+    if content[:2] == b"\xff\xd8" and (count := content.count(b"\xff\xda")) > MAX_JPEG_SCANS:
+        raise ValueError(f"a JPEG of {count} passes, {MAX_JPEG_SCANS} are read")
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
+def load_rgb(image: Image.Image) -> Image.Image:
     """Load an opened picture as RGB; raise what `check_picture` raises."""
-    check_picture(image)
-    if image.mode in WIDE or image.mode.startswith("I;"):  # Pillow would cut them off at 255
+    check_image(image)
+    if image.mode in MODES_32_BIT or image.mode.startswith(
+        "I;"
+    ):  # Pillow would cut them off at 255
         raise ValueError(f"a picture of numbers of the kind {image.mode}: save it with 8 bits each")
     return image.convert("RGB")
 
 
-def check_picture(image: Image.Image) -> None:
+def check_image(image: Image.Image) -> None:
     """Raise ValueError for an opened picture of another format, or of too many pixels."""
-    if image.format not in (None, *FORMATS):
+    if image.format not in (None, *IMAGE_FORMATS):
         raise ValueError(f"a picture of the format {image.format}, which is not read")
-    if image.width * image.height > PIXELS:
-        raise ValueError(f"a picture of {image.width} x {image.height}, {PIXELS:,} pixels are read")
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"a picture of {image.width} x {image.height}, {MAX_PIXELS:,} pixels are read"
+        )

@@ -10,16 +10,16 @@ from plyfile import PlyData, PlyElement
 
 from recon.data.dataset import Cloud
 
-LABEL, COLORS = "label", ("red", "green", "blue")
+LABEL_PROPERTY, COLOR_PROPERTIES = "label", ("red", "green", "blue")
 
 
-def write_labelled(
+def write_labeled_ply(
     path: Path,
     source: Path,
     cloud: Cloud,
     labels: Int[np.ndarray, " n"],
     colors: UInt8[np.ndarray, "n 3"],
-    names: Sequence[str],
+    class_names: Sequence[str],
 ) -> None:
     """Write a cloud's points in their order, with the label and the colour of each.
 
@@ -31,15 +31,19 @@ def write_labelled(
     if kept is None:
         kept = _coordinates(cloud)
     fields = [
-        (name, kept.dtype[name]) for name in kept.dtype.names or () if name not in (LABEL, *COLORS)
+        (name, kept.dtype[name])
+        for name in kept.dtype.names or ()
+        if name not in (LABEL_PROPERTY, *COLOR_PROPERTIES)
     ]
-    vertex = np.empty(len(kept), [*fields, *((c, "u1") for c in COLORS), (LABEL, "i4")])
+    vertex = np.empty(
+        len(kept), [*fields, *((c, "u1") for c in COLOR_PROPERTIES), (LABEL_PROPERTY, "i4")]
+    )
     for name, _ in fields:
         vertex[name] = kept[name]
-    for column, name in enumerate(COLORS):
+    for column, name in enumerate(COLOR_PROPERTIES):
         vertex[name] = colors[:, column]
-    vertex[LABEL] = labels
-    comments = [f"label {number} {name}" for number, name in enumerate(names)]
+    vertex[LABEL_PROPERTY] = labels
+    comments = [f"label {number} {name}" for number, name in enumerate(class_names)]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from recon.data.dataset import Cloud
-from recon.data.io.arrays import naming
-from recon.data.io.header_checks import PACKED
+from recon.data.io.arrays import wrap_read_errors
+from recon.data.io.header_checks import MAX_UNPACK_RATIO
 from recon.data.io.surface_sampling import make_cloud
 
-LAYERED, EXTRA_BYTES, LAYERS = 3, 14, {10: 9, 12: 2}
+LAZ_LAYERED_COMPRESSOR, LAZ_EXTRA_BYTES_ITEM, LAZ_LAYERS_PER_ITEM = 3, 14, {10: 9, 12: 2}
 """Of packed LAS: chunks in layers, an item with one for each byte, items with several."""
 
 
@@ -20,8 +20,10 @@ def read_las(path: Path, count: int) -> Cloud:
     try:
         import laspy
     except ModuleNotFoundError as error:
-        raise ValueError(f"{path}: reading it needs laspy: pip install 'recon3d[las]'") from error
-    with naming(path, "LAS file"):
+        raise ValueError(
+            f"{path}: reading it needs laspy: pip install 'recon-pointcloud[las]'"
+        ) from error
+    with wrap_read_errors(path, "LAS file"):
         las = _unpacked(laspy, path)
         if len(las.points) < las.header.point_count:
             raise ValueError(f"ends after {len(las.points)} of {las.header.point_count} points")
@@ -62,7 +64,7 @@ def check_las(path: Path) -> None:
     if head[25] >= 4 and len(head) >= 255:
         (more,) = struct.unpack_from("<I", head, 243)
         count = max(count, struct.unpack_from("<Q", head, 247)[0])
-    packed = PACKED if head[104] & 0x80 or path.suffix.lower() == ".laz" else 1
+    packed = MAX_UNPACK_RATIO if head[104] & 0x80 or path.suffix.lower() == ".laz" else 1
     if start < struct.unpack_from("<H", head, 94)[0]:
         raise ValueError(f"its points begin at byte {start}, inside its header")
     if start > size or (records + more) * 54 > size or count * length > packed * size:
@@ -95,7 +97,7 @@ def _check_laz(path: Path, head: bytes, length: int) -> None:
             raise ValueError(f"points of {length} bytes are packed as {parts}")
         file.seek(start)
         table = struct.unpack("<q", file.read(8))[0]
-        layered = struct.unpack_from("<H", told)[0] == LAYERED
+        layered = struct.unpack_from("<H", told)[0] == LAZ_LAYERED_COMPRESSOR
         if table == -1:  # it was not known yet when the points were written
             file.seek(-8, 2)
             table = struct.unpack("<q", file.read(8))[0]
@@ -115,7 +117,10 @@ def _check_layers(path: Path, told: bytes, start: int, length: int) -> None:
     import lazrs
 
     kinds = struct.iter_unpack("<HHH", told[34 : 34 + 6 * struct.unpack_from("<H", told, 32)[0]])
-    layers = sum(size if kind == EXTRA_BYTES else LAYERS.get(kind, 1) for kind, size, _ in kinds)
+    layers = sum(
+        size if kind == LAZ_EXTRA_BYTES_ITEM else LAZ_LAYERS_PER_ITEM.get(kind, 1)
+        for kind, size, _ in kinds
+    )
     with path.open("rb") as file:
         file.seek(start)
         chunks = lazrs.read_chunk_table(file, lazrs.LazVlr(told))

@@ -14,34 +14,47 @@ from trimesh import PointCloud, Trimesh, load_scene
 from trimesh.resolvers import FilePathResolver
 
 from recon.data.dataset import Cloud
-from recon.data.io.arrays import AGAIN, check_file, naming
-from recon.data.io.header_checks import CORNERS, PARTS, check_glb, check_obj, check_ply, check_stl
-from recon.data.io.image_checks import check_scans
-from recon.data.io.surface_sampling import Surface, check_textures, make_cloud, make_colors, sample
+from recon.data.io.arrays import COPY_AGAIN_HINT, check_file, wrap_read_errors
+from recon.data.io.header_checks import (
+    FACE_INDEX_PROPERTIES,
+    MAX_MESH_PARTS,
+    check_glb,
+    check_obj,
+    check_ply,
+    check_stl,
+)
+from recon.data.io.image_checks import check_jpeg_scans
+from recon.data.io.surface_sampling import (
+    Surface,
+    check_textures,
+    make_cloud,
+    normalize_colors,
+    sample_surfaces,
+)
 
-MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
-LIMIT = 2**30
+MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
+MAX_MESH_BYTES = 2**30
 """Bytes of the largest such file."""
-BESIDE = 2**26
+MAX_SIDECAR_BYTES = 2**26
 """Bytes of the largest file beside one that is read for it."""
-CHECKS = {".glb": check_glb, ".obj": check_obj, ".stl": check_stl}
+HEADER_CHECKS = {".glb": check_glb, ".obj": check_obj, ".stl": check_stl}
 
 
 def read_mesh(path: Path, count: int) -> Cloud:
     """Read points, or draw `count` from surfaces; raise ValueError that names a bad file."""
-    check_file(path, LIMIT)
+    check_file(path, MAX_MESH_BYTES)
     if path.suffix.lower() == ".ply":
         return _read_ply(path, count)
-    with naming(path, "shape"):
-        if check := CHECKS.get(path.suffix.lower()):
+    with wrap_read_errors(path, "shape"):
+        if check := HEADER_CHECKS.get(path.suffix.lower()):
             check(path)
         parts = _off(path) if path.suffix.lower() == ".off" else _scene(path, path.suffix[1:])
     surfaces = [Surface(p) for p in parts if isinstance(p, Trimesh) and len(p.faces)]
     if surfaces:
-        return sample(surfaces, count, str(path), path.name)
+        return sample_surfaces(surfaces, count, str(path), path.name)
     clouds = [p for p in parts if isinstance(p, Trimesh | PointCloud) and len(p.vertices)]
     if not clouds:
-        raise ValueError(f"{path}: holds neither faces nor points: {AGAIN}")
+        raise ValueError(f"{path}: holds neither faces nor points: {COPY_AGAIN_HINT}")
     points = np.concatenate([np.asarray(cloud.vertices) for cloud in clouds])
     colors = [_vertex_colors(cloud) for cloud in clouds]
     painted = [color for color in colors if color is not None]
@@ -62,17 +75,17 @@ class _Beside(FilePathResolver):
         self.check()
         content: bytes = super().get(name)
         self.taken, self.count = self.taken + len(content), self.count + 1
-        check_scans(content)
+        check_jpeg_scans(content)
         return content
 
     def check(self) -> None:
-        if self.taken > 4 * BESIDE or self.count > PARTS:
+        if self.taken > 4 * MAX_SIDECAR_BYTES or self.count > MAX_MESH_PARTS:
             raise ValueError(f"it reads {self.count} files beside it, of {self.taken:,} bytes")
 
     def absolute(self, name: str) -> Path:
         path: Path = super().absolute(name)
-        if path.exists() and not (path.is_file() and path.stat().st_size <= BESIDE):
-            raise ValueError(f"{name}: no plain file of at most {BESIDE:,} bytes")
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_SIDECAR_BYTES):
+            raise ValueError(f"{name}: no plain file of at most {MAX_SIDECAR_BYTES:,} bytes")
         return path
 
 
@@ -133,7 +146,7 @@ def _vertex_colors(part: Any) -> np.ndarray | None:
 
 
 def _read_ply(path: Path, count: int) -> Cloud:
-    with naming(path, "shape"):
+    with wrap_read_errors(path, "shape"):
         check_ply(path)
         ply = _open_ply(path)
         if "vertex" not in ply:
@@ -142,25 +155,25 @@ def _read_ply(path: Path, count: int) -> Cloud:
         points = _columns(vertex, "x", "y", "z")
         faces = _triangles(ply["face"]) if "face" in ply else np.empty((0, 3), np.int64)
     if points is None:
-        raise ValueError(f"{path}: its vertices have no x, y and z: {AGAIN}")
+        raise ValueError(f"{path}: its vertices have no x, y and z: {COPY_AGAIN_HINT}")
     colors = _columns(vertex, "red", "green", "blue")
     if colors is None:
         colors = _columns(vertex, "diffuse_red", "diffuse_green", "diffuse_blue")
     if not len(faces):
         return make_cloud(points, str(path), _columns(vertex, "nx", "ny", "nz"), colors)
     if colors is not None:
-        colors = make_colors(colors, str(path))
+        colors = normalize_colors(colors, str(path))
         colors = colors if colors.dtype == np.uint8 else 255 * colors
     if faces.min() < 0 or faces.max() >= len(points):
-        raise ValueError(f"{path}: faces name vertices that are not there: {AGAIN}")
+        raise ValueError(f"{path}: faces name vertices that are not there: {COPY_AGAIN_HINT}")
     mesh = Trimesh(points.astype(np.float64), faces, process=False)
-    return sample([Surface(mesh, colors)], count, str(path), path.name)
+    return sample_surfaces([Surface(mesh, colors)], count, str(path), path.name)
 
 
 def _open_ply(path: Path) -> PlyData:
     with path.open("rb") as file:
         head = file.read(2**16).partition(b"end_header")[0]
-    names = [name for name in CORNERS if re.search(rb"\s%s\s" % name.encode(), head)]
+    names = [name for name in FACE_INDEX_PROPERTIES if re.search(rb"\s%s\s" % name.encode(), head)]
     if names and head.isascii():  # triangles are read many times faster when they are announced
         with suppress(PlyParseError):
             return PlyData.read(path, known_list_len={"face": {names[0]: 3}})
@@ -180,9 +193,9 @@ def _columns(vertex: np.ndarray, *names: str) -> np.ndarray | None:
 def _triangles(face: Any) -> Int[np.ndarray, "f 3"]:
     """Return the faces, those of more than three corners cut into fans."""
     lists = [p.name for p in face.properties if isinstance(p, PlyListProperty)]
-    name = next((n for n in CORNERS if n in lists), None)
+    name = next((n for n in FACE_INDEX_PROPERTIES if n in lists), None)
     if name is None:
-        raise ValueError(f"its faces have no {' or '.join(CORNERS)}")
+        raise ValueError(f"its faces have no {' or '.join(FACE_INDEX_PROPERTIES)}")
     corners = face.data[name]
     if corners.dtype != object:
         return corners.reshape(-1, corners.shape[-1] if corners.ndim > 1 else 3).astype(np.int64)

@@ -7,19 +7,27 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recon.data.io.arrays import AGAIN, PACKED, SMALL, check_file, naming
+from recon.data.io.arrays import (
+    COPY_AGAIN_HINT,
+    MAX_UNPACK_RATIO,
+    MIN_UNPACK_LIMIT,
+    check_file,
+    wrap_read_errors,
+)
 
 
-def pyarrow() -> Any:
+def import_parquet() -> Any:
     """Import pyarrow with its Parquet part; raise ValueError that says how to get it."""
     try:
         import pyarrow.parquet as parquet
     except ModuleNotFoundError as error:
-        raise ValueError(".parquet files need pyarrow: pip install 'recon3d[parquet]'") from error
+        raise ValueError(
+            ".parquet files need pyarrow: pip install 'recon-pointcloud[parquet]'"
+        ) from error
     return parquet
 
 
-LOOK = """
+FOOTER_PROBE = """
 import sys, pyarrow.parquet as parquet
 about = parquet.read_metadata(sys.argv[1])
 for group in range(about.num_row_groups):
@@ -36,14 +44,15 @@ def check_footer(path: Path) -> None:
     about = check_file(path).stat()
     if code := _looked(str(path.absolute()), about.st_mtime_ns, about.st_size):
         raise ValueError(
-            f"{path}: not a readable Parquet table (it ended its reader, code {code}): {AGAIN}"
+            f"{path}: not a readable Parquet table (it ended its reader, code {code}): "
+            f"{COPY_AGAIN_HINT}"
         )
 
 
 @lru_cache(maxsize=64)
 def _looked(path: str, modified_ns: int, size: int) -> int:
     """Return the code of the signal that ended a program which looked at a table, 0 for none."""
-    command = [sys.executable, "-c", LOOK, path]
+    command = [sys.executable, "-c", FOOTER_PROBE, path]
     return min(0, subprocess.run(command, capture_output=True, timeout=60).returncode)
 
 
@@ -54,9 +63,12 @@ def read_columns(path: Path, names: Sequence[str]) -> Any:
     """
     import pyarrow as pa
 
-    parquet, allowed = pyarrow(), max(SMALL, PACKED * check_file(path).stat().st_size)
+    parquet, allowed = (
+        import_parquet(),
+        max(MIN_UNPACK_LIMIT, MAX_UNPACK_RATIO * check_file(path).stat().st_size),
+    )
     check_footer(path)
-    with naming(path, "Parquet table"):
+    with wrap_read_errors(path, "Parquet table"):
         about, schema = parquet.read_metadata(path), parquet.read_schema(path)
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         columns = [group.column(n) for group in groups for n in range(about.num_columns)]

@@ -15,19 +15,19 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-KINDS = "biufUSO"
-REFUSED = (
+ALLOWED_DTYPE_KINDS = "biufUSO"
+REFUSED_OPCODES = (
     pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2,
     pickle.EXT4, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.PERSID,
     pickle.BINPERSID, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
 )  # fmt: skip
 
 
-PLAIN = (str, bytes, int, float, bool, type(None), np.generic)
+ALLOWED_KEY_TYPES = (str, bytes, int, float, bool, type(None), np.generic)
 """What a dictionary may be indexed by: looking up other things may take without end."""
 
 
-MOST = 2**21
+MAX_PICKLE_OPS = 2**21
 """Steps of the longest pickle that is read: an array, or a text, takes some ten."""
 
 
@@ -38,12 +38,12 @@ class RefusedError(ValueError):
 class _Counted(dict[int, Any]):
     """What each code of a pickle does, looked up so many times and no more."""
 
-    left = MOST
+    left = MAX_PICKLE_OPS
 
     def __getitem__(self, code: int) -> Any:
         self.left -= 1
         if self.left < 0:
-            raise RefusedError(f"more than {MOST:,} steps")
+            raise RefusedError(f"more than {MAX_PICKLE_OPS:,} steps")
         return super().__getitem__(code)
 
 
@@ -52,7 +52,11 @@ class _Type:
 
     def __init__(self, name: Any, *_: Any) -> None:
         found = np.dtype(name) if isinstance(name, str) else None
-        if found is None or found.kind not in KINDS or (found.kind == "f" and found.itemsize > 8):
+        if (
+            found is None
+            or found.kind not in ALLOWED_DTYPE_KINDS
+            or (found.kind == "f" and found.itemsize > 8)
+        ):
             raise RefusedError(f"data type {name!r:.50}")
         self.dtype = found
 
@@ -118,7 +122,7 @@ def _never(*_: Any) -> Any:
     raise RefusedError("an array's class called as a function")
 
 
-KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
+ALLOWED_GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _Type,
     ("numpy", "ndarray"): _never,  # an argument of the next; never called itself
     ("_codecs", "encode"): _encode,
@@ -126,9 +130,9 @@ KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("builtins", "bytes"): _no_bytes,
 }
 for _package in ("numpy.core", "numpy._core"):
-    KNOWN[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
-    KNOWN[f"{_package}.multiarray", "scalar"] = _scalar
-    KNOWN[f"{_package}.numeric", "_frombuffer"] = _from_buffer
+    ALLOWED_GLOBALS[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
+    ALLOWED_GLOBALS[f"{_package}.multiarray", "scalar"] = _scalar
+    ALLOWED_GLOBALS[f"{_package}.numeric", "_frombuffer"] = _from_buffer
 
 
 def _holds_more(value: Any) -> bool:
@@ -152,14 +156,14 @@ class _Unpickler(pickle._Unpickler):
         return super().load()
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        if (module, name) not in KNOWN:
+        if (module, name) not in ALLOWED_GLOBALS:
             raise RefusedError(f"{module}.{name}")
-        return KNOWN[module, name]
+        return ALLOWED_GLOBALS[module, name]
 
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
         function = self.stack[-1]
-        known = any(function is found for found in KNOWN.values())
+        known = any(function is found for found in ALLOWED_GLOBALS.values())
         if not known or not isinstance(arguments, tuple):
             raise RefusedError("a call of something that is no array")
         self.stack[-1] = function(*arguments)
@@ -216,7 +220,9 @@ class _Unpickler(pickle._Unpickler):
         if not isinstance(target, dict):
             raise RefusedError("an entry of something that is no dictionary")
         for key, value in items:
-            if not isinstance(key, PLAIN) or (type(key) is int and key.bit_length() > 64):
+            if not isinstance(key, ALLOWED_KEY_TYPES) or (
+                type(key) is int and key.bit_length() > 64
+            ):
                 raise RefusedError(f"a dictionary's key of type {type(key).__name__}")
             target[key] = value
 
@@ -237,7 +243,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
     dispatch[pickle.BUILD[0]] = load_build
-    for _code in REFUSED:
+    for _code in REFUSED_OPCODES:
         dispatch[_code[0]] = load_refused
 
 

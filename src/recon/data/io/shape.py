@@ -16,18 +16,18 @@ from recon.data.io.arrays import (
     read_npz,
 )
 from recon.data.io.las import read_las
-from recon.data.io.mesh import MESHES, read_mesh
+from recon.data.io.mesh import MESH_SUFFIXES, read_mesh
 from recon.data.io.surface_sampling import make_cloud
-from recon.data.io.text_table import read_table, table_names
+from recon.data.io.text_table import read_column_names, read_table
 
-FIELDS: Mapping[str, tuple[str, ...]] = {
+ARRAY_NAMES: Mapping[str, tuple[str, ...]] = {
     "points": ("points", "xyz", "pos", "coords", "coord", "vertices", "pc", "data", "arr_0"),
     "normals": ("normals", "normal"),
     "colors": ("colors", "color", "rgb"),
 }
-WIDEST = 256
+MAX_COLUMNS = 256
 """Columns of a cloud: more are clouds on their side."""
-COLUMNS = {
+COLUMN_NAMES = {
     "points": (("x", "y", "z"),),
     "normals": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
     "colors": (("r", "g", "b"), ("red", "green", "blue")),
@@ -49,7 +49,7 @@ def read_shape(path: Path, count: int = 8192) -> Cloud:
 
 def _by_place(table: Float[np.ndarray, "n c"], source: str) -> Cloud:
     """Tell unnamed columns after x y z apart: unit vectors are normals, the rest colours."""
-    if table.shape[1] > (9 if len(table) == 3 else WIDEST):
+    if table.shape[1] > (9 if len(table) == 3 else MAX_COLUMNS):
         raise ValueError(f"{source}: has shape {table.shape}, expected (N, 3): transpose it")
     points, rest = table[:, :3], table[:, 3:]
     if rest.shape[1] == 4:  # as scanners write it: an intensity before the colour
@@ -69,7 +69,7 @@ def _by_name(table: Float[np.ndarray, "n c"], names: Sequence[str], source: str)
     places = {name.lower(): place for place, name in enumerate(names)}
     found = {
         field: next((table[:, [places[n] for n in c]] for c in all_ if set(c) <= set(places)), None)
-        for field, all_ in COLUMNS.items()
+        for field, all_ in COLUMN_NAMES.items()
     }
     if found["points"] is None:
         return _by_place(table, source)
@@ -77,7 +77,7 @@ def _by_name(table: Float[np.ndarray, "n c"], names: Sequence[str], source: str)
 
 
 def _read_text(path: Path, count: int) -> Cloud:
-    table, names = read_table(path), table_names(path)
+    table, names = read_table(path), read_column_names(path)
     named = len(names) == table.shape[1]
     return _by_name(table, names, str(path)) if named else _by_place(table, str(path))
 
@@ -89,12 +89,12 @@ def _named(held: Mapping[str, Any], source: str) -> Cloud:
     names = {str(name).lower(): value for name, value in plain.items()}
     found = {
         field: next((names[name] for name in aliases if name in names), None)
-        for field, aliases in FIELDS.items()
+        for field, aliases in ARRAY_NAMES.items()
     }
     if found["points"] is None:
         raise ValueError(
             f"{source}: has the arrays {sorted(names)!s:.500}, none is called "
-            f"{' or '.join(FIELDS['points'][:2])}: rename the one with coordinates"
+            f"{' or '.join(ARRAY_NAMES['points'][:2])}: rename the one with coordinates"
         )
     if found["normals"] is None and found["colors"] is None:
         return _array(found["points"], source)
@@ -118,7 +118,7 @@ def _read_npz(path: Path, count: int) -> Cloud:
 
 
 READERS: Mapping[str, Callable[[Path, int], Cloud]] = {
-    **dict.fromkeys(MESHES, read_mesh),
+    **dict.fromkeys(MESH_SUFFIXES, read_mesh),
     **dict.fromkeys((".las", ".laz"), read_las),
     ".npy": _read_npy,
     ".npz": _read_npz,
@@ -146,12 +146,12 @@ def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(folder), sorted(name for name in files if not name.startswith("."))
 
 
-def shape_files(asked: str | Path) -> dict[Path, Path]:
+def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
     """Find shapes by a file's name, a folder or a pattern; return files, and their places in it.
 
     Raises FileNotFoundError where nothing is found.
     """
-    path = Path(asked).expanduser()
+    path = Path(pattern).expanduser()
     if path.is_dir():
         names = [folder / name for folder, found in walk_folders(path) for name in found]
         places = {name: name.relative_to(path) for name in names if name.suffix.lower() in READERS}
@@ -162,5 +162,5 @@ def shape_files(asked: str | Path) -> dict[Path, Path]:
         places = {file: Path(file.name) for file in files if file.is_file()}
     if not places:
         known = ", ".join(sorted(READERS))
-        raise FileNotFoundError(f"{asked}: no such file, nor a folder with {known} in it")
+        raise FileNotFoundError(f"{pattern}: no such file, nor a folder with {known} in it")
     return places

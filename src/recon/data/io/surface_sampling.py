@@ -11,19 +11,24 @@ from trimesh.sample import sample_surface
 from trimesh.triangles import points_to_barycentric
 
 from recon.data.dataset import Cloud
-from recon.data.io.arrays import AGAIN, check_cloud, naming
-from recon.data.io.image_checks import as_rgb, check_picture
+from recon.data.io.arrays import COPY_AGAIN_HINT, check_cloud, wrap_read_errors
+from recon.data.io.image_checks import check_image, load_rgb
 
-RESOLUTION = 2.0**-23
+FLOAT32_EPS = 2.0**-23
 """Of float32, relative to a number's size."""
-GREYS = ((102, 102, 102), (100, 100, 100))
+TRIMESH_DEFAULT_GRAYS = ((102, 102, 102), (100, 100, 100))
 """Colours that trimesh gives to what has none."""
 
 
-TEXTURES = ("baseColorTexture", "image")
-DRAWN = 2**27
+COLOR_TEXTURES = ("baseColorTexture", "image")
+MAX_TEXTURE_PIXELS = 2**27
 """Pixels of all textures of a file that are drawn."""
-OTHERS = ("emissiveTexture", "normalTexture", "occlusionTexture", "metallicRoughnessTexture")
+OTHER_TEXTURES = (
+    "emissiveTexture",
+    "normalTexture",
+    "occlusionTexture",
+    "metallicRoughnessTexture",
+)
 """Textures of a material that are drawn, and those that only come along."""
 
 
@@ -34,19 +39,19 @@ class Surface(NamedTuple):
     vertex_colors: Num[np.ndarray, "v 3"] | None = None
 
 
-def far_origin(points: np.ndarray) -> np.ndarray | None:
+def compute_recenter_offset(points: np.ndarray) -> np.ndarray | None:
     """Return what to subtract, in whole units, from coordinates whose detail float32 would lose."""
     wide = points.dtype == np.float64 or (points.dtype.kind in "iu" and points.dtype.itemsize > 2)
     if not wide or not len(points) or not np.isfinite(points).all():
         return None
     low, high = points.min(0), points.max(0)
-    step, extent = float(np.abs(points).max()) * RESOLUTION, float((high - low).max())
+    step, extent = float(np.abs(points).max()) * FLOAT32_EPS, float((high - low).max())
     if extent == 0 or step <= 1e-5 * extent:
         return None
     return np.round(low / 2 + high / 2).astype(points.dtype)
 
 
-def make_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
+def normalize_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
     """Return RGB as bytes or as fractions; raise ValueError for values that are neither."""
     rgb = np.asarray(colors)[:, :3]
     if rgb.dtype == np.uint8:
@@ -55,7 +60,7 @@ def make_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
     low, high = float(rgb.min()), float(rgb.max())
     if low < 0 or high > 65535:
         raise ValueError(
-            f"{source}: its colours lie in [{low:g}, {high:g}], not in [0, 255]: {AGAIN}"
+            f"{source}: its colours lie in [{low:g}, {high:g}], not in [0, 255]: {COPY_AGAIN_HINT}"
         )
     if high <= 1:
         return rgb
@@ -67,38 +72,39 @@ def make_cloud(points: Any, source: str, normals: Any = None, colors: Any = None
     origin = None
     if isinstance(points, np.ndarray) and points.ndim == 2 and points.dtype.kind in "iuf":
         points = points[:, :3]
-        if (far := far_origin(points)) is not None:
+        if (far := compute_recenter_offset(points)) is not None:
             points, origin = points - far, (float(far[0]), float(far[1]), float(far[2]))
     cloud = check_cloud(points, source)
     for name, field in (("normals", normals), ("colours", colors)):
         if field is not None and (np.ndim(field) != 2 or len(field) != len(cloud)):
             raise ValueError(
-                f"{source}: has {name} of shape {np.shape(field)} for {len(cloud)} points: {AGAIN}"
+                f"{source}: has {name} of shape {np.shape(field)} for {len(cloud)} points: "
+                f"{COPY_AGAIN_HINT}"
             )
     if normals is not None:
         finite = np.nan_to_num(np.asarray(normals)[:, :3], nan=0.0, posinf=0.0, neginf=0.0)
         normals = check_cloud(finite, f"{source} (normals)")
-    painted = None if colors is None else make_colors(colors, source)
+    painted = None if colors is None else normalize_colors(colors, source)
     return Cloud(cloud, normals, painted, origin=origin)
 
 
-def sample(surfaces: list[Surface], count: int, source: str, name: str) -> Cloud:
+def sample_surfaces(surfaces: list[Surface], count: int, source: str, name: str) -> Cloud:
     """Draw `count` points by area from all surfaces together, seeded by the file's name."""
     for surface in surfaces:
         faces, vertices = surface.mesh.faces, surface.mesh.vertices
         check_cloud(np.asarray(vertices), source)
         if int(np.min(faces)) < 0 or int(np.max(faces)) >= len(vertices):
             raise ValueError(
-                f"{source}: a face names none of the {len(vertices)} vertices: {AGAIN}"
+                f"{source}: a face names none of the {len(vertices)} vertices: {COPY_AGAIN_HINT}"
             )
     areas = np.array([surface.mesh.area for surface in surfaces])
     if not np.isfinite(areas).all() or areas.sum() <= 0:
-        raise ValueError(f"{source}: its faces have no area to draw points from: {AGAIN}")
+        raise ValueError(f"{source}: its faces have no area to draw points from: {COPY_AGAIN_HINT}")
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     counts = rng.multinomial(count, areas / areas.sum())
     drawn = []
     pixels: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
-    with naming(source, "shape"):
+    with wrap_read_errors(source, "shape"):
         for surface, number in zip(surfaces, counts, strict=True):
             if number:
                 points, faces = sample_surface(surface.mesh, int(number), seed=rng)[:2]
@@ -132,10 +138,10 @@ def _paint(
         if image is not None and uv is not None:
             place = np.einsum("nk,nkc->nc", weights, np.asarray(uv)[corners])
             if id(image) not in pixels:
-                pixels[id(image)] = np.asarray(as_rgb(image))
+                pixels[id(image)] = np.asarray(load_rgb(image))
             return _colors_at(pixels[id(image)], place)
         color = np.asarray(visual.material.main_color)[:3]
-        return None if tuple(color) in GREYS else np.tile(color, (len(points), 1))
+        return None if tuple(color) in TRIMESH_DEFAULT_GRAYS else np.tile(color, (len(points), 1))
     return np.asarray(visual.face_colors)[faces, :3] if visual.defined else None
 
 
@@ -157,14 +163,16 @@ def check_textures(visuals: Iterable[Any]) -> None:
     """Raise ValueError for textures that are no pictures to read, or too many pixels together."""
     drawn: dict[int, int] = {}
     for material in (getattr(visual, "material", None) for visual in visuals):
-        for name in (*TEXTURES, *OTHERS):
+        for name in (*COLOR_TEXTURES, *OTHER_TEXTURES):
             if (image := getattr(material, name, None)) is not None:
-                check_picture(image)
-                drawn |= {id(image): image.width * image.height} if name in TEXTURES else {}
-    if sum(drawn.values()) > DRAWN:
-        raise ValueError(f"textures of {sum(drawn.values()):,} pixels, {DRAWN:,} are read")
+                check_image(image)
+                drawn |= {id(image): image.width * image.height} if name in COLOR_TEXTURES else {}
+    if sum(drawn.values()) > MAX_TEXTURE_PIXELS:
+        raise ValueError(
+            f"textures of {sum(drawn.values()):,} pixels, {MAX_TEXTURE_PIXELS:,} are read"
+        )
 
 
 def _texture(material: Any) -> Any:
-    found = (getattr(material, name, None) for name in TEXTURES)
+    found = (getattr(material, name, None) for name in COLOR_TEXTURES)
     return next((image for image in found if image is not None), None)

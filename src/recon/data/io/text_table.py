@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from recon.data.io.arrays import AGAIN, check_file, naming
+from recon.data.io.arrays import COPY_AGAIN_HINT, check_file, wrap_read_errors
 
 # Commas and semicolons separate; so does each byte that no text holds, as one known file has it.
-SEPARATORS = bytes(
+SEPARATOR_TABLE = bytes(
     0x20 if code in b",;" or code >= 0x7F or (code < 0x20 and code not in b"\t\n\r") else code
     for code in range(256)
 )
 
-MINUS = re.compile(r"^(?![ \t]*(?:#|//)).*?([\u2010-\u2015\u2212\ufe63\uff0d])[.\d]", re.MULTILINE)
+UNICODE_MINUS = re.compile(
+    r"^(?![ \t]*(?:#|//)).*?([\u2010-\u2015\u2212\ufe63\uff0d])[.\d]", re.MULTILINE
+)
 """What typography writes before numbers; dashes in comments are none."""
 
 
@@ -27,9 +29,9 @@ def read_table(path: Path, columns: Sequence[int] = ()) -> Float[np.ndarray, "n 
     there may be. Raises ValueError that names the file and the line.
     """
     content = check_file(path).read_bytes()
-    with naming(path, "table of numbers"):
+    with wrap_read_errors(path, "table of numbers"):
         _check_text(content)
-        content = content.translate(SEPARATORS)
+        content = content.translate(SEPARATOR_TABLE)
         for _ in range(2):
             head, _, rest = content.partition(b"\n")
             words = head.split()
@@ -40,10 +42,12 @@ def read_table(path: Path, columns: Sequence[int] = ()) -> Float[np.ndarray, "n 
             raise ValueError("no lines of numbers")
         table = np.loadtxt(io.BytesIO(content), comments=["#", "//"], ndmin=2)
     if not table.size:
-        raise ValueError(f"{path}: has no lines of numbers: {AGAIN}")
+        raise ValueError(f"{path}: has no lines of numbers: {COPY_AGAIN_HINT}")
     if columns and table.shape[1] not in columns:
         expected = " or ".join(map(str, columns))
-        raise ValueError(f"{path}: has {table.shape[1]} columns, expected {expected}: {AGAIN}")
+        raise ValueError(
+            f"{path}: has {table.shape[1]} columns, expected {expected}: {COPY_AGAIN_HINT}"
+        )
     return table
 
 
@@ -67,14 +71,14 @@ def _other_digits(content: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     digit = next((char for char in set(text) if char.isdigit() and not char.isascii()), None)
-    minus = MINUS.search(text) if digit is None else None
+    minus = UNICODE_MINUS.search(text) if digit is None else None
     return minus[1] if minus else digit
 
 
-def table_names(path: Path) -> list[str]:
+def read_column_names(path: Path) -> list[str]:
     """Return the names of columns that the first line of a text file gives; none without them."""
     with path.open("rb") as file:
-        head = file.readline(4096).translate(SEPARATORS)
+        head = file.readline(4096).translate(SEPARATOR_TABLE)
     words = head.lstrip(b"#/ ").split()
     return [] if _numbers(words) else [word.decode("ascii", "replace") for word in words]
 

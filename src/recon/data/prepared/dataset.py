@@ -21,16 +21,22 @@ from PIL import Image
 from safetensors import safe_open
 
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.io.arrays import check_cloud, check_labels, decode_image, naming, read_json
-from recon.data.transforms import axis_number
-from recon.utils.printable import check_names
+from recon.data.io.arrays import (
+    check_cloud,
+    check_labels,
+    decode_image,
+    read_json,
+    wrap_read_errors,
+)
+from recon.data.transforms import axis_index
+from recon.utils.printable import check_printable
 
-MARK = "recon.json"
-INDEX = "index.json"
-FORMAT = 1
-OPEN = 1024
+MANIFEST_NAME = "recon.json"
+INDEX_NAME = "index.json"
+FORMAT_VERSION = 1
+MAX_OPEN_SHARDS = 1024
 """Files that a process keeps mapped."""
-CARRIED = ("points", "normals", "colors", "point_labels")
+POINT_FIELDS = ("points", "normals", "colors", "point_labels")
 
 
 def shard_name(number: int) -> str:
@@ -45,7 +51,7 @@ def checksum(content: bytes) -> str:
 
 def is_prepared(root: Path) -> bool:
     """Tell whether a folder holds the prepared layout; raise ValueError for an unfinished one."""
-    if (root / MARK).is_file():
+    if (root / MANIFEST_NAME).is_file():
         return True
     if any(root.glob(f"*/{shard_name(0)}*")):
         raise ValueError(
@@ -59,13 +65,13 @@ def prepared_splits(root: Path) -> list[str]:
     """Return the splits that a folder holds in the prepared layout, in their own order."""
     if not is_prepared(root):
         return []
-    there = {path.parent.name for path in root.glob(f"*/{INDEX}")}
-    held = read_json(root / MARK)
+    there = {path.parent.name for path in root.glob(f"*/{INDEX_NAME}")}
+    held = read_json(root / MANIFEST_NAME)
     known = held.get("splits", []) if isinstance(held, dict) else []
     return [name for name in known if name in there] or sorted(there)
 
 
-class Prepared(PointCloudDataset):
+class PreparedDataset(PointCloudDataset):
     """One split in the prepared layout: the same samples as the original files give.
 
     Raises ValueError or FileNotFoundError that names a file that is missing, cut short, or of
@@ -74,17 +80,17 @@ class Prepared(PointCloudDataset):
 
     def __init__(self, root: Path, split: str, expected: dict[str, Any] | None = None) -> None:
         self.folder = root / split
-        path = self.folder / INDEX
+        path = self.folder / INDEX_NAME
         if not path.is_file():
-            there = sorted(found.parent.name for found in root.glob(f"*/{INDEX}"))
+            there = sorted(found.parent.name for found in root.glob(f"*/{INDEX_NAME}"))
             raise FileNotFoundError(
                 f"{path}: not found: the splits prepared here are {', '.join(there) or 'none'}; "
                 "`python -m recon.prepare` adds others"
             )
         index = read_json(path)
-        with naming(path, "index of a prepared data set"):
-            if index["format"] != FORMAT:
-                raise ValueError(f"has format {index['format']}, known is {FORMAT}")
+        with wrap_read_errors(path, "index of a prepared data set"):
+            if index["format"] != FORMAT_VERSION:
+                raise ValueError(f"has format {index['format']}, known is {FORMAT_VERSION}")
             self._take(index)
         for key, value in (expected or {}).items():
             if (found := self._settings.get(key)) != value:
@@ -122,7 +128,7 @@ class Prepared(PointCloudDataset):
         listed = all(isinstance(part, list) for part in names)
         if not listed or not all(isinstance(name, str) for part in names for name in part):
             raise ValueError("has names that are no lists of text")
-        check_names((name for part in names[:4] for name in part), "it")
+        check_printable((name for part in names[:4] for name in part), "it")
         self._check_numbers()
         if unknown := [name for name in self._names if not re.fullmatch(r"\d+\.safetensors", name)]:
             raise ValueError(f"lists the file {unknown[0]!r}, which no preparation writes")
@@ -132,7 +138,7 @@ class Prepared(PointCloudDataset):
 
     def _check_numbers(self) -> None:
         """Raise ValueError for classes that there are not, or an axis that is none."""
-        axis_number(self.up)
+        axis_index(self.up)
         if not isinstance(self.mirrored, bool):
             raise ValueError(f"has mirrored={self.mirrored!r}")
         numbers = np.array(self._categories, dtype=np.int64)
@@ -160,16 +166,18 @@ class Prepared(PointCloudDataset):
         """Return the open file of one cloud, and its number in there."""
         number = bisect_right(self._ends, index)
         if number not in self._slices:
-            if len(self._slices) >= OPEN:
+            if len(self._slices) >= MAX_OPEN_SHARDS:
                 self._slices.popitem(last=False)
             self._slices[number] = self._open(self.folder / self._names[number])
         return self._slices[number], index - (self._ends[number - 1] if number else 0)
 
     def _open(self, path: Path) -> dict[str, Any]:
-        with naming(path, "part of a prepared data set"):
+        with wrap_read_errors(path, "part of a prepared data set"):
             file = safe_open(path, framework="np")
             there = file.keys()
-            slices = {name: file.get_slice(name) for name in (*CARRIED, "images") if name in there}
+            slices = {
+                name: file.get_slice(name) for name in (*POINT_FIELDS, "images") if name in there
+            }
             offsets = {f"{name}_offsets": file.get_tensor(f"{name}_offsets") for name in slices}
             return slices | offsets
 
@@ -187,7 +195,7 @@ class Prepared(PointCloudDataset):
             ) from error
 
     def cloud(self, index: int) -> Cloud:
-        fields = {name: self._range(index, name) for name in CARRIED}
+        fields = {name: self._range(index, name) for name in POINT_FIELDS}
         source = f"{self.folder} ({self.ids[index]})"
         fields["points"] = points = check_cloud(fields["points"], source)
         for name in ("normals", "colors"):
@@ -221,7 +229,7 @@ class Prepared(PointCloudDataset):
             raise ValueError(f"{self.folder}: was prepared without categories")
         return self._categories[index]
 
-    def damaged(self) -> list[str]:
+    def find_damaged_files(self) -> list[str]:
         """Return a line for each file whose content is not what was written."""
         return [
             f"{self.folder / name}: its checksum differs: prepare anew"

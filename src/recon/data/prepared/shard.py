@@ -12,45 +12,45 @@ from safetensors.numpy import save
 
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.io.arrays import decode_image
-from recon.data.prepared.dataset import CARRIED, FORMAT, checksum, shard_name
-from recon.utils.atomic_write import write_whole
+from recon.data.prepared.dataset import FORMAT_VERSION, POINT_FIELDS, checksum, shard_name
+from recon.utils.atomic_write import write_atomic
 
 
-class Shard(NamedTuple):
+class ShardSummary(NamedTuple):
     """What is known of the clouds of one file, whether it was written or only checked."""
 
     number: int
     rows: list[int]
     """Entries of the data set that could be read."""
-    problems: list[str]
+    errors: list[str]
     """A line for each of the others."""
-    counts: Int[np.ndarray, " k"]
+    point_counts: Int[np.ndarray, " k"]
     """Points of each cloud."""
-    reach: Float[np.ndarray, " k"]
+    max_abs_coords: Float[np.ndarray, " k"]
     """Largest absolute coordinate of each cloud."""
-    prints: Int[np.ndarray, " k"]
+    fingerprints: Int[np.ndarray, " k"]
     """A fingerprint of each cloud's coordinates, whatever their order."""
-    carried: list[str]
+    point_fields: list[str]
     """What points carry beside coordinates."""
-    pictures: int
-    said: dict[str, Any]
+    num_images: int
+    sentences: dict[str, Any]
     """Sentences: lists of them, and which one each cloud has."""
-    size: int = 0
+    num_bytes: int = 0
     sha256: str = ""
 
 
-class Recipe(NamedTuple):
+class PrepareJob(NamedTuple):
     """What a worker needs to do its share."""
 
     dataset: PointCloudDataset
     folder: Path | None
     """Where to write; None only checks."""
-    images: bool
-    key: str
+    with_images: bool
+    settings_key: str
     """Of what this is, beside the ids: its name and settings."""
 
 
-def fingerprint(points: Float[np.ndarray, "n 3"]) -> int:
+def fingerprint_cloud(points: Float[np.ndarray, "n 3"]) -> int:
     """Return a number that equal sets of points share, in any order and count nothing else."""
     words = np.ascontiguousarray(points + np.float32(0)).view(np.uint32).astype(np.uint64)
     mixed = words * np.array(
@@ -73,13 +73,13 @@ def _picture(dataset: PointCloudDataset, index: int) -> bytes:
 
 
 def _read(
-    recipe: Recipe, rows: Sequence[int]
+    recipe: PrepareJob, rows: Sequence[int]
 ) -> tuple[list[int], list[Cloud], list[bytes], list[str]]:
     read, clouds, pictures, problems = [], [], [], []
     for row in rows:
         try:
             cloud = recipe.dataset.cloud(row)
-            picture = _picture(recipe.dataset, row) if recipe.images else b""
+            picture = _picture(recipe.dataset, row) if recipe.with_images else b""
         except (ValueError, OSError) as error:
             problems.append(str(error).splitlines()[0])
             continue
@@ -92,7 +92,7 @@ def _read(
 def _tensors(clouds: Sequence[Cloud], pictures: Sequence[bytes]) -> dict[str, np.ndarray]:
     """Put clouds one after the other; a field that a cloud lacks takes no room."""
     tensors = {}
-    for name in CARRIED:
+    for name in POINT_FIELDS:
         fields = [getattr(cloud, name) for cloud in clouds]
         held = [field for field in fields if field is not None]
         if not held:
@@ -121,12 +121,18 @@ def _stamp(path: Path) -> list[Any]:
     return [str(path), about.st_size, about.st_mtime_ns]
 
 
-def _shard_key(recipe: Recipe, rows: Sequence[int]) -> str:
+def _shard_key(recipe: PrepareJob, rows: Sequence[int]) -> str:
     """Return a checksum of all that a file's content depends on: options, ids, source files."""
     data = recipe.dataset
     ids = [data.ids[row] for row in rows]
-    files = dict.fromkeys(path for row in rows for path in data.files(row))
-    about = [FORMAT, recipe.key, recipe.images, ids, [_stamp(path) for path in files]]
+    files = dict.fromkeys(path for row in rows for path in data.file_paths(row))
+    about = [
+        FORMAT_VERSION,
+        recipe.settings_key,
+        recipe.with_images,
+        ids,
+        [_stamp(path) for path in files],
+    ]
     return checksum(json.dumps(about).encode())
 
 
@@ -142,34 +148,38 @@ def _sentences(dataset: PointCloudDataset, rows: Sequence[int]) -> dict[str, Any
     return {"rows": [lists.get(texts, -1) for texts in said], "lists": [*map(list, lists)]}
 
 
-def do_shard(recipe: Recipe, number: int, rows: Sequence[int]) -> Shard:
+def prepare_shard(job: PrepareJob, number: int, rows: Sequence[int]) -> ShardSummary:
     """Check the clouds of one file, and write it unless it is there already."""
-    key = _shard_key(recipe, rows)
-    if recipe.folder is not None and (done := _finished(recipe.folder, number, key)):
+    key = _shard_key(job, rows)
+    if job.folder is not None and (done := _finished(job.folder, number, key)):
         return done
-    read, clouds, pictures, problems = _read(recipe, rows)
-    shard = Shard(
+    read, clouds, pictures, problems = _read(job, rows)
+    shard = ShardSummary(
         number,
         read,
         problems,
         np.array([len(cloud.points) for cloud in clouds], dtype=np.int64),
         np.array([np.abs(cloud.points).max() for cloud in clouds], dtype=np.float64),
-        np.array([fingerprint(cloud.points) for cloud in clouds], dtype=np.int64),
-        [name for name in CARRIED[1:] if any(getattr(c, name) is not None for c in clouds)],
+        np.array([fingerprint_cloud(cloud.points) for cloud in clouds], dtype=np.int64),
+        [name for name in POINT_FIELDS[1:] if any(getattr(c, name) is not None for c in clouds)],
         sum(map(bool, pictures)),
-        _sentences(recipe.dataset, read),
+        _sentences(job.dataset, read),
     )
-    if recipe.folder is None or not read:
+    if job.folder is None or not read:
         return shard
-    about = {"reach": shard.reach, "prints": shard.prints, "rows": np.array(read, dtype=np.int64)}
+    about = {
+        "reach": shard.max_abs_coords,
+        "prints": shard.fingerprints,
+        "rows": np.array(read, dtype=np.int64),
+    }
     # One entry: safetensors writes several in any order, and the file would differ by run.
-    metadata = {"recon": json.dumps({"key": key, "problems": problems, "said": shard.said})}
+    metadata = {"recon": json.dumps({"key": key, "problems": problems, "said": shard.sentences})}
     content = save(_tensors(clouds, pictures) | about, metadata=metadata)
-    write_whole(recipe.folder / shard_name(number), content)
-    return shard._replace(size=len(content), sha256=checksum(content))
+    write_atomic(job.folder / shard_name(number), content)
+    return shard._replace(num_bytes=len(content), sha256=checksum(content))
 
 
-def _finished(folder: Path, number: int, key: str) -> Shard | None:
+def _finished(folder: Path, number: int, key: str) -> ShardSummary | None:
     """Return what an earlier run found, where it wrote this very file and nothing was amiss."""
     path = folder / shard_name(number)
     if not path.is_file():
@@ -185,14 +195,14 @@ def _finished(folder: Path, number: int, key: str) -> Shard | None:
             found = [file.get_tensor(name) for name in ("rows", "reach", "prints")]
     except (SafetensorError, KeyError, TypeError, ValueError):  # damaged since: written anew
         return None
-    return Shard(
+    return ShardSummary(
         number,
         found[0].tolist(),
         [],
         np.diff(offsets),
         found[1],
         found[2],
-        [name for name in CARRIED[1:] if name in there],
+        [name for name in POINT_FIELDS[1:] if name in there],
         int((np.diff(pictures) > 0).sum()),
         about["said"],
         path.stat().st_size,

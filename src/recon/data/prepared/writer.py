@@ -15,20 +15,22 @@ from threading import Thread
 from typing import Any
 
 from recon.data.dataset import PointCloudDataset
-from recon.data.prepared.dataset import FORMAT, INDEX, shard_name
-from recon.data.prepared.shard import Recipe, Shard, do_shard
-from recon.utils.atomic_write import write_whole
+from recon.data.prepared.dataset import FORMAT_VERSION, INDEX_NAME, shard_name
+from recon.data.prepared.shard import PrepareJob, ShardSummary, prepare_shard
+from recon.utils.atomic_write import write_atomic
 
-SHARD_BYTES = 2**28
+MAX_SHARD_SOURCE_BYTES = 2**28
 """Of the source files that make up one file."""
 
 
-def pieces(dataset: PointCloudDataset) -> list[range]:
+def plan_shards(dataset: PointCloudDataset) -> list[range]:
     """Part a data set's entries into those of one file: so many, and so many bytes, at most."""
     parts, start, held = [], 0, 0
     for row in range(len(dataset)):
-        size = 0 if dataset.in_memory else sum(_size(path) for path in dataset.files(row))
-        if row > start and (row - start >= dataset.shard or held + size > SHARD_BYTES):
+        size = 0 if dataset.in_memory else sum(_size(path) for path in dataset.file_paths(row))
+        if row > start and (
+            row - start >= dataset.shard_size or held + size > MAX_SHARD_SOURCE_BYTES
+        ):
             parts.append(range(start, row))
             start, held = row, 0
         held += size
@@ -39,10 +41,10 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-_recipe: Recipe
+_recipe: PrepareJob
 
 
-def _start(recipe: Recipe) -> None:
+def _start(recipe: PrepareJob) -> None:
     global _recipe
     _recipe = recipe
     Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
@@ -55,26 +57,28 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(number: int, rows: Sequence[int]) -> Shard:
-    return do_shard(_recipe, number, rows)
+def _work(number: int, rows: Sequence[int]) -> ShardSummary:
+    return prepare_shard(_recipe, number, rows)
 
 
-def do_split(recipe: Recipe, workers: int, advance: Callable[[int], None]) -> list[Shard]:
+def prepare_split(
+    job: PrepareJob, num_workers: int, advance: Callable[[int], None]
+) -> list[ShardSummary]:
     """Do all files of a split, `workers` at a time; `advance` is told of clouds as they are done.
 
     Raises ValueError where a worker was killed; what is finished stays.
     """
-    parts, shards = pieces(recipe.dataset), list[Shard]()
-    if recipe.folder is not None:
-        recipe.folder.mkdir(parents=True, exist_ok=True)
-        for left in recipe.folder.glob("*.part"):
+    parts, shards = plan_shards(job.dataset), list[ShardSummary]()
+    if job.folder is not None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        for left in job.folder.glob("*.part"):
             left.unlink(missing_ok=True)
-    if workers < 2 or recipe.dataset.in_memory:
+    if num_workers < 2 or job.dataset.in_memory:
         for number, rows in enumerate(parts):
-            shards.append(do_shard(recipe, number, rows))
+            shards.append(prepare_shard(job, number, rows))
             advance(len(rows))
         return shards
-    with ProcessPoolExecutor(workers, initializer=_start, initargs=(recipe,)) as pool:
+    with ProcessPoolExecutor(num_workers, initializer=_start, initargs=(job,)) as pool:
         futures = {pool.submit(_work, number, rows): rows for number, rows in enumerate(parts)}
         try:
             for future in as_completed(futures):
@@ -83,7 +87,7 @@ def do_split(recipe: Recipe, workers: int, advance: Callable[[int], None]) -> li
         except BrokenProcessPool as error:
             raise ValueError(
                 "a worker was killed, often for want of memory: run again with fewer "
-                "(workers=1); finished files are kept"
+                "(num_workers=1); finished files are kept"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -91,18 +95,18 @@ def do_split(recipe: Recipe, workers: int, advance: Callable[[int], None]) -> li
     return sorted(shards, key=lambda shard: shard.number)
 
 
-def write_index(recipe: Recipe, shards: Sequence[Shard], settings: dict[str, Any]) -> None:
+def write_index(job: PrepareJob, shards: Sequence[ShardSummary], settings: dict[str, Any]) -> None:
     """Write the list of a split's clouds, after all their files."""
-    assert recipe.folder is not None
-    dataset = recipe.dataset
+    assert job.folder is not None
+    dataset = job.dataset
     rows = [row for shard in shards for row in shard.rows]
     lists: dict[tuple[str, ...], int] = {}
     said = []
     for shard in shards:
-        numbers = [lists.setdefault(tuple(texts), len(lists)) for texts in shard.said["lists"]]
-        said += [-1 if row < 0 else numbers[row] for row in shard.said["rows"]]
+        numbers = [lists.setdefault(tuple(texts), len(lists)) for texts in shard.sentences["lists"]]
+        said += [-1 if row < 0 else numbers[row] for row in shard.sentences["rows"]]
     index = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "settings": settings,
         "up": dataset.up,
         "mirrored": dataset.mirrored,
@@ -121,14 +125,14 @@ def write_index(recipe: Recipe, shards: Sequence[Shard], settings: dict[str, Any
             {
                 "name": shard_name(shard.number),
                 "clouds": len(shard.rows),
-                "bytes": shard.size,
+                "bytes": shard.num_bytes,
                 "sha256": shard.sha256,
             }
             for shard in shards
             if shard.rows
         ],
     }
-    write_whole(recipe.folder / INDEX, json.dumps(index).encode())
+    write_atomic(job.folder / INDEX_NAME, json.dumps(index).encode())
 
 
 def _each(ask: Callable[[int], int], rows: Sequence[int]) -> list[int]:

@@ -4,10 +4,10 @@ from lightning import LightningModule
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import nn
 
-from recon.layers.batch_norm import SharedBatchNorm
+from recon.layers.batch_norm import SyncBatchNorm1d
 
 
-class SyncBatchNorms(TorchSyncBatchNorm):
+class SyncBatchNormPlugin(TorchSyncBatchNorm):
     """What `sync_batchnorm` does on GPUs by torch, done on CPUs by `SharedBatchNorm`."""
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -24,12 +24,12 @@ class SyncBatchNorms(TorchSyncBatchNorm):
                 "compile=true, trainer.sync_batchnorm=true: batch statistics of several processes "
                 "on CPUs cannot be compiled; set one of them to false"
             )
-        _renamed(model, nn.BatchNorm1d, SharedBatchNorm)
+        _renamed(model, nn.BatchNorm1d, SyncBatchNorm1d)
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Undo `apply`."""
-        _renamed(model, SharedBatchNorm, nn.BatchNorm1d)
+        _renamed(model, SyncBatchNorm1d, nn.BatchNorm1d)
         return super().revert(model)
 
 

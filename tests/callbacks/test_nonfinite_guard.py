@@ -6,14 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from recon.callbacks.guard import FiniteGuard, offending
-from recon.callbacks.interrupt import Statistics
+from recon.callbacks.graceful_stop import BufferSnapshot
+from recon.callbacks.nonfinite_guard import FiniteGuard, find_offending_samples
 from recon.tasks.pretrain import Pretraining
 from runs import run
 
 
 def fault(what: str, step: int, until: int | None = None) -> list[str]:
-    options = ["+callbacks.aa_fault._target_=wrong.Fault", f"+callbacks.aa_fault.what={what}"]
+    options = [
+        "+callbacks.aa_fault._target_=fault_callbacks.InjectFault",
+        f"+callbacks.aa_fault.what={what}",
+    ]
     last = [] if until is None else [f"+callbacks.aa_fault.until={until}"]
     return [*options, *last, f"+callbacks.aa_fault.step={step}"]
 
@@ -71,14 +74,19 @@ def test_training_goes_on_after_skips_until_there_are_too_many(tmp_path: Path) -
     assert [step for step, loss in losses.items() if loss in ("nan", "inf")] == [3, 4]
     assert all(value.isfinite().all() for value in state(tmp_path / "on").values())
     with pytest.raises(ValueError, match="more than 2 such steps in a row"):
-        run(tmp_path, *fault("overflow", 3, 9), "callbacks/guard=skip", "callbacks.guard.limit=2")
+        run(
+            tmp_path,
+            *fault("overflow", 3, 9),
+            "callbacks/guard=skip",
+            "callbacks.guard.max_consecutive=2",
+        )
 
 
 def test_options_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="action must be stop or skip, got 'ignore'"):
         FiniteGuard("ignore")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="limit must be 0 or more, got -1"):
-        FiniteGuard("skip", limit=-1)
+        FiniteGuard("skip", max_consecutive=-1)
 
 
 class Roots(Pretraining):
@@ -89,7 +97,7 @@ class Roots(Pretraining):
         super(Pretraining, self).__init__()
         self.norm, self.scale = nn.BatchNorm1d(3), nn.Parameter(torch.ones(()))
 
-    def losses(self, out: object, batch: object) -> dict[str, torch.Tensor]:
+    def compute_losses(self, out: object, batch: object) -> dict[str, torch.Tensor]:
         raise NotImplementedError
 
     def training_step(self, batch: dict, _: int) -> torch.Tensor:
@@ -103,11 +111,11 @@ def test_samples_are_found_one_by_one_and_nothing_is_changed_by_it() -> None:
     points[2] = 0
     batch = {"id": ["a", "b", "c", "d"], "points": points, "seed": torch.arange(4)}
     random, tracked = torch.get_rng_state(), module.norm.running_mean.clone()
-    assert offending(module, batch) == ["c"]
+    assert find_offending_samples(module, batch) == ["c"]
     batch["points"] = points.index_fill(0, torch.tensor([2]), 1.0)
-    assert offending(module, batch) == ["a", "b", "c", "d"]  # it takes them all
+    assert find_offending_samples(module, batch) == ["a", "b", "c", "d"]  # it takes them all
     batch["points"][1, 0, 0] = torch.inf
-    assert offending(module, batch) == ["b"]
+    assert find_offending_samples(module, batch) == ["b"]
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.equal(module.norm.running_mean, tracked)
     assert module.training
@@ -116,12 +124,12 @@ def test_samples_are_found_one_by_one_and_nothing_is_changed_by_it() -> None:
 
 def test_statistics_come_back_unless_they_are_forgotten() -> None:
     module = Roots()
-    kept = Statistics(module)
-    kept.remember()
+    kept = BufferSnapshot(module)
+    kept.capture()
     module.norm(torch.rand(4, 3))
     kept.restore()
     assert not int(module.norm.num_batches_tracked)
     module.norm(torch.rand(4, 3))
-    kept.forget()
+    kept.discard()
     kept.restore()
     assert int(module.norm.num_batches_tracked) == 1

@@ -1,6 +1,6 @@
 """Losses of seeded steps on the embedded data: ours and in bfloat16, beside the plain definitions.
 
-python scripts/bench/curves.py
+python scripts/bench/loss_curves.py
 """
 
 import copy
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 
-import plain
+import reference
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -53,9 +53,9 @@ def curve(model: ReCon, *, bf16: bool = False) -> Tensor:
         torch.manual_seed(step)
         with half():
             patches = model.grouper(points)
-            out = model.rebuild(patches, random_mask(patches.centers, 0.6))
+            out = model.forward_patches(patches, random_mask(patches.centers, 0.6))
         loss = ChamferL2()(out.predicted.float(), out.target)
-        for query in out.queries.values():
+        for query in out.projected_queries.values():
             loss = loss + 0.01 * (query.float() - points.mean()).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -67,7 +67,7 @@ def curve(model: ReCon, *, bf16: bool = False) -> Tensor:
 def main() -> None:
     """Print how far the curves lie apart."""
     model = network()
-    known = curve(plain.make_plain(model))
+    known = curve(reference.make_reference(model))
     ours, half = curve(copy.deepcopy(model)), curve(copy.deepcopy(model), bf16=True)
     console = Console()
     console.print(f"losses of {STEPS} seeded steps, from {known[0]:.4f} to {known[-1]:.4f}")

@@ -6,9 +6,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import plain
+import reference
 import torch
-from measure import DEVICE, Row, Step, alternate, backward, half, same
+from timing import (
+    DEVICE,
+    Comparison,
+    Step,
+    autocast_bf16,
+    check_same_output,
+    compare_times,
+    with_backward,
+)
 from torch import Tensor, nn
 
 from recon.data.io.text_table import read_table
@@ -20,7 +28,7 @@ from recon.losses.distillation import SmoothL1
 from recon.losses.reconstruction import ChamferL2
 from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
-from recon.models.inference import folded
+from recon.models.inference import fold_batch_norms
 from recon.models.recon import Projections, ReCon
 from recon.models.segmenter import Segmenter
 from recon.ops.chamfer import chamfer_l2
@@ -28,17 +36,19 @@ from recon.ops.masking import random_mask
 from recon.ops.sampling import farthest_point_sample
 from recon.tasks.optim import parameter_groups
 
-WIDTHS = {"image": 768, "text": 512}
+TEACHER_WIDTHS = {"image": 768, "text": 512}
 
 
-def pretraining(
+def make_pretraining_step(
     model: ReCon, batch: int, *, bf16: bool, fast: bool, live: Any = None, points: int = 1024
 ) -> Step:
     """Return one step of the paper's pretraining; `live` teaches, or random features do."""
     torch.manual_seed(0)
     clouds = torch.randn(batch, points, 3, device=DEVICE)
     clouds = clouds / clouds.norm(dim=-1).amax(1)[:, None, None]
-    taught = {name: torch.randn(batch, width, device=DEVICE) for name, width in WIDTHS.items()}
+    taught = {
+        name: torch.randn(batch, width, device=DEVICE) for name, width in TEACHER_WIDTHS.items()
+    }
     mask = random_mask(clouds[:, : model.grouper.groups], ratio=0.6)
     rebuild, imitate = ChamferL2(), SmoothL1()
     groups = parameter_groups(model)
@@ -47,12 +57,16 @@ def pretraining(
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         known = taught if live is None else live()
-        with half(bf16):
-            out = model.rebuild(model.grouper(clouds), mask)
+        with autocast_bf16(bf16):
+            out = model.forward_patches(model.grouper(clouds), mask)
             predicted, target = out.predicted.float(), out.target.float()
-            loss = rebuild(predicted, target) if fast else plain.chamfer(predicted, target).mean()
+            loss = (
+                rebuild(predicted, target)
+                if fast
+                else reference.chamfer_l2(predicted, target).mean()
+            )
             for name, feature in known.items():
-                loss = loss + imitate(out.queries[name].float(), feature)
+                loss = loss + imitate(out.projected_queries[name].float(), feature)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -60,33 +74,37 @@ def pretraining(
     return step
 
 
-def base(groups: int = 64, **settings: Any) -> ReCon:
+def build_base_model(groups: int = 64, **settings: Any) -> ReCon:
     """Return the paper's base network, without stochastic depth so that numbers can be compared."""
     torch.manual_seed(0)
     encoder = Encoder(384, drop_path=0.0, **settings)
     settings.pop("embed_visible_only", None)
     decoder = Decoder(384, drop_path=0.0, **settings)
-    return ReCon(PatchGrouper(groups, 32), encoder, decoder, Projections(384, WIDTHS)).to(DEVICE)
+    return ReCon(PatchGrouper(groups, 32), encoder, decoder, Projections(384, TEACHER_WIDTHS)).to(
+        DEVICE
+    )
 
 
-def steps(rounds: int) -> Iterator[Row]:
+def steps(rounds: int) -> Iterator[Comparison]:
     """Compare a pretraining step, in float32 and bfloat16."""
-    model = base()
+    model = build_base_model()
     pair = (
-        pretraining(plain.make_plain(model), 8, bf16=False, fast=False),
-        pretraining(model, 8, bf16=False, fast=True),
+        make_pretraining_step(reference.make_reference(model), 8, bf16=False, fast=False),
+        make_pretraining_step(model, 8, bf16=False, fast=True),
     )
-    same(pair, tolerance=1e-5)
-    yield alternate("step_fp32", "pretraining step, teachers given, float32, batch 8", pair, rounds)
-    model = base()
+    check_same_output(pair, tolerance=1e-5)
+    yield compare_times(
+        "step_fp32", "pretraining step, teachers given, float32, batch 8", pair, rounds
+    )
+    model = build_base_model()
     pair = (
-        pretraining(plain.make_plain(model), 32, bf16=False, fast=False),
-        pretraining(model, 32, bf16=True, fast=True),
+        make_pretraining_step(reference.make_reference(model), 32, bf16=False, fast=False),
+        make_pretraining_step(model, 32, bf16=True, fast=True),
     )
-    yield alternate("step_bf16", "the same, bfloat16 against float32, batch 32", pair, rounds)
+    yield compare_times("step_bf16", "the same, bfloat16 against float32, batch 32", pair, rounds)
 
 
-def teachers(rounds: int) -> Iterator[Row]:
+def teachers(rounds: int) -> Iterator[Comparison]:
     """Compare cached teachers in bfloat16 with live ones in float32."""
     from recon.teachers.image import TimmImageTeacher
     from recon.teachers.text import OpenClipTextTeacher
@@ -99,19 +117,23 @@ def teachers(rounds: int) -> Iterator[Row]:
     def live() -> dict[str, Tensor]:
         return {"image": image({"image": pictures}), "text": text({"text": sentences})}
 
-    model = base()
+    model = build_base_model()
     pair = (
-        pretraining(plain.make_plain(model), 32, bf16=False, fast=False, live=live),
-        pretraining(model, 32, bf16=True, fast=True),
+        make_pretraining_step(
+            reference.make_reference(model), 32, bf16=False, fast=False, live=live
+        ),
+        make_pretraining_step(model, 32, bf16=True, fast=True),
     )
     what = "step with both teachers, batch 32: cached bfloat16 against live float32"
-    yield alternate("step_cached_vs_live", what, pair, rounds)
+    yield compare_times("step_cached_vs_live", what, pair, rounds)
 
 
-def parts(rounds: int) -> Iterator[Row]:
+def parts(rounds: int) -> Iterator[Comparison]:
     """Compare a part-segmentation step."""
     torch.manual_seed(0)
-    model = Segmenter(PatchGrouper(128, 32), Encoder(384, drop_path=0.0), 50, objects=16).to(DEVICE)
+    model = Segmenter(PatchGrouper(128, 32), Encoder(384, drop_path=0.0), 50, num_objects=16).to(
+        DEVICE
+    )
     model.point_head.dropout.p = 0.0
     points = torch.randn(8, 2048, 3, device=DEVICE)
     labels = torch.randint(50, (8, 2048), device=DEVICE)
@@ -131,79 +153,85 @@ def parts(rounds: int) -> Iterator[Row]:
 
         return step
 
-    pair = step_of(plain.make_plain(model), fast=False), step_of(model, fast=True)
-    same(pair, tolerance=1e-4)
-    yield alternate("partseg_fp32", "part-segmentation step, float32, batch 8", pair, rounds)
+    pair = step_of(reference.make_reference(model), fast=False), step_of(model, fast=True)
+    check_same_output(pair, tolerance=1e-4)
+    yield compare_times("partseg_fp32", "part-segmentation step, float32, batch 8", pair, rounds)
 
 
 @torch.inference_mode()
-def inference(rounds: int) -> Iterator[Row]:
+def inference(rounds: int) -> Iterator[Comparison]:
     """Compare encoding of whole clouds."""
-    model = base().eval()
-    slow, fast = plain.make_plain(model), folded(model, torch.bfloat16)
+    model = build_base_model().eval()
+    slow, fast = reference.make_reference(model), fold_batch_norms(model, torch.bfloat16)
     clouds = torch.randn(32, 1024, 3, device=DEVICE)
 
     def ours() -> Tensor:
-        with half(on=True):
+        with autocast_bf16(on=True):
             return fast.encode_patches(model.grouper(clouds)).tokens
 
     what = "encoder inference, bfloat16 against float32, batch 32"
-    yield alternate("inference_bf16", what, (lambda: slow.encode(clouds).tokens, ours), rounds)
+    yield compare_times("inference_bf16", what, (lambda: slow.encode(clouds).tokens, ours), rounds)
 
 
-def fps(rounds: int) -> Iterator[Row]:
+def fps(rounds: int) -> Iterator[Comparison]:
     """Compare farthest point sampling, on clouds without points that are equally far."""
     torch.manual_seed(0)
     for points, count, batch in ((1024, 64, 32), (2048, 128, 16), (8192, 1200, 2)):
         clouds = torch.randn(batch, points, 3, device=DEVICE)
         pair = (
-            lambda c=clouds, n=count: plain.sample(c, n),
+            lambda c=clouds, n=count: reference.farthest_point_sample(c, n),
             lambda c=clouds, n=count: farthest_point_sample(c, n),
         )
         assert torch.equal(pair[0](), pair[1]())
         what = f"farthest point sampling, {batch} x {points} to {count}"
-        yield alternate(f"fps_{points}_{count}", what, pair, 3 * rounds)
+        yield compare_times(f"fps_{points}_{count}", what, pair, 3 * rounds)
 
 
-def self_contrast(rounds: int) -> Iterator[Row]:
+def self_contrast(rounds: int) -> Iterator[Comparison]:
     """Compare the contrast by category."""
     features = torch.randn(128, 384, device=DEVICE, requires_grad=True)
     category = torch.randint(55, (128,), device=DEVICE)
     loss = CategoryContrast()
     pair = (
-        backward(lambda: plain.contrast(features, category)),
-        backward(lambda: loss(features, category)),
+        with_backward(lambda: reference.category_contrast(features, category)),
+        with_backward(lambda: loss(features, category)),
     )
-    same(pair, tolerance=1e-5)
+    check_same_output(pair, tolerance=1e-5)
     what = "self-contrast by category and its gradient, batch 128"
-    yield alternate("self_contrast_128", what, pair, rounds)
+    yield compare_times("self_contrast_128", what, pair, rounds)
 
 
-def embedding(rounds: int) -> Iterator[Row]:
+def embedding(rounds: int) -> Iterator[Comparison]:
     """Compare the patch embedding, all patches visible, and the Chamfer distance."""
     embed = PatchEmbed(384).to(DEVICE)
     patches = torch.randn(8, 64, 32, 3, device=DEVICE)
-    pair = backward(lambda: plain.embed(embed, patches)), backward(lambda: embed(patches))
-    same(pair, tolerance=1e-4)
+    pair = (
+        with_backward(lambda: reference.embed_patches(embed, patches)),
+        with_backward(lambda: embed(patches)),
+    )
+    check_same_output(pair, tolerance=1e-4)
     what = "patch embedding and its gradient, 8 x 64 x 32"
-    yield alternate("embed_fp32", what, pair, rounds)
+    yield compare_times("embed_fp32", what, pair, rounds)
     x = torch.randn(2048, 32, 3, device=DEVICE, requires_grad=True)
     y = torch.randn(2048, 32, 3, device=DEVICE)
-    pair = backward(lambda: plain.chamfer(x, y)), backward(lambda: chamfer_l2(x, y))
-    same(pair, tolerance=1e-4)
-    yield alternate("chamfer", "Chamfer L2 and its gradient, 2,048 x 32 x 32", pair, rounds)
+    pair = (
+        with_backward(lambda: reference.chamfer_l2(x, y)),
+        with_backward(lambda: chamfer_l2(x, y)),
+    )
+    check_same_output(pair, tolerance=1e-4)
+    yield compare_times("chamfer", "Chamfer L2 and its gradient, 2,048 x 32 x 32", pair, rounds)
 
 
-def augmentation(rounds: int) -> Iterator[Row]:
+def augmentation(rounds: int) -> Iterator[Comparison]:
     """Compare scaling and translating a batch with a loop over its clouds."""
     clouds = torch.randn(128, 1024, 3, device=DEVICE)
     together = Compose([RandomScale(), RandomTranslate()])
-    pair = (lambda: plain.augment(clouds)), (lambda: together(clouds))
+    pair = (lambda: reference.augment(clouds)), (lambda: together(clouds))
     what = "scaling and translating, batch 128"
-    yield alternate("augmentation_128", what, pair, 3 * rounds)
+    yield compare_times("augmentation_128", what, pair, 3 * rounds)
 
 
-def modelnet(rounds: int) -> Iterator[Row]:
+def modelnet(rounds: int) -> Iterator[Comparison]:
     """Compare preparing a shape of ModelNet's text tree, 10,000 points to 8,192."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "chair_0001.txt"
@@ -213,13 +241,13 @@ def modelnet(rounds: int) -> Iterator[Row]:
             points = torch.from_numpy(read_table(path).astype(np.float32)[:, :3])
             return farthest_point_sample(points[None], 8192)[0]
 
-        pair = (lambda: torch.from_numpy(plain.prepare(path, 8192))), ours
-        same(pair, tolerance=0, times=1)
+        pair = (lambda: torch.from_numpy(reference.prepare_modelnet_shape(path, 8192))), ours
+        check_same_output(pair, tolerance=0, times=1)
         what = "preparing a shape of ModelNet's text tree"
-        yield alternate("modelnet_text", what, pair, rounds, warm=0)
+        yield compare_times("modelnet_text", what, pair, rounds, warm=0)
 
 
-GROUPS = {
+COMPARISONS = {
     "step": steps,
     "partseg": parts,
     "inference": inference,

@@ -19,47 +19,59 @@ from rich.table import Table
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
-from recon.callbacks.history import curves_of
+from recon.callbacks.history import get_curves
 from recon.data.datasets.furniture import Furniture
 from recon.reports.html_page import Section, write_page
-from recon.reports.html_sections import Bar, bar, bars, looks, told
-from recon.reports.introspection import attend, lay_out, neighbours, rebuild, spread
-from recon.reports.report_data import Confusion, Exhibits, write_exhibits
-from recon.reports.run_reports import ATTENDED, SHOWN, trained
-from recon.reports.wandb_media import show_accuracy, show_rebuilt
+from recon.reports.html_sections import (
+    Bar,
+    build_bar,
+    build_bar_table,
+    build_curve_sections,
+    build_introspection_sections,
+)
+from recon.reports.introspection import (
+    attention_maps,
+    build_neighbor_section,
+    pick_example_rows,
+    reconstruct_shapes,
+    tsne,
+)
+from recon.reports.report_data import ConfusionMatrix, ReportData, write_report_data
+from recon.reports.run_reports import NUM_ATTENTION_CLOUDS, NUM_SHOWN_CLOUDS, describe_training
+from recon.reports.wandb_media import log_probe_accuracy, log_reconstructions
 from recon.tasks.linear_probe import (
-    Features,
-    Results,
-    extract,
-    measure,
-    stack_clouds,
-    with_batch_statistics,
+    CloudFeatures,
+    ProbeResults,
+    compare_features,
+    encode_clouds,
+    read_clouds,
+    recalibrate_batch_norm,
 )
 from recon.tasks.pretrain import Pretraining
-from recon.utils.atomic_write import write_whole
+from recon.utils.atomic_write import write_atomic
 
-TITLES = {
+FEATURE_TITLES = {
     "pretrained": "pretrained",
     "untrained": "untrained",
     "calibrated": "untrained, calibrated",
     "descriptor": "shape descriptor",
 }
-NOTES = (
+PROBE_NOTE = (
     "In brackets 95 % bootstrap intervals over the test shapes: they are few, so it is wide. "
     "Untrained: the same network before its first step; calibrated: its batch statistics measured "
     "on the train shapes, nothing learned. Descriptor: D2 histogram and box."
 )
 
 
-class Report(Callback):
+class FurnitureReport(Callback):
     """After training, measure the features on the embedded data and show what was learned.
 
     Writes results.json and report.html into `folder`. The untrained network is a copy made before
     the first step. `started` is when the run began, in ISO format.
     """
 
-    def __init__(self, folder: str | Path, *, points: int = 1024, started: str) -> None:
-        self.folder, self.points = Path(folder), points
+    def __init__(self, folder: str | Path, *, num_points: int = 1024, started: str) -> None:
+        self.folder, self.num_points = Path(folder), num_points
         self.started = datetime.fromisoformat(started)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -70,50 +82,55 @@ class Report(Callback):
         task, console = _task(pl_module), Console()
         with _busy(console, "measuring the features"):
             shapes = (Furniture(["train"]), Furniture(["test"]))
-            clouds = (stack_clouds(shapes[0], self.points), stack_clouds(shapes[1], self.points))
+            clouds = (
+                read_clouds(shapes[0], self.num_points),
+                read_clouds(shapes[1], self.num_points),
+            )
             networks = {
                 "pretrained": task.model,
                 "untrained": self.untrained.to(task.device),
-                "calibrated": with_batch_statistics(self.untrained, clouds[0]),
+                "calibrated": recalibrate_batch_norm(self.untrained, clouds[0]),
             }
             features = {
-                name: (extract(network, clouds[0]), extract(network, clouds[1]))
+                name: (encode_clouds(network, clouds[0]), encode_clouds(network, clouds[1]))
                 for name, network in networks.items()
             }
-            results = measure(features, clouds, shapes, _class_features(task, shapes[0].classes))
+            results = compare_features(
+                features, clouds, shapes, _class_features(task, shapes[0].classes)
+            )
         with _busy(console, "drawing the report"):
             learned = features["pretrained"]
             shown = _exhibits(trainer, task, shapes[1], clouds[1], learned[1], results)
-            write_exhibits(self.folder, shown)
-            rows = spread(shapes[1].labels, SHOWN)
+            write_report_data(self.folder, shown)
+            rows = pick_example_rows(shapes[1].labels, NUM_SHOWN_CLOUDS)
             note = (
                 "A test shape, then the train shapes most like it to the pretrained network, which "
                 "saw points alone. Green: of the same class."
             )
-            found = neighbours(
+            found = build_neighbor_section(
                 learned[1].pooled,
                 rows,
                 learned[0].pooled,
                 shapes[1],
-                gallery_of=shapes[0],
+                gallery_dataset=shapes[0],
                 note=note,
             )
             write_page(
                 self.folder / "report.html",
                 "What this run learned",
-                f"{trained(trainer, task)} This run took {self.seconds:.0f} s.",
+                f"{describe_training(trainer, task)} This run took {self.seconds:.0f} s.",
                 [
                     _worth(results, shapes[1]),
-                    *looks(shown, of="Test shapes"),
+                    *build_introspection_sections(shown, subject="Test shapes"),
                     found,
-                    *told(shown, says="the linear SVM on pretrained features"),
+                    *build_curve_sections(shown, predictor="the linear SVM on pretrained features"),
                 ],
                 (self.folder / "config.yaml").read_text(),
             )
-        show_rebuilt(trainer, shown.rebuilt)
-        show_accuracy(trainer, results, TITLES, shapes[1].labels, shapes[1].classes)
+        log_reconstructions(trainer, shown.reconstructions)
+        log_probe_accuracy(trainer, results, FEATURE_TITLES, shapes[1].labels, shapes[1].classes)
         seconds = self.seconds
-        write_whole(self.folder / "results.json", _json(results, seconds).encode())
+        write_atomic(self.folder / "results.json", _json(results, seconds).encode())
         classes = len(shapes[1].classes)
         _show(console, results, self.folder, classes=classes, seconds=seconds)
 
@@ -148,56 +165,63 @@ def _exhibits(
     task: Pretraining,
     shapes: Furniture,
     clouds: Float[Tensor, "n p 3"],
-    features: Features,
-    results: Results,
-) -> Exhibits:
-    rows = spread(shapes.labels, SHOWN)
+    features: CloudFeatures,
+    results: ProbeResults,
+) -> ReportData:
+    rows = pick_example_rows(shapes.labels, NUM_SHOWN_CLOUDS)
     names = [f"{shapes.names[row]} ({shapes.classes[shapes.labels[row]]})" for row in rows]
-    predicted = results.rows["pretrained"].predicted
-    return Exhibits(
-        curves_of(trainer),
-        rebuild(task, names, clouds[rows], [shapes.cloud(row) for row in rows]),
-        attend(task.model, names[:ATTENDED], clouds[rows[:ATTENDED]]),
-        lay_out(features.pooled, shapes.labels, shapes.names, shapes.classes),
-        Confusion(confusion_matrix(shapes.labels, predicted), shapes.classes),
+    predicted = results.svm["pretrained"].predicted
+    return ReportData(
+        get_curves(trainer),
+        reconstruct_shapes(task, names, clouds[rows], [shapes.cloud(row) for row in rows]),
+        attention_maps(
+            task.model, names[:NUM_ATTENTION_CLOUDS], clouds[rows[:NUM_ATTENTION_CLOUDS]]
+        ),
+        tsne(features.pooled, shapes.labels, shapes.names, shapes.classes),
+        ConfusionMatrix(confusion_matrix(shapes.labels, predicted), shapes.classes),
     )
 
 
-def _worth(results: Results, shapes: Furniture) -> Section:
+def _worth(results: ProbeResults, shapes: Furniture) -> Section:
     """Show what the features are worth, beside those of networks that learned nothing."""
     rows = [
-        bar(
-            f"linear SVM, {TITLES[name]}",
+        build_bar(
+            f"linear SVM, {FEATURE_TITLES[name]}",
             row.accuracy,
-            remark=row.chosen,
+            remark=row.hyperparameters,
             best=name == "pretrained",
         )
-        for name, row in results.rows.items()
+        for name, row in results.svm.items()
     ]
     rows += [
-        Bar(f"gain over {TITLES[name]}, paired by shape", results.gains[name].percent("+"))
+        Bar(
+            f"gain over {FEATURE_TITLES[name]}, paired by shape",
+            results.paired_differences[name].format_percent("+"),
+        )
         for name in ("untrained", "calibrated")
     ]
     rows += [
-        bar(f"zero-shot by class names, {TITLES[name]}", found, best=name == "pretrained")
+        build_bar(
+            f"zero-shot by class names, {FEATURE_TITLES[name]}", found, best=name == "pretrained"
+        )
         for name, found in results.zero_shot.items()
     ]
     note = (
         f"Accuracy in % on {len(shapes)} test shapes of {len(shapes.classes)} classes, one seed, "
         "one view. Every row follows one rule: a linear SVM on the frozen features of the train "
         "split, its scaling and C chosen by cross-validation there with near-duplicate families "
-        f"kept together, read once on the test split. {NOTES}"
+        f"kept together, read once on the test split. {PROBE_NOTE}"
     )
-    return bars("Is it worth anything?", note, rows)
+    return build_bar_table("Is it worth anything?", note, rows)
 
 
-def _json(results: Results, seconds: float) -> str:
-    svm = {name: list(row.accuracy) for name, row in results.rows.items()}
+def _json(results: ProbeResults, seconds: float) -> str:
+    svm = {name: list(row.accuracy) for name, row in results.svm.items()}
     zero = results.zero_shot.get("pretrained")
     return json.dumps(
         {
-            "svm": svm | {"gain": list(results.gains["untrained"])},
-            "gain_over": {name: list(gain) for name, gain in results.gains.items()},
+            "svm": svm | {"gain": list(results.paired_differences["untrained"])},
+            "gain_over": {name: list(gain) for name, gain in results.paired_differences.items()},
             "zero_shot": zero.mean if zero else None,
             "seconds": round(seconds, 1),
         },
@@ -206,13 +230,13 @@ def _json(results: Results, seconds: float) -> str:
 
 
 def _show(
-    console: Console, results: Results, folder: Path, *, classes: int, seconds: float
+    console: Console, results: ProbeResults, folder: Path, *, classes: int, seconds: float
 ) -> None:
     """Print the table, and what to do next."""
-    count = len(results.rows["pretrained"].predicted)
+    count = len(results.svm["pretrained"].predicted)
     table = Table(
         title=f"Accuracy in % on {count} test shapes of {classes} classes, one seed, one view",
-        caption=NOTES,
+        caption=PROBE_NOTE,
         caption_justify="left",
         box=SIMPLE,
         padding=0,
@@ -220,13 +244,13 @@ def _show(
     table.add_column("features")
     for heading in ("linear SVM", "paired gain over it", "zero-shot"):
         table.add_column(heading, justify="right")
-    for name, row in results.rows.items():
-        gain, zero = results.gains.get(name), results.zero_shot.get(name)
+    for name, row in results.svm.items():
+        gain, zero = results.paired_differences.get(name), results.zero_shot.get(name)
         table.add_row(
-            TITLES[name],
-            row.accuracy.percent(),
-            gain and gain.percent("+"),
-            zero and zero.percent(),
+            FEATURE_TITLES[name],
+            row.accuracy.format_percent(),
+            gain and gain.format_percent("+"),
+            zero and zero.format_percent(),
             style="bold" if name == "pretrained" else "",
         )
     console.print(table)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-class Fault(Callback):
+class InjectFault(Callback):
     """Do something wrong at a step, or to `until`.
 
     `what` is memory, overflow, gradient, or optimizer, which changes a weight and goes no further.

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from recon.callbacks.interrupt import BeforeStepError, Statistics
+from recon.callbacks.graceful_stop import BeforeOptimizerStepError, BufferSnapshot
 from recon.data.batch import Batch
-from recon.utils.atomic_write import write_whole
+from recon.utils.atomic_write import write_atomic
 
 ACTIONS = ("stop", "skip")
-SHOWN = 5
-CURE = "lower optimizer.lr, set trainer.gradient_clip_val=1 or trainer.precision=32-true"
+MAX_NAMED_SAMPLES = 5
+NONFINITE_HINT = "lower optimizer.lr, set trainer.gradient_clip_val=1 or trainer.precision=32-true"
 
 
 class FiniteGuard(Callback):
@@ -33,14 +33,14 @@ class FiniteGuard(Callback):
     """
 
     def __init__(
-        self, action: str = "stop", *, limit: int = 10, dump: str | Path | None = None
+        self, action: str = "stop", *, max_consecutive: int = 10, dump_dir: str | Path | None = None
     ) -> None:
         if action not in ACTIONS:
             raise ValueError(f"action must be {' or '.join(ACTIONS)}, got {action!r}")
-        if limit < 0:
-            raise ValueError(f"limit must be 0 or more, got {limit}")
-        self.action, self.limit = action, limit
-        self.dump = None if dump is None else Path(dump)
+        if max_consecutive < 0:
+            raise ValueError(f"limit must be 0 or more, got {max_consecutive}")
+        self.action, self.max_consecutive = action, max_consecutive
+        self.dump_dir = None if dump_dir is None else Path(dump_dir)
         self.in_a_row = self.skipped = 0
         self._batches: list[tuple[Batch, Tensor]] = []
 
@@ -51,13 +51,13 @@ class FiniteGuard(Callback):
         self.in_a_row, self.skipped = state_dict["in_a_row"], state_dict["skipped"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._statistics, self._batches = Statistics(pl_module), []
+        self._statistics, self._batches = BufferSnapshot(pl_module), []
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         if not self._batches:  # of the first that add up to one step
-            self._statistics.remember()
+            self._statistics.capture()
         self._batch = batch
 
     def on_before_backward(
@@ -92,21 +92,27 @@ class FiniteGuard(Callback):
         """Say what happened, write it down where asked to, and stop unless steps are skipped."""
         step = trainer.global_step
         if trainer.world_size > 1:  # asking for samples one by one might wait for the others
-            names = [name for batch in batches for name in unfit(batch) or batch["id"]]
+            names = [
+                name for batch in batches for name in find_nonfinite_samples(batch) or batch["id"]
+            ]
         else:
-            names = [name for batch in batches for name in offending(module, batch)]
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        said = f"step {step}: {what}; samples: {', '.join(names[:SHOWN])}{more}"
-        if self.dump is not None and names:
-            path = self.dump / f"step-{step:06d}-process-{trainer.global_rank}.pt"
+            names = [name for batch in batches for name in find_offending_samples(module, batch)]
+        more = (
+            f" and {len(names) - MAX_NAMED_SAMPLES} more" if len(names) > MAX_NAMED_SAMPLES else ""
+        )
+        said = f"step {step}: {what}; samples: {', '.join(names[:MAX_NAMED_SAMPLES])}{more}"
+        if self.dump_dir is not None and names:
+            path = self.dump_dir / f"step-{step:06d}-process-{trainer.global_rank}.pt"
             _write(path, {"said": said, "samples": names, "batches": [_plain(b) for b in batches]})
             said += f"; written to {path}"
         self.in_a_row += 1
         if self.action == "stop":
             other = "or leave such steps out with callbacks/guard=skip"
-            raise BeforeStepError(f"{said}: {CURE}, {other}")
-        if self.in_a_row > self.limit:
-            raise BeforeStepError(f"{said}: more than {self.limit} such steps in a row: {CURE}")
+            raise BeforeOptimizerStepError(f"{said}: {NONFINITE_HINT}, {other}")
+        if self.in_a_row > self.max_consecutive:
+            raise BeforeOptimizerStepError(
+                f"{said}: more than {self.max_consecutive} such steps in a row: {NONFINITE_HINT}"
+            )
         self.skipped += 1
         warnings.warn(f"left out ({self.skipped}): {said}", stacklevel=2)
 
@@ -115,7 +121,7 @@ class FiniteGuard(Callback):
             warnings.warn(f"{self.skipped} steps were left out: not finite", stacklevel=2)
 
 
-def unfit(batch: Batch) -> list[str]:
+def find_nonfinite_samples(batch: Batch) -> list[str]:
     """Return the ids of samples that hold numbers which are not finite."""
     fine = torch.ones(len(batch["id"]), dtype=torch.bool)
     for value in batch.values():
@@ -124,12 +130,12 @@ def unfit(batch: Batch) -> list[str]:
     return [name for name, good in zip(batch["id"], fine.tolist(), strict=True) if not good]
 
 
-def offending(module: LightningModule, batch: Batch) -> list[str]:
+def find_offending_samples(module: LightningModule, batch: Batch) -> list[str]:
     """Return the ids of samples that are not finite or alone give a loss or gradient that is not.
 
     Those of all samples where it takes several of them. Nothing of the module changes.
     """
-    if found := unfit(batch):
+    if found := find_nonfinite_samples(batch):
         return found
     names = batch["id"]
     with _aside(module):
@@ -181,4 +187,4 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getbuffer())
+    write_atomic(path, buffer.getbuffer())

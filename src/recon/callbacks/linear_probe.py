@@ -5,12 +5,12 @@ from lightning import Callback, LightningModule, Trainer
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.transforms import Transform
-from recon.tasks.feature_extraction import LinearProbe, read_features
-from recon.tasks.metrics import score
+from recon.tasks.feature_extraction import LinearProbe, extract_features
+from recon.tasks.metrics import classification_scores
 from recon.tasks.pretrain import Pretraining
 
 
-class SVMProbe(Callback):
+class LinearProbeCallback(Callback):
     """Every so many epochs and after the last one, fit a linear SVM to the features of data [1].
 
     It is fitted on the `split` of `data` and read on its `val_split`, or on the `val_share` of
@@ -56,9 +56,9 @@ class SVMProbe(Callback):
         training, data = task.model.training, self.data
         sets = {"train": data.dataset, "test": data.val_dataset}
         shapes = {
-            name: read_features(task.model, data, data.ordered(part), self.view)
+            name: extract_features(task.model, data, data.sequential_dataloader(part), self.view)
             for name, part in sets.items()
         }
         task.model.train(training)
         logits = self.probe(shapes, data.dataset.classes)
-        return score(logits, shapes["test"].labels).overall.mean
+        return classification_scores(logits, shapes["test"].labels).overall_accuracy.mean

@@ -25,13 +25,13 @@ from recon.embed import embed
 from recon.prepare import prepare
 from recon.train import train
 
-STEPS = 18
-SHORT = (
+NUM_STEPS = 18
+TRAIN_OPTIONS = (
     "experiment=pretrain_furniture", "debug=tiny", "~callbacks.report", "callbacks=within_epochs",
     "callbacks.within.every_n_train_steps=1", "trainer.limit_train_batches=6",
     "trainer.max_epochs=3",
 )  # fmt: skip
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 """Seconds that any of these jobs may take."""
 
 
@@ -42,7 +42,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
 
 
-class Witness(Callback):
+class StepRecorder(Callback):
     """Write down each step before it is saved: loss, samples, randomness, rates, all the state."""
 
     def __init__(self, path: str) -> None:
@@ -69,7 +69,7 @@ class Witness(Callback):
             file.write(json.dumps(line).encode() + b"\n")
 
 
-def witnessed(folder: Path) -> dict[int, dict[str, Any]]:
+def read_steps(folder: Path) -> dict[int, dict[str, Any]]:
     """Return what was seen of each step; raise ValueError where one was seen to differ."""
     found: dict[int, dict[str, Any]] = {}
     path = folder / "witness.jsonl"
@@ -82,7 +82,7 @@ def witnessed(folder: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
-def fork(work: Callable[[], object], log: Path) -> int:
+def run_in_child(work: Callable[[], object], log: Path) -> int:
     """Start something in a child with a group of its own; return its number."""
     child = os.fork()
     if child:
@@ -107,21 +107,21 @@ def fork(work: Callable[[], object], log: Path) -> int:
         os._exit(code)
 
 
-def training(folder: Path, *options: str, before: Callable[[], object] | None = None) -> int:
+def start_training(folder: Path, *options: str, before: Callable[[], object] | None = None) -> int:
     """Train in a child, from the last checkpoint of the folder where there is one."""
     last = folder / "run" / "checkpoints" / "last.ckpt"
     resumed = [f"ckpt_path={last}"] if any(last.parent.glob("*.ckpt")) else []
-    witness = {"_target_": "jobs.Witness", "path": str(folder / "witness.jsonl")}
+    witness = {"_target_": "workloads.StepRecorder", "path": str(folder / "witness.jsonl")}
 
     def work(cfg: DictConfig) -> None:
         cfg.callbacks = {"witness": witness, **cfg.callbacks}  # it sees a step before all others
         train(cfg)
 
     own = [f"output_dir={folder / 'run'}", *resumed, *options]
-    return job("train", work, [*SHORT, *own], folder, before)
+    return start_job("train", work, [*TRAIN_OPTIONS, *own], folder, before)
 
 
-def shapes(root: Path, count: int = 1536) -> None:
+def write_shapes(root: Path, count: int = 1536) -> None:
     """Write shapes to prepare, in six files of the layout."""
     root.mkdir(parents=True)
     for row in range(count):
@@ -129,7 +129,7 @@ def shapes(root: Path, count: int = 1536) -> None:
         np.save(root / f"{row:04d}.npy", rng.normal(size=(1000, 3)).astype(np.float32))
 
 
-def job(
+def start_job(
     name: str,
     work: Callable[[DictConfig], object],
     options: Sequence[str],
@@ -146,24 +146,26 @@ def job(
             before()
         work(cfg)
 
-    return fork(composed, folder / "log.txt")
+    return run_in_child(composed, folder / "log.txt")
 
 
-def preparing(root: Path, folder: Path) -> int:
+def start_preparing(root: Path, folder: Path) -> int:
     """Prepare shapes in a child."""
     options = ["data=folder", f"data.root={root}", f"out={folder / 'out'}", "images=false"]
-    return job("prepare", prepare, [*options, "workers=2"], folder)
+    return start_job("prepare", prepare, [*options, "num_workers=2"], folder)
 
 
-def embedding(checkpoint: Path, root: Path, folder: Path) -> int:
+def start_embedding(checkpoint: Path, root: Path, folder: Path) -> int:
     """Write the features of shapes in a child."""
     options = [f"checkpoint={checkpoint}", f"files={root}", f"out={folder / 'out' / 'x.parquet'}"]
-    return job("embed", embed, [*options, "points=64", "workers=0", "device=cpu"], folder)
+    return start_job(
+        "embed", embed, [*options, "num_points=64", "num_workers=0", "device=cpu"], folder
+    )
 
 
-def wait(child: int) -> int:
+def wait_for_exit(child: int) -> int:
     """Return how a child ended: its exit code, or the negative number of the signal."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         number, status = os.waitpid(child, os.WNOHANG)
         if number:
@@ -171,12 +173,12 @@ def wait(child: int) -> int:
         time.sleep(0.01)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    raise TimeoutError(f"not done after {PATIENCE:.0f} s")
+    raise TimeoutError(f"not done after {TIMEOUT_SECONDS:.0f} s")
 
 
-def kill(child: int, seconds: float, begun: Callable[[], bool]) -> bool:
+def kill_after(child: int, seconds: float, begun: Callable[[], bool]) -> bool:
     """Kill a child so many seconds after it has begun; tell whether it was still at work."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not begun() and time.monotonic() < deadline:
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
@@ -189,7 +191,7 @@ def kill(child: int, seconds: float, begun: Callable[[], bool]) -> bool:
     return True
 
 
-def half_written(folder: Path) -> list[str]:
+def list_corrupt_checkpoints(folder: Path) -> list[str]:
     """Return the checkpoints in a folder that cannot be read."""
     lost = []
     for path in folder.rglob("*.ckpt"):
@@ -200,7 +202,7 @@ def half_written(folder: Path) -> list[str]:
     return lost
 
 
-def contents(folder: Path, but: Sequence[str] = (".lock",)) -> dict[str, bytes]:
+def read_files(folder: Path, but: Sequence[str] = (".lock",)) -> dict[str, bytes]:
     """Return the files below a folder by name, leftovers of killed writers left out."""
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recon.callbacks.svm import SVMProbe
+from recon.callbacks.linear_probe import LinearProbeCallback
 from recon.cli.errors import conf_dir
 from recon.data.datasets.furniture import FurnitureDataModule
-from recon.data.transforms import FarthestSubset
+from recon.data.transforms import FarthestPointSample
 from recon.train import train
 
 TOLD = ["experiment=pretrain_furniture", "debug=tiny", "teacher=untrained", "~callbacks.report",
@@ -20,7 +20,7 @@ TOLD = ["experiment=pretrain_furniture", "debug=tiny", "teacher=untrained", "~ca
 def test_training_does_not_notice_the_probe(tmp_path: Path) -> None:
     ended = {}
     for name, told in {
-        "with": ["probe=furniture", "callbacks.svm.every_n_epochs=2"],
+        "with": ["probe=furniture", "callbacks.linear_probe.every_n_epochs=2"],
         "": [],
     }.items():
         with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -36,8 +36,8 @@ def test_training_does_not_notice_the_probe(tmp_path: Path) -> None:
 
 def test_a_probe_needs_something_to_be_read_on() -> None:
     with pytest.raises(ValueError, match="set val_split or val_share of its data"):
-        SVMProbe(FurnitureDataModule(split="train"), FarthestSubset(64))
+        LinearProbeCallback(FurnitureDataModule(split="train"), FarthestPointSample(64))
     data = FurnitureDataModule(split="train", val_split="test")
-    assert SVMProbe(data, FarthestSubset(64)).name == "svm/accuracy_test"
+    assert LinearProbeCallback(data, FarthestPointSample(64)).name == "svm/accuracy_test"
     with pytest.raises(ValueError, match="every_n_epochs must be at least 1, got 0"):
-        SVMProbe(data, FarthestSubset(64), every_n_epochs=0)
+        LinearProbeCallback(data, FarthestPointSample(64), every_n_epochs=0)

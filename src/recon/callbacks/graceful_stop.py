@@ -16,10 +16,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException
 
-from recon.callbacks.checkpoints import save_no_more, say_how_to_go_on
+from recon.callbacks.checkpoints import disable_save_on_exception, print_resume_hint
 
 
-class Statistics:
+class BufferSnapshot:
     """Batch statistics as they were before a step, for one that ends without its weights."""
 
     def __init__(self, module: LightningModule) -> None:
@@ -27,15 +27,15 @@ class Statistics:
         self._buffers = [buffer for name, buffer in module.named_buffers() if name in kept]
         self._before: list[Tensor] | None = None
 
-    def remember(self) -> None:
+    def capture(self) -> None:
         self._before = [buffer.clone() for buffer in self._buffers]
 
     @property
-    def kept(self) -> bool:
+    def is_captured(self) -> bool:
         """Whether there is something to put back."""
         return self._before is not None
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         self._before = None
 
     @torch.no_grad()
@@ -45,7 +45,7 @@ class Statistics:
             buffer.copy_(before)
 
 
-class BeforeStepError(ValueError):
+class BeforeOptimizerStepError(ValueError):
     """Raised before the optimizer touched the weights."""
 
 
@@ -66,7 +66,7 @@ def _stopped_by(number: int) -> BaseException:
 
 
 @contextmanager
-def heard(trainer: Trainer) -> Iterator[None]:
+def forward_signals(trainer: Trainer) -> Iterator[None]:
     """Pass Ctrl-C and SIGTERM on to processes that a training spawns, and wait for their answer.
 
     Raises SystemExit of code 1 for Ctrl-C, as Lightning does in one process, and of 143.
@@ -95,7 +95,7 @@ def heard(trainer: Trainer) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class FinishStep(Callback):
+class GracefulStop(Callback):
     """On Ctrl-C end the step and stop before the next; a second one stops now.
 
     Of several processes, SIGTERM is answered likewise, and all stop before the same step, whichever
@@ -108,7 +108,7 @@ class FinishStep(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._statistics = Statistics(pl_module)
+        self._statistics = BufferSnapshot(pl_module)
         self._asked, self._torn = 0, False
         self._before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
@@ -131,7 +131,7 @@ class FinishStep(Callback):
         error = _stopped_by(asked)
         if _spawned():  # where Lightning tells no callback
             _interrupt(trainer, error)
-            say_how_to_go_on(trainer)
+            print_resume_hint(trainer)
         raise error
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -141,14 +141,14 @@ class FinishStep(Callback):
             # It is not done with an epoch of which the last batch is still to come.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
             self._stop(trainer, asked)
-        self._statistics.remember()
+        self._statistics.capture()
         self._torn = False
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         self._torn = True
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._statistics.forget()
+        self._statistics.discard()
         self._torn = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -162,9 +162,9 @@ class FinishStep(Callback):
     ) -> None:
         if not hasattr(self, "_statistics"):
             return
-        if self._torn and not isinstance(exception, BeforeStepError):
-            save_no_more(trainer)
-        elif self._statistics.kept:
+        if self._torn and not isinstance(exception, BeforeOptimizerStepError):
+            disable_save_on_exception(trainer)
+        elif self._statistics.is_captured:
             self._statistics.restore()
             # Of an epoch's last batch Lightning would keep that it is done.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Int
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from recon.data.dataset import PointCloudDataset, View
+from recon.data.dataset import DatasetView, PointCloudDataset
 
 
-def hold_out(
+def split_train_val(
     dataset: PointCloudDataset, share: float, seed: int
 ) -> tuple[PointCloudDataset, PointCloudDataset]:
     """Part a labelled data set into shapes to train on and shapes to validate on.
@@ -43,7 +43,7 @@ def hold_out(
     return _some(dataset, np.append(train, held[alone])), _some(dataset, held[~alone])
 
 
-def share_of(dataset: PointCloudDataset, fraction: float, seed: int) -> PointCloudDataset:
+def stratified_subset(dataset: PointCloudDataset, fraction: float, seed: int) -> PointCloudDataset:
     """Draw a share of each class, or of all where there are none, one sample at least.
 
     Smaller shares lie within larger ones. Raises ValueError for a fraction that is not in (0, 1].
@@ -58,5 +58,5 @@ def share_of(dataset: PointCloudDataset, fraction: float, seed: int) -> PointClo
     return _some(dataset, np.concatenate([r[: max(1, round(fraction * len(r)))] for r in of_class]))
 
 
-def _some(dataset: PointCloudDataset, rows: Int[np.ndarray, " n"]) -> View:
-    return View([dataset], [(0, int(row)) for row in np.sort(rows)])
+def _some(dataset: PointCloudDataset, rows: Int[np.ndarray, " n"]) -> DatasetView:
+    return DatasetView([dataset], [(0, int(row)) for row in np.sort(rows)])

@@ -1,6 +1,6 @@
 """How close the features of one shape stay when it is sampled more densely, or on another day.
 
-python scripts/density.py <run>/checkpoints/last.ckpt
+python scripts/sampling_robustness.py <run>/checkpoints/last.ckpt
 Prints cosines to the features of 1,024 points, over surfaces of simple solids, whose density is
 known, beside those of different solids: features that were all alike would be close as well.
 """
@@ -21,11 +21,11 @@ from torch.nn.functional import cosine_similarity
 
 from recon.point_encoder import PointEncoder
 
-COUNTS = (1024, 2048, 8192, 100_000)
+POINT_COUNTS = (1024, 2048, 8192, 100_000)
 FEATURES = ("pooled", "cls", "image_projected", "text_projected")
 
 
-def solids() -> dict[str, trimesh.Trimesh]:
+def make_solids() -> dict[str, trimesh.Trimesh]:
     """Return solids of unlike form; a few of them composed, as furniture is."""
     make = trimesh.creation
 
@@ -49,20 +49,20 @@ def solids() -> dict[str, trimesh.Trimesh]:
     }
 
 
-def sampled(solid: trimesh.Trimesh, count: int, seed: int) -> Float[np.ndarray, "n 3"]:
+def sample_surface(solid: trimesh.Trimesh, count: int, seed: int) -> Float[np.ndarray, "n 3"]:
     """Draw points evenly from a surface."""
     return np.asarray(trimesh.sample.sample_surface(solid, count, seed=seed)[0], dtype=np.float32)
 
 
-def cosines(encoder: PointEncoder) -> dict[str, dict[str, Float[Tensor, " n"]]]:
+def compute_cosines(encoder: PointEncoder) -> dict[str, dict[str, Float[Tensor, " n"]]]:
     """Return cosines by feature and by what is compared with 1,024 points."""
-    shapes = solids()
-    drawn = {f"{n:,} points": (n, 1) for n in COUNTS[1:]}
-    drawn = {"1,024 other points": (COUNTS[0], 1)} | drawn
-    first = encoder.encode([sampled(solid, COUNTS[0], 0) for solid in shapes.values()])
+    shapes = make_solids()
+    drawn = {f"{n:,} points": (n, 1) for n in POINT_COUNTS[1:]}
+    drawn = {"1,024 other points": (POINT_COUNTS[0], 1)} | drawn
+    first = encoder.encode([sample_surface(solid, POINT_COUNTS[0], 0) for solid in shapes.values()])
     rows: dict[str, dict[str, Tensor]] = {}
     for what, (count, seed) in drawn.items():
-        found = encoder.encode([sampled(solid, count, seed) for solid in shapes.values()])
+        found = encoder.encode([sample_surface(solid, count, seed) for solid in shapes.values()])
         for name in FEATURES:
             known, other = getattr(first, name), getattr(found, name)
             if known is not None:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", help="a checkpoint, a saved folder, or owner/name of the Hub")
     encoder = PointEncoder(parser.parse_args(arguments).source)
-    found = cosines(encoder)
+    found = compute_cosines(encoder)
     table = Table("1,024 points against", *found, box=SIMPLE, title="Cosine: mean (lowest)")
     for what in next(iter(found.values())):
         values = [f"{held[what].mean():.3f} ({held[what].min():.3f})" for held in found.values()]

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from data_road import module, prepare, write_tree
-from measure import DEVICE, Step, backward, gflop, half, seconds
-from rows import WIDTHS, base, pretraining
+from comparisons import TEACHER_WIDTHS, build_base_model, make_pretraining_step
+from data_loading import open_datamodule, prepare_tree, write_shapenet_tree
+from timing import DEVICE, Step, autocast_bf16, count_gflops, time_step, with_backward
 from torch import Tensor
 
 from recon.losses.distillation import SmoothL1
@@ -24,19 +24,19 @@ from recon.tasks.optim import parameter_groups
 ROUNDS = 3
 
 
-def best(step: Step, rounds: int = ROUNDS) -> float:
+def time_best(step: Step, rounds: int = ROUNDS) -> float:
     """Return the shortest time of a step that has run before."""
     step()
-    return min(seconds(step) for _ in range(rounds))
+    return min(time_step(step) for _ in range(rounds))
 
 
-def stages(batch: int, *, bf16: bool) -> dict[str, float]:
+def time_stages(batch: int, *, bf16: bool) -> dict[str, float]:
     """Return the seconds of each stage and of its gradient, each run alone on what it gets."""
-    model = base()
+    model = build_base_model()
     clouds = torch.randn(batch, 1024, 3, device=DEVICE)
     patches = model.grouper(clouds)
     mask = random_mask(patches.centers, 0.6)
-    out = model.rebuild(patches, mask)
+    out = model.forward_patches(patches, mask)
     target, predicted = out.target, out.predicted.detach().requires_grad_()
     encoder, visible = model.encoder, (~mask).nonzero()[:, 1].view(batch, -1)
     tokens = encoder.embed(patches.points, visible).detach().requires_grad_()
@@ -44,7 +44,9 @@ def stages(batch: int, *, bf16: bool) -> dict[str, float]:
     encoding = whole._replace(tokens=whole.tokens.detach().requires_grad_())
     hidden = patches.centers[mask].view(batch, -1, 3)
     contexts = [tokens.detach()] * len(encoder.blocks)
-    teacher = {name: torch.randn(batch, width, device=DEVICE) for name, width in WIDTHS.items()}
+    teacher = {
+        name: torch.randn(batch, width, device=DEVICE) for name, width in TEACHER_WIDTHS.items()
+    }
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=1e-4, fused=True)
 
     def blocks() -> Tensor:
@@ -62,33 +64,35 @@ def stages(batch: int, *, bf16: bool) -> dict[str, float]:
 
     timed = {
         "sampling and neighbours": lambda: model.grouper(clouds),
-        "patch embedding": backward(lambda: encoder.embed(patches.points, visible)),
-        "blocks": backward(blocks),
-        "queries and their losses": backward(queries),
-        "decoder": backward(lambda: model.decoder(encoding, hidden)),
-        "Chamfer": backward(lambda: ChamferL2()(predicted, target)),
+        "patch embedding": with_backward(lambda: encoder.embed(patches.points, visible)),
+        "blocks": with_backward(blocks),
+        "queries and their losses": with_backward(queries),
+        "decoder": with_backward(lambda: model.decoder(encoding, hidden)),
+        "Chamfer": with_backward(lambda: ChamferL2()(predicted, target)),
         "optimizer": optimizer.step,
     }
-    with half(bf16):
-        return {name: best(step) for name, step in timed.items()}
+    with autocast_bf16(bf16):
+        return {name: time_best(step) for name, step in timed.items()}
 
 
-def growth(*, bf16: bool) -> Iterator[dict[str, Any]]:
+def time_scaling(*, bf16: bool) -> Iterator[dict[str, Any]]:
     """Time a step with other numbers of clouds, points and patches than 16, 1,024 and 64."""
     usual = {"batch": 16, "points": 1024, "groups": 64}
     others = [("batch", 8), ("batch", 32), ("points", 4096), ("points", 8192)]
     for name, size in [("batch", 16), *others, ("groups", 32), ("groups", 128)]:
         sizes = usual | {name: size}
-        model = base(sizes["groups"])
-        step = pretraining(model, sizes["batch"], bf16=bf16, fast=True, points=sizes["points"])
-        yield sizes | {"seconds": best(step, 2), "gflop": gflop(step)}
+        model = build_base_model(sizes["groups"])
+        step = make_pretraining_step(
+            model, sizes["batch"], bf16=bf16, fast=True, points=sizes["points"]
+        )
+        yield sizes | {"seconds": time_best(step, 2), "gflop": count_gflops(step)}
 
 
-def memory(batch: int, **settings: Any) -> float:
+def measure_peak_memory(batch: int, **settings: Any) -> float:
     """Return the peak memory in GB of pretraining steps, of the weights' and torch's own too."""
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        step = pretraining(base(**settings), batch, bf16=False, fast=True)
+        step = make_pretraining_step(build_base_model(**settings), batch, bf16=False, fast=True)
         step(), step()
         return torch.cuda.max_memory_allocated() / 2**30
     command = [sys.executable, __file__, json.dumps({"batch": batch, **settings})]
@@ -96,7 +100,7 @@ def memory(batch: int, **settings: Any) -> float:
     return float(done.stdout)
 
 
-def peak_memory() -> float:
+def read_peak_memory() -> float:
     """Return the most memory in GB that this program had; `ru_maxrss` counts its parent's too."""
     status = Path("/proc/self/status")
     if not status.exists():
@@ -106,28 +110,28 @@ def peak_memory() -> float:
     return float(lines["VmHWM"].split()[0]) / 2**20
 
 
-def data_beside_step(step_of_32: float) -> dict[str, float]:
+def time_data_loading(step_of_32: float) -> dict[str, float]:
     """Return the seconds of reading a batch of 32, without workers, and of a step on it."""
     with TemporaryDirectory() as folder:
         root, prepared = Path(folder) / "files", Path(folder) / "prepared"
-        write_tree(root, 1500, 8192)
-        prepare(root, prepared)
+        write_shapenet_tree(root, 1500, 8192)
+        prepare_tree(root, prepared)
         found = {"step": step_of_32}
         for name, place in (("original files", root), ("prepared", prepared)):
-            batches = iter(module(place, 0).train_dataloader())
+            batches = iter(open_datamodule(place, 0).train_dataloader())
             next(batches)
-            found[name] = best(partial(next, batches), 10)
+            found[name] = time_best(partial(next, batches), 10)
     return found
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     told = json.loads(sys.argv[1])
-    one_step = pretraining(
-        base(**{k: v for k, v in told.items() if k != "batch"}),
+    one_step = make_pretraining_step(
+        build_base_model(**{k: v for k, v in told.items() if k != "batch"}),
         told["batch"],
         bf16=False,
         fast=True,
     )
     one_step(), one_step()
-    print(peak_memory())
+    print(read_peak_memory())

@@ -9,21 +9,21 @@ from torch import Tensor, from_numpy
 from recon.teachers.base import Teacher
 from recon.teachers.cached import CachedTextTeacher
 
-ALIKE = 8
+NUM_NEIGHBORS = 8
 """Cached sentences that stand for another one."""
-LEAST = 0.2
+MIN_SIMILARITY = 0.2
 """Likeness of the most alike one, below which nothing stands for a sentence."""
 
 
-class Asked(NamedTuple):
+class SentenceFeature(NamedTuple):
     """What a teacher says of a sentence."""
 
     feature: Float[Tensor, " d"]
-    stand_ins: dict[str, float]
+    neighbor_weights: dict[str, float]
     """Cached sentences that stood for it, with their shares; empty where it was asked itself."""
 
 
-def ask(teacher: Teacher, sentence: str) -> Asked:
+def encode_sentence(teacher: Teacher, sentence: str) -> SentenceFeature:
     """Ask a text teacher about a sentence; where it is a cache that lacks it, about the like.
 
     Live teachers and cached sentences are exact. Else the feature is the mean of the `ALIKE` cached
@@ -31,11 +31,11 @@ def ask(teacher: Teacher, sentence: str) -> Asked:
     square of their likeness: wording, not meaning. Raises ValueError where none is alike.
     """
     if not isinstance(teacher, CachedTextTeacher) or sentence in teacher.names:
-        return Asked(teacher({"text": [sentence]})[0].cpu(), {})
+        return SentenceFeature(teacher({"text": [sentence]})[0].cpu(), {})
     pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(teacher.names)
     alike = (pieces.transform([sentence]) @ pieces.transform(teacher.names).T).toarray()[0]
-    rows = alike.argsort(kind="stable")[::-1][:ALIKE]
-    if alike[rows[0]] < LEAST:
+    rows = alike.argsort(kind="stable")[::-1][:NUM_NEIGHBORS]
+    if alike[rows[0]] < MIN_SIMILARITY:
         some = ", ".join(map(repr, sorted(teacher.names, key=len)[:3]))
         raise ValueError(
             f"{sentence!r}: this text teacher is a cache of {len(teacher.names)} sentences, none "
@@ -45,4 +45,4 @@ def ask(teacher: Teacher, sentence: str) -> Asked:
     share = alike[rows] ** 2 / (alike[rows] ** 2).sum()
     names = [teacher.names[row] for row in rows]
     mean = from_numpy(share).float() @ teacher.look_up(names).cpu()
-    return Asked(mean, dict(zip(names, share.tolist(), strict=True)))
+    return SentenceFeature(mean, dict(zip(names, share.tolist(), strict=True)))

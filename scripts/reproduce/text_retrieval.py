@@ -1,6 +1,6 @@
 """How well sentences find test shapes of the embedded data: see docs/search.md.
 
-python scripts/reproduce/search.py <run>/checkpoints/last.ckpt [<another run's> ...]
+python scripts/reproduce/text_retrieval.py <run>/checkpoints/last.ckpt [<another run's> ...]
 """
 
 import argparse
@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recon.data.datasets.furniture import Furniture, asset
+from recon.data.datasets.furniture import Furniture, asset_path
 from recon.point_encoder import PointEncoder
-from recon.tasks.linear_probe import nearest
-from recon.tasks.retrieval import Retrieval, retrieval
+from recon.tasks.linear_probe import nearest_neighbors
+from recon.tasks.retrieval import RetrievalScores, retrieval_scores
 from recon.teachers.cached import CachedTextTeacher
-from recon.teachers.wording import ask
+from recon.teachers.tfidf_fallback import encode_sentence
 
-FIRST = 5
+TOP_K = 5
 
 
-def questions(shapes: Furniture) -> dict[str, list[tuple[str, str]]]:
+def build_queries(shapes: Furniture) -> dict[str, list[tuple[str, str]]]:
     """Return sentences and the classes that they ask for, by kind."""
     classes = shapes.classes
     return {
@@ -33,14 +33,18 @@ def questions(shapes: Furniture) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def measured(projected: Tensor, shapes: Furniture, teacher: CachedTextTeacher) -> list[Retrieval]:
+def evaluate_retrieval(
+    projected: Tensor, shapes: Furniture, teacher: CachedTextTeacher
+) -> list[RetrievalScores]:
     """Search the test shapes by sentences of each kind."""
     labels = [shapes.classes[label] for label in shapes.labels.tolist()]
     found = []
-    for asked in questions(shapes).values():
-        features = torch.stack([ask(teacher, sentence).feature for sentence, _ in asked])
-        hits = nearest(features.numpy(), projected.numpy(), FIRST, standardize=False)
-        found.append(retrieval(hits.rows, [name for _, name in asked], labels))
+    for asked in build_queries(shapes).values():
+        features = torch.stack(
+            [encode_sentence(teacher, sentence).feature for sentence, _ in asked]
+        )
+        hits = nearest_neighbors(features.numpy(), projected.numpy(), TOP_K, standardize=False)
+        found.append(retrieval_scores(hits.indices, [name for _, name in asked], labels))
     return found
 
 
@@ -50,18 +54,18 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="+", type=Path)
     told = parser.parse_args()
     shapes = Furniture(["test"])
-    teacher = CachedTextTeacher(asset("text.safetensors"), 384, standardize=True)
+    teacher = CachedTextTeacher(asset_path("text.safetensors"), 384, standardize=True)
     clouds = [shapes.points(row) for row in range(len(shapes))]
     columns = []
     for path in told.checkpoints:
         projected = PointEncoder(path).encode(clouds).text_projected
         if projected is None:
             raise SystemExit(f"{path}: projects no text query")
-        columns.append(measured(projected, shapes, teacher))
-    for row, (kind, asked) in enumerate(questions(shapes).items()):
-        recalls = " | ".join(column[row].recall.percent() for column in columns)
+        columns.append(evaluate_retrieval(projected, shapes, teacher))
+    for row, (kind, asked) in enumerate(build_queries(shapes).items()):
+        recalls = " | ".join(column[row].recall.format_percent() for column in columns)
         shares = " | ".join(f"{100 * column[row].precision.mean:.1f}" for column in columns)
-        chance = 100 * columns[0][row].chance
+        chance = 100 * columns[0][row].chance_recall
         print(f"{kind} ({len(asked)}): recall@5 {recalls}; share {shares}; chance {chance:.1f}")
 
 

@@ -20,13 +20,13 @@ from recon.layers.attention import CrossAttention, SelfAttention
 from recon.layers.blocks import Block
 from recon.layers.grouping import Patches, PatchGrouper
 from recon.layers.patch_embed import PatchEmbed
-from recon.layers.propagation import Propagation
+from recon.layers.propagation import FeaturePropagation
 from recon.models.segmenter import PointHead
-from recon.ops.interpolation import three_nearest
-from recon.ops.neighbors import by_distances, gather
+from recon.ops.interpolation import three_nn
+from recon.ops.neighbors import gather_rows, knn_torch
 
 
-def sample(points: Float[Tensor, "b n 3"], count: int) -> Int[Tensor, "b count"]:
+def farthest_point_sample(points: Float[Tensor, "b n 3"], count: int) -> Int[Tensor, "b count"]:
     """Farthest point sampling over (B, N, 3), a fresh tensor for every intermediate."""
     rows = torch.arange(len(points), device=points.device)
     picked = torch.zeros(len(points), count, dtype=torch.long, device=points.device)
@@ -38,13 +38,15 @@ def sample(points: Float[Tensor, "b n 3"], count: int) -> Int[Tensor, "b count"]
     return picked
 
 
-def chamfer(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tensor, " b"]:
+def chamfer_l2(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tensor, " b"]:
     """Squared Chamfer distance through all pairwise differences."""
     squared = (x.unsqueeze(2) - y.unsqueeze(1)).square().sum(-1)
     return squared.amin(2).mean(1) + squared.amin(1).mean(1)
 
 
-def contrast(features: Float[Tensor, "b d"], category: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+def category_contrast(
+    features: Float[Tensor, "b d"], category: Int[Tensor, " b"]
+) -> Float[Tensor, ""]:
     """Contrast by category: a loop over clouds, each against its own category and the others."""
     features = F.normalize(features, dim=-1)
     losses = []
@@ -69,7 +71,7 @@ def augment(clouds: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
     return moved
 
 
-def prepare(path: Path, count: int) -> Int[np.ndarray, " count"]:
+def prepare_modelnet_shape(path: Path, count: int) -> Int[np.ndarray, " count"]:
     """Read a text file of points and sample by numpy, as ModelNet is prepared in released code."""
     points = np.loadtxt(path, delimiter=",").astype(np.float32)[:, :3]
     picked, nearest = np.zeros(count, np.int64), np.full(len(points), 1e10)
@@ -82,8 +84,8 @@ def prepare(path: Path, count: int) -> Int[np.ndarray, " count"]:
 
 
 def _group(self: PatchGrouper, points: Float[Tensor, "b n 3"]) -> Patches:
-    centers = gather(points, sample(points, self.groups))
-    members = gather(points, by_distances(centers, points, self.group_size))
+    centers = gather_rows(points, farthest_point_sample(points, self.groups))
+    members = gather_rows(points, knn_torch(centers, points, self.group_size))
     return Patches(members - centers.unsqueeze(2), centers)
 
 
@@ -91,7 +93,7 @@ def _conv(layer: nn.Linear, x: Float[Tensor, "b c n"]) -> Float[Tensor, "b d n"]
     return F.conv1d(x, layer.weight.unsqueeze(-1), layer.bias)
 
 
-def embed(
+def embed_patches(
     self: PatchEmbed, patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"] | None = None
 ) -> Float[Tensor, "b v d"]:
     """Embed all patches: convolutions, each patch's maximum concatenated to its every point."""
@@ -101,7 +103,7 @@ def embed(
     x = torch.cat([x.amax(2, keepdim=True).expand(-1, -1, k), x], 1)
     x = _conv(self.joint_out, self.joint_norm(_conv(self.joint_in, x)).relu())
     tokens = x.amax(2).view(b, g, -1)
-    return tokens if visible is None else gather(tokens, visible)
+    return tokens if visible is None else gather_rows(tokens, visible)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -126,9 +128,11 @@ def _cross_attention(self: CrossAttention, queries: Tensor, tokens: Tensor) -> T
     return self.proj(_attend(self.q(queries), k, v, self.heads))
 
 
-def _propagate(self: Propagation, tokens: Tensor, centers: Tensor, channels: Tensor) -> Tensor:
-    near = three_nearest(channels[..., :3], centers)
-    carried = (gather(tokens, near.rows) * near.weight.unsqueeze(-1)).sum(2)
+def _propagate(
+    self: FeaturePropagation, tokens: Tensor, centers: Tensor, channels: Tensor
+) -> Tensor:
+    near = three_nn(channels[..., :3], centers)
+    carried = (gather_rows(tokens, near.indices) * near.weight.unsqueeze(-1)).sum(2)
     x = torch.cat([channels, carried], -1).transpose(1, 2)
     x = self.joint_norm(_conv(self.joint_in, x)).relu()
     return self.out_norm(_conv(self.out, x)).relu().transpose(1, 2)
@@ -143,21 +147,21 @@ def _score(self: PointHead, points: Tensor, cloud: Tensor) -> Tensor:
 
 
 Network = TypeVar("Network", bound=nn.Module)
-PLAIN: dict[type[nn.Module], Callable[..., Any]] = {
+REFERENCE_FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {
     PatchGrouper: _group,
-    PatchEmbed: embed,
+    PatchEmbed: embed_patches,
     Block: _block,
     SelfAttention: _self_attention,
     CrossAttention: _cross_attention,
-    Propagation: _propagate,
+    FeaturePropagation: _propagate,
     PointHead: _score,
 }
 
 
-def make_plain(network: Network) -> Network:
+def make_reference(network: Network) -> Network:
     """Return a copy of a network that computes everything by its plain definition."""
     copy = deepcopy(network)
     for module in copy.modules():
-        if type(module) in PLAIN:
-            module.forward = MethodType(PLAIN[type(module)], module)
+        if type(module) in REFERENCE_FORWARDS:
+            module.forward = MethodType(REFERENCE_FORWARDS[type(module)], module)
     return copy

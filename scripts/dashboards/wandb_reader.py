@@ -13,7 +13,7 @@ HEADER, BLOCK = b":W&B", 32 * 1024
 WHOLE, FIRST, LAST = 1, 2, 4
 
 
-class Recorded(NamedTuple):
+class RecordedRun(NamedTuple):
     """A run as its file tells it."""
 
     keys: dict[str, list[Any]]
@@ -25,7 +25,7 @@ class Recorded(NamedTuple):
     artifacts: list[str]
 
 
-def read(folder: Path) -> Recorded:
+def read_run(folder: Path) -> RecordedRun:
     """Read the newest .wandb file below a run's folder; raise ValueError where there is none.
 
     Older ones are attempts to go online that failed.
@@ -33,15 +33,15 @@ def read(folder: Path) -> Recorded:
     files = sorted(folder.rglob("*.wandb"), key=lambda path: path.parent.name.split("run-")[-1])
     if not files:
         raise ValueError(f"{folder}: holds no .wandb file: name a run of logger=wandb")
-    found = Recorded({}, {}, "", [], "", [])
-    for data in records(files[-1]):
+    found = RecordedRun({}, {}, "", [], "", [])
+    for data in iter_records(files[-1]):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         found = _add(found, record)
     return found
 
 
-def records(path: Path) -> Iterator[bytes]:
+def iter_records(path: Path) -> Iterator[bytes]:
     """Yield the messages of a file; raise ValueError where it is none, or damaged.
 
     A last message that a killed run did not finish is left out.
@@ -66,7 +66,7 @@ def records(path: Path) -> Iterator[bytes]:
         at += 7 + length
 
 
-def _add(found: Recorded, record: Any) -> Recorded:
+def _add(found: RecordedRun, record: Any) -> RecordedRun:
     for item in record.history.item:
         name = item.key or item.nested_key[0]  # pictures, clouds and tables have fields
         found.keys.setdefault(name, []).append(json.loads(item.value_json))

@@ -1,6 +1,6 @@
 """Time reading clouds: original files against the prepared layout, side by side in one run.
 
-python scripts/bench/data_road.py --clouds 50000 --points 8192
+python scripts/bench/data_loading.py --clouds 50000 --points 8192
 
 Writes a tree in ShapeNet-55's format below --folder (5 GB at these sizes, removed at the end),
 prepares it, and prints clouds a second and the memory of each worker. Both kinds of files are in
@@ -23,16 +23,16 @@ from rich.table import Table
 
 from recon.data.dataset import PointCloudDataset
 from recon.data.datasets.shapenet import ShapeNetDataModule
-from recon.data.prepared.dataset import MARK
-from recon.data.prepared.shard import Recipe
-from recon.data.prepared.writer import do_split, write_index
-from recon.utils.atomic_write import write_whole
+from recon.data.prepared.dataset import MANIFEST_NAME
+from recon.data.prepared.shard import PrepareJob
+from recon.data.prepared.writer import prepare_split, write_index
+from recon.utils.atomic_write import write_atomic
 
 ROUNDS = 5
 PART = "train"
 
 
-def write_tree(root: Path, clouds: int, points: int) -> None:
+def write_shapenet_tree(root: Path, clouds: int, points: int) -> None:
     """Write clouds of random coordinates as ShapeNet-55 lies on disk."""
     (root / "ShapeNet-55").mkdir(parents=True)
     (root / "shapenet_pc").mkdir()
@@ -48,13 +48,13 @@ def write_tree(root: Path, clouds: int, points: int) -> None:
     (root / "ShapeNet-55" / f"{PART}.txt").write_text("".join(f"{name}.npy\n" for name in names))
 
 
-def prepare(root: Path, target: Path) -> None:
+def prepare_tree(root: Path, target: Path) -> None:
     """Write such a tree in the prepared layout."""
     data = ShapeNetDataModule(root)
-    recipe = Recipe(data.open_part(PART), target / PART, images=True, key="")
-    shards = do_split(recipe, workers=2, advance=lambda count: None)
+    recipe = PrepareJob(data.open_part(PART), target / PART, with_images=True, settings_key="")
+    shards = prepare_split(recipe, num_workers=2, advance=lambda count: None)
     write_index(recipe, shards, {"data": "ShapeNetDataModule"})
-    write_whole(target / MARK, b"{}")
+    write_atomic(target / MANIFEST_NAME, b"{}")
 
 
 def rate(read: Callable[[int], object], rows: np.ndarray) -> float:
@@ -91,9 +91,9 @@ def worker_memory(data: ShapeNetDataModule) -> tuple[float, float]:
     return early, late
 
 
-def module(root: Path, workers: int) -> ShapeNetDataModule:
+def open_datamodule(root: Path, workers: int) -> ShapeNetDataModule:
     """Open the data for batches of 32."""
-    data = ShapeNetDataModule(root, split=PART, batch_size=32, workers=workers)
+    data = ShapeNetDataModule(root, split=PART, batch_size=32, num_workers=workers)
     data.setup("fit")
     return data
 
@@ -101,7 +101,9 @@ def module(root: Path, workers: int) -> ShapeNetDataModule:
 def measure(roots: dict[str, Path], clouds: int) -> None:
     """Print clouds a second of each kind of files, and their ratio."""
     rng = np.random.default_rng(1)
-    opened: dict[str, PointCloudDataset] = {k: module(r, 0).dataset for k, r in roots.items()}
+    opened: dict[str, PointCloudDataset] = {
+        k: open_datamodule(r, 0).dataset for k, r in roots.items()
+    }
     files = opened["original"]
     plain = [roots["original"] / "shapenet_pc" / f"{name}.npy" for name in files.ids]
     readers = {"np.load": lambda row: np.load(plain[row])}
@@ -114,7 +116,7 @@ def measure(roots: dict[str, Path], clouds: int) -> None:
     for workers in (0, 2):
         for _ in range(ROUNDS):
             for name, root in roots.items():
-                loaded = loader_rate(module(root, workers), min(150, clouds // 32 - 2))
+                loaded = loader_rate(open_datamodule(root, workers), min(150, clouds // 32 - 2))
                 rates.setdefault(f"loader, {workers} workers, {name}", []).append(loaded)
     table = Table("clouds of one run", "clouds a second", "ratio to original")
     for name, found in rates.items():
@@ -123,7 +125,7 @@ def measure(roots: dict[str, Path], clouds: int) -> None:
         table.add_row(name, f"{middle:,.0f}", f"{middle / original:.2f}")
     Console().print(table)
     for name, root in roots.items():
-        early, late = worker_memory(module(root, 2))
+        early, late = worker_memory(open_datamodule(root, 2))
         print(
             f"{name}: own memory of a worker {early:.0f} MB after a tenth, {late:.0f} MB at the end"
         )
@@ -138,9 +140,9 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         roots = {"original": Path(folder) / "original", "prepared": Path(folder) / "prepared"}
-        write_tree(roots["original"], given.clouds, given.points)
+        write_shapenet_tree(roots["original"], given.clouds, given.points)
         started = time.perf_counter()
-        prepare(roots["original"], roots["prepared"])
+        prepare_tree(roots["original"], roots["prepared"])
         print(f"prepared {given.clouds:,} clouds in {time.perf_counter() - started:.0f} s")
         measure(roots, given.clouds)
 

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.cli.errors import conf_dir
-from recon.reports.html_page import RADIUS, encode_cloud
+from recon.reports.html_page import VIEWER_RADIUS, encode_cloud
 from recon.train import train
 
 
@@ -77,7 +77,7 @@ def test_clouds_come_back_from_the_page() -> None:
     colors = np.arange(150, dtype=np.uint8).reshape(50, 3)
     cloud = encode_cloud(points, colors)
     decoded = np.frombuffer(base64.b64decode(cloud.points), "<i2").reshape(-1, 3)
-    assert np.abs(decoded / 32767 * RADIUS - points).max() < 1e-4
+    assert np.abs(decoded / 32767 * VIEWER_RADIUS - points).max() < 1e-4
     assert np.array_equal(np.frombuffer(base64.b64decode(cloud.colors), np.uint8), colors.ravel())
 
 

@@ -1,8 +1,8 @@
 import pytest
 from lightning import LightningModule, Trainer
 
-from recon.callbacks.batch_norms import SyncBatchNorms
-from recon.layers.batch_norm import SharedBatchNorm
+from recon.callbacks.sync_batchnorm import SyncBatchNormPlugin
+from recon.layers.batch_norm import SyncBatchNorm1d
 from recon.layers.patch_embed import PatchEmbed
 from recon.models.inference import compile_parts
 
@@ -15,9 +15,9 @@ class Task(LightningModule):
 
 
 def test_batch_norms_are_shared_and_put_back() -> None:
-    task, sync = Task(2), SyncBatchNorms()
-    assert type(sync.apply(task).encoder.joint_norm) is SharedBatchNorm
-    assert type(sync.revert(task).encoder.joint_norm) is not SharedBatchNorm
+    task, sync = Task(2), SyncBatchNormPlugin()
+    assert type(sync.apply(task).encoder.joint_norm) is SyncBatchNorm1d
+    assert type(sync.revert(task).encoder.joint_norm) is not SyncBatchNorm1d
 
 
 def test_compiled_parts_of_several_processes_are_refused() -> None:
@@ -25,5 +25,5 @@ def test_compiled_parts_of_several_processes_are_refused() -> None:
     for task in (several, one):
         compile_parts(task, backend="eager")
     with pytest.raises(ValueError, match="compile=true, trainer.sync_batchnorm=true: "):
-        SyncBatchNorms().apply(several)
-    SyncBatchNorms().apply(one)
+        SyncBatchNormPlugin().apply(several)
+    SyncBatchNormPlugin().apply(one)
