@@ -52,7 +52,7 @@ def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
     if name.startswith(("finetune", "fewshot")):
         dry.append("eval.votes=0")
     if "modelnet" in name:  # 600 points, or 64
-        dry += ["num_points=32", "transform=furniture", "eval.honest.val_share=0.5"]
+        dry += ["num_points=32", "transform=furniture", "eval.val.val_share=0.5"]
     if name == "finetune_folder":
         dry += [
             "data.split=all",
@@ -60,7 +60,7 @@ def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
             "data.num_points=1300",
             "data.num_surface_points=1300",
         ]
-        dry += ["eval.honest.val_share=null", "eval.honest.monitor=null"]
+        dry += ["eval.selection=last"]
     if name.startswith("semseg"):
         dry += ["data.split=[Area_1]", "data.num_points=64", "task.windows.votes=1"]
     return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *dry]

@@ -127,20 +127,20 @@ def test_other_files_are_never_written_among(tmp_path: Path) -> None:
     ("results", "expected"),
     [
         (
-            {"protocol": "honest", "test_shapes": 9, "tested_on_training_shapes": 2,
+            {"selection": "val", "test_shapes": 9, "tested_on_training_shapes": 2,
              "results": {"one view": {"overall_accuracy": {"mean": 0.5, "low": 0.4, "high": 0.6},
                                       "mean_class_accuracy": 0.25}}},
-            {"overall accuracy": (0.5, "one view, eval.protocol=honest, 9 test shapes, 2 of them"),
+            {"overall accuracy": (0.5, "one view, eval.selection=val, 9 test shapes, 2 of them"),
              "mean class accuracy": (0.25, "TRAINED ON")},
         ),
         (
-            {"protocol": "paper", "shapes": 3, "instance_miou": 0.8, "class_miou": 0.7},
-            {"instance miou": (0.8, "eval.protocol=paper, 3 shapes"), "class miou": (0.7, "")},
+            {"selection": "test", "shapes": 3, "instance_miou": 0.8, "class_miou": 0.7},
+            {"instance miou": (0.8, "eval.selection=test, 3 shapes"), "class miou": (0.7, "")},
         ),
         (
-            {"protocol": "area 5", "rooms": 4, "results": {"whole rooms, 1 votes": {
+            {"selection": "area 5", "rooms": 4, "results": {"whole rooms, 1 votes": {
                 "miou": 0.3, "macc": 0.4, "overall_accuracy": {"mean": 0.6}}}},
-            {"miou": (0.3, "whole rooms, 1 votes, eval.protocol=area 5, 4 rooms"),
+            {"miou": (0.3, "whole rooms, 1 votes, eval.selection=area 5, 4 rooms"),
              "macc": (0.4, ""), "overall accuracy": (0.6, "")},
         ),
     ],

@@ -34,7 +34,7 @@ def run_folder(folder: Path, overrides: list[str], accuracy: float) -> None:
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {o}\n" for o in overrides))
     row = {"overall_accuracy": {"mean": accuracy, "low": 0, "high": 1}}
-    results = {"protocol": "honest", "results": {"one view": row}}
+    results = {"selection": "val", "results": {"one view": row}}
     (folder / "results.json").write_text(json.dumps(results))
 
 
@@ -43,7 +43,7 @@ def test_repeats_are_joined_and_options_kept_apart(tmp_path: Path) -> None:
         told = [f"data.way={way}", f"data.fold={fold}", "seed=0"]
         run_folder(tmp_path / str(number), told, accuracy)
     (tmp_path / "3").mkdir()  # a job that failed
-    name = "accuracy, one view, honest"
+    name = "accuracy, one view, selection=val"
     assert collect_results(group_runs(tmp_path)) == {
         "data.way=5": {name: [50, 70]},
         "data.way=10": {name: [40]},
@@ -56,16 +56,16 @@ def test_rooms_of_different_areas_are_scored_together(tmp_path: Path) -> None:
         run_folder(tmp_path / str(area), [f"data.test_area={area}"], 0.5)
         row = {"miou": 0.5, "overall_accuracy": {"mean": 0.5}, "confusion": counts}
         found = {
-            "protocol": "honest",
+            "selection": "val",
             "rooms": 1,
             "ids": {f"Area_{area}/a": 0.5},
             "results": {"w": row},
         }
         (tmp_path / str(area) / "results.json").write_text(json.dumps(found))
     (rows,) = collect_results(group_runs(tmp_path)).values()
-    together = rows["mIoU, w, honest, rooms of all runs"]
+    together = rows["mIoU, w, selection=val, rooms of all runs"]
     assert together == [pytest.approx(100 * (4 / 10 + 6 / 12) / 2)]
-    assert rows["mIoU, w, honest"] == [50, 50]
+    assert rows["mIoU, w, selection=val"] == [50, 50]
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_seeds_are_run_one_after_the_other_and_joined(tmp_path: Path) -> None:
         cfg = compose("train", [*told, f"output_dir={tmp_path}"])
     train_seeds(cfg)
     ((name, values),) = json.loads((tmp_path / "sweep.json").read_text())[""].items()
-    assert name == "accuracy, one view, honest"
+    assert name == "accuracy, one view, selection=val"
     for seed, value in zip((3, 4), values, strict=True):
         found = json.loads((tmp_path / f"seed_{seed}" / "results.json").read_text())
         assert value == 100 * found["results"]["one view"]["overall_accuracy"]["mean"]
@@ -96,7 +96,7 @@ def test_seeds_inside_a_multirun_are_found(tmp_path: Path) -> None:
         found = inner.replace('"mean": 0.0', f'"mean": {accuracy}')
         (tmp_path / "0" / f"seed_{seed}" / "results.json").write_text(found)
     assert collect_results(group_runs(tmp_path)) == {
-        "data.way=5": {"accuracy, one view, honest": [50, 70]}
+        "data.way=5": {"accuracy, one view, selection=val": [50, 70]}
     }
 
 
@@ -153,7 +153,7 @@ def test_what_a_search_chose_by_is_shown_and_the_loss_of_runs_without_accuracies
         OmegaConf.save({"objective": chosen}, folder / "config.yaml")
     (tmp_path / "2" / "results.json").unlink()
     report_multirun(tmp_path)
-    accuracy = {"accuracy, one view, honest": [25]}
+    accuracy = {"accuracy, one view, selection=val": [25]}
     assert json.loads((tmp_path / "sweep.json").read_text()) == {
         "mask.ratio=0.0": accuracy | {"val/accuracy, as logged": [0.5]},
         "mask.ratio=0.1": accuracy,
@@ -167,7 +167,9 @@ def test_what_a_search_chose_by_is_shown_and_the_loss_of_runs_without_accuracies
 def test_jobs_that_differ_by_their_seeds_have_one_row(tmp_path: Path) -> None:
     for seed in (0, 1):
         run_folder(tmp_path / str(seed), ["experiment=x", f"seed={seed}"], 0.5)
-    assert collect_results(group_runs(tmp_path)) == {"": {"accuracy, one view, honest": [50, 50]}}
+    assert collect_results(group_runs(tmp_path)) == {
+        "": {"accuracy, one view, selection=val": [50, 50]}
+    }
 
 
 def test_a_search_that_goes_on_has_the_number_of_its_trials_as_seed(tmp_path: Path) -> None:

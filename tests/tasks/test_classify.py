@@ -186,7 +186,7 @@ def test_scores_are_their_definitions() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["protocol=linear"], ["eval.protocol=paper", "eval.paper.vote_rounds=3"]]
+    "options", [["protocol=linear"], ["eval.selection=test", "eval.test.vote_rounds=3"]]
 )
 def test_results_carry_their_protocol(options: list[str], tmp_path: Path) -> None:
     dry = ["experiment=finetune_furniture", "debug=tiny", f"output_dir={tmp_path}", "eval.votes=2"]
@@ -194,10 +194,10 @@ def test_results_carry_their_protocol(options: list[str], tmp_path: Path) -> Non
         cfg = compose("train", [*dry, *options])
     train(cfg)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["protocol"] == cfg.eval.protocol
+    assert results["selection"] == cfg.eval.selection
     assert results["test_shapes"] == 141
     rows = ["one view", "one vote of 2 views"]
-    if cfg.eval.protocol == "paper":
+    if cfg.eval.selection == "test":
         rows.append("best of 3 votes, chosen by test labels")
     assert list(results["results"]) == rows
     total = np.sum(results["results"]["one view"]["confusion"])
@@ -290,14 +290,15 @@ def test_figures_of_training_shapes_say_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["fewshot_furniture", "fewshot_modelnet40"])
 def test_few_shot_selects_only_as_the_literature_does(name: str) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        honest, paper = (
-            compose("train", [f"experiment={name}", f"eval.protocol={protocol}"])
-            for protocol in ("honest", "paper")
+        default, released = (
+            compose("train", [f"experiment={name}", *selection])
+            for selection in ([], ["eval.selection=test"])
         )
-    assert honest.callbacks.checkpoint.monitor is None
-    assert honest.data.val_split is None
-    assert paper.callbacks.checkpoint.monitor == "val/accuracy"
-    assert paper.data.val_split == paper.data.test_split
+    assert default.eval.selection == "last"
+    assert default.callbacks.checkpoint.monitor is None
+    assert default.data.val_split is default.data.val_share is None
+    assert released.callbacks.checkpoint.monitor == "val/accuracy"
+    assert released.data.val_split == released.data.test_split
 
 
 @pytest.mark.slow

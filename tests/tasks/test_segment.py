@@ -202,8 +202,8 @@ def test_pictures_show_the_extremes(count: int, names: list[str]) -> None:
 def test_only_parts_step_twice_as_released() -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         double = [
-            compose("train", [f"experiment={name}", f"eval.protocol={protocol}"]).task.double_step
+            compose("train", [f"experiment={name}", f"eval.selection={protocol}"]).task.double_step
             for name in ("partseg_shapenetpart", "semseg_s3dis")
-            for protocol in ("honest", "paper")
+            for protocol in ("val", "test")
         ]
     assert double == [False, True, False, False]

@@ -196,7 +196,7 @@ def extract_metrics(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     tested = ", ".join(
         f"{results[n]} {n.replace('_', ' ')}" for n in TEST_COUNT_KEYS if n in results
     )
-    told = f"eval.protocol={results.get('protocol')}, {tested}"
+    told = f"eval.selection={results.get('selection')}, {tested}"
     if seen := results.get("tested_on_training_shapes"):
         told += f", {seen} of them TRAINED ON"
     yield from _figures(results, told)

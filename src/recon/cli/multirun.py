@@ -39,11 +39,11 @@ def _accuracies(results: dict[str, Any]) -> Iterator[tuple[str, float]]:
         yield "zero-shot", results["zero_shot"]
     for name in ("instance_miou", "class_miou"):
         if name in results:
-            yield f"{name}, {results['protocol']}", results[name]
+            yield f"{name}, selection={results['selection']}", results[name]
     for name, row in results.get("results", {}).items():
         if "miou" in row:
-            yield f"mIoU, {name}, {results['protocol']}", row["miou"]
-        yield f"accuracy, {name}, {results['protocol']}", row["overall_accuracy"]["mean"]
+            yield f"mIoU, {name}, selection={results['selection']}", row["miou"]
+        yield f"accuracy, {name}, selection={results['selection']}", row["overall_accuracy"]["mean"]
 
 
 def collect_results(runs: Mapping[str, Sequence[Path]]) -> RunMetrics:
@@ -93,7 +93,10 @@ def _together(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float]]:
 
     for kind in kinds:
         counts = torch.tensor([results["results"][kind]["confusion"] for results in found]).sum(0)
-        yield f"mIoU, {kind}, {found[0]['protocol']}, rooms of all runs", scene_scores(counts).miou
+        yield (
+            f"mIoU, {kind}, selection={found[0]['selection']}, rooms of all runs",
+            scene_scores(counts).miou,
+        )
 
 
 def _numbered(folder: Path) -> list[Path]:

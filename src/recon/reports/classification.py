@@ -42,11 +42,11 @@ class ClassificationReport(Callback):
         self,
         folder: str | Path,
         *,
-        protocol: str,
+        selection: str,
         published: Mapping[str, float | str] | None = None,
         num_points: int = 1024,
     ) -> None:
-        self.folder, self.protocol, self.num_points = Path(folder), protocol, num_points
+        self.folder, self.selection, self.num_points = Path(folder), selection, num_points
         self.published = published or {}
 
     @rank_zero_only
@@ -63,7 +63,7 @@ class ClassificationReport(Callback):
         seen = count_trained_samples(data, pl_module.ids)
         results = {
             "tested_on_training_shapes": seen,
-            "protocol": self.protocol,
+            "selection": self.selection,
             "test_shapes": len(labels),
             "classes": [*classes],
             "results": {name: scores_to_dict(scores, classes) for name, scores in table.items()},
@@ -104,7 +104,7 @@ class ClassificationReport(Callback):
         write_test_report(
             self.folder,
             "What this classifier knows",
-            f"Tested on {shapes}, eval.protocol={self.protocol}.",
+            f"Tested on {shapes}, eval.selection={self.selection}.",
             rows,
             scores=table["one view"],
             classes=classes,
@@ -114,7 +114,7 @@ class ClassificationReport(Callback):
         )
 
     def _show(self, table: dict[str, ClassificationScores], by_class: Table, shapes: str) -> None:
-        title = f"Accuracy in % on {shapes}, eval.protocol={self.protocol}"
+        title = f"Accuracy in % on {shapes}, eval.selection={self.selection}"
         told = ["published, paper's protocol"] if self.published else []
         rows = Table("test", "overall", "mean class", *told, title=title, box=SIMPLE)
         for name, scores in table.items():

@@ -48,17 +48,17 @@ class SegmentationReport(Callback):
         self,
         folder: str | Path,
         *,
-        protocol: str,
+        selection: str,
         published: Mapping[str, float] | None = None,
     ) -> None:
-        self.folder, self.protocol = Path(folder), protocol
+        self.folder, self.selection = Path(folder), selection
         self.published = published or {}
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Segmentation)
         results = pl_module.compute_results()
-        told: dict[str, Any] = {"protocol": self.protocol, "published": dict(self.published)}
+        told: dict[str, Any] = {"selection": self.selection, "published": dict(self.published)}
         data = getattr(trainer, "datamodule", None)
         seen = count_trained_samples(data, [shape.name for shape in pl_module.test_clouds])
         told["tested_on_training_shapes"] = seen
@@ -76,7 +76,7 @@ class SegmentationReport(Callback):
         for name, value in per_class.items():
             table.add_row(escape(name), f"{100 * value:.1f}")
         console.print(table)
-        title = f"In %, eval.protocol={self.protocol}" + (f", {seen} TRAINED ON" if seen else "")
+        title = f"In %, eval.selection={self.selection}" + (f", {seen} TRAINED ON" if seen else "")
         heads = ["measure", "here", *(["published, paper's protocol"] if self.published else [])]
         table = Table(*heads, title=title, box=SIMPLE)
         for name, value in summarize_results(results).items():
@@ -107,7 +107,7 @@ class SegmentationReport(Callback):
         write_page(
             self.folder / "report.html",
             "Segmented points",
-            f"{count} of the test split, eval.protocol={self.protocol}.",
+            f"{count} of the test split, eval.selection={self.selection}.",
             [
                 build_bar_table(
                     "In %",
