@@ -17,7 +17,8 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from recon.cli.errors import conf_dir, one_line_errors
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import image_view_seed
 from recon.teachers.base import Teacher

@@ -11,8 +11,11 @@ ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 # The packages of the API's pages; what is directly in `recon` is named in its own.
-PACKAGES = ("ops", "layers", "models", "losses", "teachers", "data", "tasks", "callbacks")
-TOP_LEVEL_MODULES = ("encode", "pretrained", "portable", "provenance", "sweep")
+PACKAGES = (
+    "ops", "layers", "models", "losses", "teachers", "data", "data.datasets", "data.io",
+    "data.prepared", "checkpoints", "tasks", "callbacks", "reports", "cli",
+)  # fmt: skip
+TOP_LEVEL_MODULES = ("point_encoder", "checkpoints.hub")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -32,7 +35,7 @@ def build_pages() -> dict[str, str]:
         "recon", ["recon.load", *(f"recon.{name}" for name in TOP_LEVEL_MODULES)]
     )
     for package in PACKAGES:
-        modules = sorted((ROOT / "src" / "recon" / package).glob("[a-z]*.py"))
+        modules = sorted((ROOT / "src" / "recon" / package.replace(".", "/")).glob("[a-z]*.py"))
         names = [f"recon.{package}.{module.stem}" for module in modules]
         made[f"api/{package}.md"] = _api(f"recon.{package}", names)
     return made

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.train import train
 
 TOY = ["debug=tiny", "trainer.limit_train_batches=null", "trainer.max_steps=20",

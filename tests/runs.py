@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.train import train
 
 TINY = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report"]

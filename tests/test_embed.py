@@ -18,7 +18,7 @@ from pyarrow import parquet
 from recon import PointEncoder, __version__
 from recon.checkpoints.loading import build_metadata
 from recon.checkpoints.reader import METADATA_KEY
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.io.feature_table import FEATURE_COLUMNS, read_feature_table, read_table_metadata
 from recon.embed import embed
 from recon.layers.grouping import PatchGrouper

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.checkpoints.loading import load
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.datasets.furniture import Furniture
 from recon.evaluate import evaluate
 from recon.tasks.metrics import ClassificationScores

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from recon.checkpoints.loading import build_metadata
 from recon.checkpoints.reader import METADATA_KEY
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.evaluate import compute_fingerprint, evaluate
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder

@@ -35,7 +35,7 @@ from recon.checkpoints.loading import build_metadata, load
 from recon.checkpoints.reader import METADATA_KEY
 from recon.checkpoints.run_config import read_config
 from recon.checkpoints.writer import write_pretrained_folder
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.dataset import PointCloudDataset
 from recon.data.datasets.few_shot import FewShotFold
 from recon.data.datasets.folder import ShapeFolder

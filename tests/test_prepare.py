@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.datasets.few_shot import FewShotDataModule
 from recon.data.datasets.folder import FolderDataModule

@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from recon.checkpoints.hub import save_pretrained
-from recon.cli.errors import conf_dir, quote_override
+from recon.cli.config_dir import conf_dir
+from recon.cli.overrides import quote_override
 from recon.data.datasets.furniture import asset_path
 from recon.data.io.feature_table import read_feature_table
 from recon.data.transforms import AlignUpAxis

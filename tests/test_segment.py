@@ -10,7 +10,7 @@ from plyfile import PlyData, PlyElement
 
 from recon.checkpoints.loading import build_metadata
 from recon.checkpoints.reader import METADATA_KEY
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.transforms import AlignUpAxis
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder

@@ -17,7 +17,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import multiprocessing
 
 from recon.callbacks.checkpoints import AtomicCheckpointIO, find_intact_checkpoint
-from recon.cli.errors import conf_dir, exit_on_interrupt, one_line_errors
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import exit_on_interrupt, one_line_errors
 from recon.prepare import prepare
 from runs import EVERY_STEP, TINY, run
 

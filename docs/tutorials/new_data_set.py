@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.io.arrays import check_cloud

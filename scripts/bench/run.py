@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import DEVICE, Comparison, count_gflops, measure_peak_gflops, one_thread
 
-from recon.cli.errors import configure_malloc
+from recon.cli.runtime import configure_malloc
 
 PEAK_BATCH = 128
 

@@ -20,7 +20,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from recon.checkpoints.reader import read_checkpoint
-from recon.cli.errors import conf_dir, one_line_errors
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
 from recon.embed import embed
 from recon.prepare import prepare
 from recon.train import train

@@ -4,6 +4,7 @@ A stopped run goes on where it was, by the same command. Files that cannot be re
 counted, and the rest goes on.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import (
-    conf_dir,
-    configure_malloc,
-    exit_on_interrupt,
-    resolve_device,
-    silence_known_warnings,
-)
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import exit_on_interrupt
+from recon.cli.renamed_options import check_renamed_options
+from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
 from recon.utils.atomic_write import write_lock
 
 if TYPE_CHECKING:
@@ -235,4 +233,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    check_renamed_options("embed", sys.argv[1:])
     main()

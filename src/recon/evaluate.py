@@ -7,6 +7,7 @@ fingerprint: figures with different fingerprints are not comparable.
 import csv
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recon.cli.errors import (
-    conf_dir,
-    configure_malloc,
-    one_line_errors,
-    resolve_device,
-    silence_known_warnings,
-)
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
+from recon.cli.renamed_options import check_renamed_options
+from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
 from recon.utils.atomic_write import write_atomic
 
 DEFAULT_NUM_POINTS = 1024
@@ -288,4 +286,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    check_renamed_options("evaluate", sys.argv[1:])
     main()

@@ -1,12 +1,16 @@
 """Export weights to other formats: python -m recon.export checkpoint=<file> out=<folder>."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, configure_malloc, one_line_errors, silence_known_warnings
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
+from recon.cli.renamed_options import check_renamed_options
+from recon.cli.runtime import configure_malloc, silence_known_warnings
 
 FORMATS = {
     "pretrained": "model.safetensors",
@@ -76,4 +80,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    check_renamed_options("export", sys.argv[1:])
     main()

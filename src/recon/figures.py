@@ -5,7 +5,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, one_line_errors
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
 
 
 def draw_figures(cfg: DictConfig) -> list[Path]:

@@ -8,7 +8,10 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, one_line_errors, quote_override
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
+from recon.cli.overrides import quote_override
+from recon.cli.renamed_options import check_renamed_options
 
 _OPTION = re.compile(r"(checkpoint|json|num_points|network(\.\w+)?|hydra(\.\w+)*)=|-")
 
@@ -113,5 +116,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    check_renamed_options("info", sys.argv[1:])
     sys.argv[1:] = quote_checkpoint_argument(sys.argv[1:])
     main()

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir, exit_on_interrupt
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import exit_on_interrupt
+from recon.cli.renamed_options import check_renamed_options
 from recon.utils.atomic_write import write_atomic, write_lock
 
 if TYPE_CHECKING:
@@ -208,4 +210,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    check_renamed_options("prepare", sys.argv[1:])
     main()

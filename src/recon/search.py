@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import (
-    conf_dir,
-    one_line_errors,
-    quote_override,
-    resolve_device,
-    silence_known_warnings,
-)
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
+from recon.cli.overrides import quote_override
+from recon.cli.renamed_options import check_renamed_options
+from recon.cli.runtime import resolve_device, silence_known_warnings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,5 +237,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    check_renamed_options("search", sys.argv[1:])
     sys.argv[1:] = [quote_override(word, "query") for word in sys.argv[1:]]
     main()

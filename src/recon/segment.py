@@ -4,6 +4,7 @@ Writes each file's points, all of them and in their order, as a .ply with labels
 the probabilities of all classes as .npz.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +13,10 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from recon.cli.errors import (
-    conf_dir,
-    configure_malloc,
-    one_line_errors,
-    resolve_device,
-    silence_known_warnings,
-)
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
+from recon.cli.renamed_options import check_renamed_options
+from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
 
 MAX_SCENE_METERS = 1000.0
 """Metres that a scene may be wide."""
@@ -190,4 +188,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    check_renamed_options("segment", sys.argv[1:])
     main()

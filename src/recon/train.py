@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from recon.cli.errors import conf_dir, configure_malloc, one_line_errors, silence_known_warnings
+from recon.cli.config_dir import conf_dir
+from recon.cli.errors import one_line_errors
+from recon.cli.renamed_options import check_renamed_options
+from recon.cli.runtime import configure_malloc, silence_known_warnings
 from recon.cli.validation import check_compile_strategy, check_devices, check_numbers, check_seeds
 from recon.utils.atomic_write import write_atomic, write_lock
 from recon.utils.scheduler_env import (
@@ -235,6 +238,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    check_renamed_options("train", sys.argv[1:])
     try:
         main()
     except KeyboardInterrupt:  # between two jobs of a multirun

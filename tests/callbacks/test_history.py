@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.history import get_curves
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.train import train
 
 

@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.linear_probe import LinearProbeCallback
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.datasets.furniture import FurnitureDataModule
 from recon.data.transforms import FarthestPointSample
 from recon.train import train

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.requeue import find_requeue_checkpoint
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.train import train
 
 JOB = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_ID": "4242",

@@ -16,7 +16,7 @@ import recon
 from conftest import released_path
 from recon.checkpoints.loading import load
 from recon.checkpoints.provenance import read_provenance, read_run_provenance, write_environment
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.datasets.furniture import FurnitureDataModule
 from recon.export import export
 from recon.info import count_flops, inspect_checkpoint, quote_checkpoint_argument

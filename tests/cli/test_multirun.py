@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.cli.multirun import (
     collect_results,
     count_stored_trials,

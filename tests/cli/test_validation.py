@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.cli.validation import (
     NUMBER_RANGES,
     check_compile_strategy,

@@ -9,7 +9,7 @@ from torch import Generator
 from torch.testing import assert_close
 
 from conftest import assert_near, released_arrays
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.batch import Clouds
 from recon.data.transforms import (
     AddHeight,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.reports.html_page import VIEWER_RADIUS, encode_cloud
 from recon.train import train
 

@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.evaluate import evaluate
 from recon.figures import draw_figures
 from recon.layers.attention import CrossAttention

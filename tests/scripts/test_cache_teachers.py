@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from lightning import seed_everything
 from omegaconf import DictConfig
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.dataset import SampleDataset
 from recon.teachers.cached import read_cache
 from recon.train import train

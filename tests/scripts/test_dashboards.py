@@ -17,7 +17,7 @@ import wandb
 from hydra import compose, initialize_config_dir
 
 from recon.callbacks.loggers import build_wandb_logger
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.train import train
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from recon.callbacks.checkpoints import SelectedCheckpoint
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official_key
 from recon.checkpoints.transfer import build_classifier, load_pretrained_encoder
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.datasets.furniture import Furniture, FurnitureDataModule
 from recon.data.splits import split_train_val
 from recon.data.transforms import RandomScale

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from conftest import released_json
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official_key
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.data.batch import Batch
 from recon.data.datasets.furniture_parts import FurnitureParts
 from recon.layers.grouping import PatchGrouper

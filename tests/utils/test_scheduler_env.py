@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from recon.cli.errors import conf_dir
+from recon.cli.config_dir import conf_dir
 from recon.train import train_seeds
 from recon.utils.scheduler_env import job_name, read_final_metrics, write_final_metrics
 from runs import TINY

@@ -21,6 +21,7 @@ from recon.data.splits import split_train_val, stratified_subset
 from recon.data.transforms import AlignUpAxis, Transform, axis_index
 from recon.data.workers import end_with_parent
 from recon.ops.distributed import all_gather_with_grad, rank_and_world_size, synced_rng
+from recon.utils.deprecation import renamed_arguments
 
 Split = str | Sequence[str]
 
@@ -48,6 +49,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
     published_sizes: Mapping[str, int] = {}
     """Clouds of each part, by its publication."""
 
+    @renamed_arguments(size="num_points", workers="num_workers")
     def __init__(
         self,
         root: str | Path,

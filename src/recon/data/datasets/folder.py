@@ -24,6 +24,7 @@ from recon.data.prepared.dataset import prepared_splits
 from recon.data.render import render_cloud
 from recon.data.transforms import axis_index
 from recon.teachers.prompts import build_prompts
+from recon.utils.deprecation import renamed_arguments
 from recon.utils.printable import check_printable
 
 SPLITS = ("train", "val", "test")
@@ -234,6 +235,7 @@ class FolderDataModule(PointCloudDataModule):
 
     splits = {name: [name] for name in ("all", *SPLITS)}
 
+    @renamed_arguments(size="num_points", count="num_surface_points")
     def __init__(
         self,
         root: str | Path,

@@ -18,6 +18,7 @@ from recon.data.datasets.layout import ExpectedLayout
 from recon.data.datasets.rooms import RoomBlocks, WholeRooms
 from recon.data.io.arrays import COPY_AGAIN_HINT, check_cloud
 from recon.data.io.text_table import read_table
+from recon.utils.deprecation import renamed_arguments
 from recon.utils.printable import check_printable
 
 FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
@@ -123,6 +124,7 @@ class S3DISDataModule(PointCloudDataModule):
 
     published_sizes = dict(zip(AREAS, (44, 40, 23, 49, 68, 48), strict=True))
 
+    @renamed_arguments(size="num_points", fewest="min_points")
     def __init__(
         self,
         root: str | Path,

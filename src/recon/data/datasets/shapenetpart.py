@@ -22,6 +22,7 @@ from recon.data.io.arrays import (
     wrap_read_errors,
 )
 from recon.data.io.text_table import read_table
+from recon.utils.deprecation import renamed_arguments
 from recon.utils.printable import check_printable
 
 FOLDER = "shapenetcore_partanno_segmentation_benchmark_v0_normal"
@@ -103,6 +104,7 @@ class ShapeNetPartDataModule(PointCloudDataModule):
     }  # fmt: skip
     published_sizes = {"train": 12_137, "val": 1_870, "test": 2_874}
 
+    @renamed_arguments(size="num_points")
     def __init__(
         self,
         root: str | Path,
