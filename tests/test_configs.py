@@ -18,7 +18,7 @@ from recon.checkpoints.run_config import read_config
 from recon.cli.errors import one_line_errors
 from recon.cli.multirun import main
 from recon.data.datasets.folder import ShapeFolder
-from recon.data.io.arrays import decode_image
+from recon.data.io.image_checks import decode_image
 from recon.data.io.shape import read_shape
 from recon.evaluate import _build_eval_transform
 from recon.search import _build_text_teacher

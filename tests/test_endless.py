@@ -25,7 +25,9 @@ from recon.checkpoints.run_config import read_config
 from recon.data.datasets.folder import ShapeFolder
 from recon.data.datasets.objaverse import OpenShape
 from recon.data.datasets.scanobjectnn import ScanObjectNN
-from recon.data.io.arrays import decode_image, read_json, read_npz, resolve_inside
+from recon.data.io.arrays import read_json, read_npz
+from recon.data.io.file_checks import resolve_inside
+from recon.data.io.image_checks import decode_image
 from recon.data.io.shape import read_shape
 from trees import objaverse, scanobjectnn
 

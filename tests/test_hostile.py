@@ -47,8 +47,8 @@ from recon.data.datasets.s3dis import S3DISRooms
 from recon.data.datasets.scanobjectnn import ScanObjectNN
 from recon.data.datasets.shapenet import ShapeNet
 from recon.data.datasets.shapenetpart import ShapeNetPart
-from recon.data.io.arrays import decode_image
 from recon.data.io.feature_table import FeatureRow, ResumableParquetWriter, read_feature_table
+from recon.data.io.image_checks import decode_image
 from recon.data.io.parquet import read_columns
 from recon.data.io.safe_pickle import read_pickle
 from recon.data.io.shape import read_shape

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from recon.cli.config_dir import conf_dir
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.io.arrays import check_cloud
+from recon.data.io.file_checks import check_cloud
 from recon.train import train
 
 # Folders of common files need no code: see [your own shapes](own_data.py). This is for what lies

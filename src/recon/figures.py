@@ -12,7 +12,7 @@ from recon.cli.errors import one_line_errors
 def draw_figures(cfg: DictConfig) -> list[Path]:
     """Draw what a run left as PNG files; return them."""
     # Imported here: they take seconds, which --help and a misspelt option need not wait for.
-    from recon.data.io.arrays import wrap_read_errors
+    from recon.data.io.file_checks import wrap_read_errors
     from recon.reports.paper_figures import write_figures
     from recon.reports.report_data import REPORT_DATA_FILE, read_report_data
 

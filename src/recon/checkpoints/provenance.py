@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from recon.checkpoints.locate import locate_checkpoint
 from recon.checkpoints.reader import METADATA_KEY, PROVENANCE_KEY, describe_family, read_checkpoint
 from recon.checkpoints.run_config import get_nested, read_config
-from recon.data.io.arrays import read_json, wrap_read_errors
+from recon.data.io.arrays import read_json
+from recon.data.io.file_checks import wrap_read_errors
 from recon.utils.atomic_write import write_atomic
 
 ENVIRONMENT_FILENAME = "environment.json"

@@ -8,7 +8,7 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from recon.data.io.arrays import check_file, wrap_read_errors
+from recon.data.io.file_checks import check_file, wrap_read_errors
 
 MAX_CONFIG_BYTES, MAX_NESTING, MAX_YAML_EVENTS, MAX_SCALAR_CHARS = 2**22, 64, 20_000, 2**16
 """Bytes of a configuration, parts of it that lie in one another, all, characters of one of them."""

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from recon.checkpoints.run_config import get_nested, read_config
 from recon.cli.errors import format_error, one_line_errors
-from recon.data.io.arrays import read_json, wrap_read_errors
+from recon.data.io.arrays import read_json
+from recon.data.io.file_checks import wrap_read_errors
 from recon.reports.comparison import LOGGED_SUFFIX, RunMetrics, report_comparison
 from recon.utils.printable import escape_control_chars
 from recon.utils.scheduler_env import FINISHED_FILE, is_rank_zero

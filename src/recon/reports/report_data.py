@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from recon.data.io.arrays import check_file, read_npz, wrap_read_errors
+from recon.data.io.arrays import read_npz
+from recon.data.io.file_checks import check_file, wrap_read_errors
 
 REPORT_DATA_FILE = "report_data.npz"
 

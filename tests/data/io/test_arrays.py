@@ -6,17 +6,9 @@ import pytest
 from PIL import Image
 
 from recon.data.io import arrays
-from recon.data.io.arrays import (
-    check_cloud,
-    check_file,
-    check_labels,
-    decode_image,
-    read_json,
-    read_lines,
-    read_npy,
-    read_npz,
-    resolve_inside,
-)
+from recon.data.io.arrays import read_json, read_lines, read_npy, read_npz
+from recon.data.io.file_checks import check_cloud, check_file, check_labels, resolve_inside
+from recon.data.io.image_checks import decode_image
 from recon.data.io.text_table import read_table
 
 TABLE = np.array([[0.5, -1.0, 2.25], [1e-3, 4.0, 5.0]])

@@ -15,7 +15,7 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, DatasetView, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.datasets.modelnet import cloud_from_table
-from recon.data.io.arrays import (
+from recon.data.io.file_checks import (
     COPY_AGAIN_HINT,
     check_cloud,
     check_file,

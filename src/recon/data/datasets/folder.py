@@ -11,13 +11,8 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset, concat_datasets
-from recon.data.io.arrays import (
-    COPY_AGAIN_HINT,
-    check_file,
-    decode_image,
-    resolve_inside,
-    wrap_read_errors,
-)
+from recon.data.io.file_checks import COPY_AGAIN_HINT, check_file, resolve_inside, wrap_read_errors
+from recon.data.io.image_checks import decode_image
 from recon.data.io.parquet import import_parquet, read_columns
 from recon.data.io.shape import READERS, read_shape, walk_folders
 from recon.data.prepared.dataset import prepared_splits

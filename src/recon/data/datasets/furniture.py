@@ -14,7 +14,8 @@ from PIL import Image
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.io.arrays import check_cloud, read_npz, wrap_read_errors
+from recon.data.io.arrays import read_npz
+from recon.data.io.file_checks import check_cloud, wrap_read_errors
 
 SPLITS = ("train", "test", "unlabelled", "unused")
 ARCHIVE_NAME = "furniture.npz"

@@ -11,7 +11,7 @@ import numpy as np
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud
 from recon.data.datasets.furniture import ARCHIVE_NAME, Furniture, asset_path, read_archive
-from recon.data.io.arrays import wrap_read_errors
+from recon.data.io.file_checks import wrap_read_errors
 
 PARTS_ARCHIVE_NAME = "parts.npz"
 

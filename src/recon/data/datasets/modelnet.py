@@ -13,12 +13,12 @@ import torch
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
-from recon.data.io.arrays import (
+from recon.data.io.arrays import read_lines
+from recon.data.io.file_checks import (
     COPY_AGAIN_HINT,
     check_cloud,
     check_file,
     check_labels,
-    read_lines,
     resolve_inside,
     to_scalar,
     wrap_read_errors,

@@ -12,7 +12,8 @@ import numpy as np
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
-from recon.data.io.arrays import COPY_AGAIN_HINT, check_cloud, read_json, read_npy, resolve_inside
+from recon.data.io.arrays import read_json, read_npy
+from recon.data.io.file_checks import COPY_AGAIN_HINT, check_cloud, resolve_inside
 from recon.teachers.prompts import build_prompts
 from recon.utils.printable import check_printable
 

@@ -16,7 +16,7 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.datasets.rooms import RoomBlocks, WholeRooms
-from recon.data.io.arrays import COPY_AGAIN_HINT, check_cloud
+from recon.data.io.file_checks import COPY_AGAIN_HINT, check_cloud
 from recon.data.io.text_table import read_table
 from recon.utils.deprecation import renamed_arguments
 from recon.utils.printable import check_printable

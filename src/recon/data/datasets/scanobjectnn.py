@@ -15,7 +15,7 @@ import numpy as np
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
-from recon.data.io.arrays import (
+from recon.data.io.file_checks import (
     MIN_UNPACK_LIMIT,
     check_cloud,
     check_file,

@@ -13,16 +13,9 @@ from PIL import Image
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
-from recon.data.io.arrays import (
-    check_cloud,
-    check_file,
-    decode_image,
-    read_json,
-    read_lines,
-    read_npy,
-    resolve_inside,
-    wrap_read_errors,
-)
+from recon.data.io.arrays import read_json, read_lines, read_npy
+from recon.data.io.file_checks import check_cloud, check_file, resolve_inside, wrap_read_errors
+from recon.data.io.image_checks import decode_image
 from recon.teachers.prompts import build_prompts
 from recon.utils.printable import check_printable
 

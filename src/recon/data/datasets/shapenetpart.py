@@ -13,11 +13,10 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.datasets.modelnet import cloud_from_table
-from recon.data.io.arrays import (
+from recon.data.io.arrays import read_json, read_lines
+from recon.data.io.file_checks import (
     COPY_AGAIN_HINT,
     check_labels,
-    read_json,
-    read_lines,
     resolve_inside,
     wrap_read_errors,
 )

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int8, Num, UInt8
 from torch import Tensor
 
-from recon.data.io.arrays import check_file, wrap_read_errors
+from recon.data.io.file_checks import check_file, wrap_read_errors
 from recon.data.io.parquet import import_parquet, read_columns
 from recon.data.transforms import UnitSphere
 from recon.utils.atomic_write import atomic_path

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MAX_UNPACK_RATIO = 100
-"""How many times larger than its file what it holds may be, where a format compresses."""
+from recon.data.io.file_checks import MAX_UNPACK_RATIO
+
 MAX_GLB_JSON_BYTES = 2**24
 """Bytes of the longest description of a scene."""
 MATERIAL_EXTENSIONS = ("KHR_materials_", "KHR_texture_transform", "KHR_lights_", "EXT_texture_")

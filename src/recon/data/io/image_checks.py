@@ -1,6 +1,11 @@
 """Opened pictures, looked at before they are loaded."""
 
+import io
+from pathlib import Path
+
 from PIL import Image
+
+from recon.data.io.file_checks import wrap_read_errors
 
 IMAGE_FORMATS, MAX_PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
 """Of pictures: Pillow starts programs for some others, and unpacks as many pixels as there are."""
@@ -36,3 +41,11 @@ def check_image(image: Image.Image) -> None:
         raise ValueError(
             f"a picture of {image.width} x {image.height}, {MAX_PIXELS:,} pixels are read"
         )
+
+
+def decode_image(content: bytes, source: Path | str) -> Image.Image:
+    """Decode a picture to RGB; raise ValueError that names its source."""
+    with wrap_read_errors(source, "picture"):
+        check_jpeg_scans(content)
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            return load_rgb(image)

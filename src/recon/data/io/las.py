@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from recon.data.dataset import Cloud
-from recon.data.io.arrays import wrap_read_errors
-from recon.data.io.header_checks import MAX_UNPACK_RATIO
+from recon.data.io.file_checks import MAX_UNPACK_RATIO, wrap_read_errors
 from recon.data.io.surface_sampling import make_cloud
 
 LAZ_LAYERED_COMPRESSOR, LAZ_EXTRA_BYTES_ITEM, LAZ_LAYERS_PER_ITEM = 3, 14, {10: 9, 12: 2}

@@ -14,7 +14,7 @@ from trimesh import PointCloud, Trimesh, load_scene
 from trimesh.resolvers import FilePathResolver
 
 from recon.data.dataset import Cloud
-from recon.data.io.arrays import COPY_AGAIN_HINT, check_file, wrap_read_errors
+from recon.data.io.file_checks import COPY_AGAIN_HINT, check_file, wrap_read_errors
 from recon.data.io.header_checks import (
     FACE_INDEX_PROPERTIES,
     MAX_MESH_PARTS,

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recon.data.io.arrays import (
+from recon.data.io.file_checks import (
     COPY_AGAIN_HINT,
     MAX_UNPACK_RATIO,
     MIN_UNPACK_LIMIT,

@@ -10,11 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from recon.data.dataset import Cloud
-from recon.data.io.arrays import (
-    check_file,
-    read_npy,
-    read_npz,
-)
+from recon.data.io.arrays import read_npy, read_npz
+from recon.data.io.file_checks import check_file
 from recon.data.io.las import read_las
 from recon.data.io.mesh import MESH_SUFFIXES, read_mesh
 from recon.data.io.surface_sampling import make_cloud

@@ -11,7 +11,7 @@ from trimesh.sample import sample_surface
 from trimesh.triangles import points_to_barycentric
 
 from recon.data.dataset import Cloud
-from recon.data.io.arrays import COPY_AGAIN_HINT, check_cloud, wrap_read_errors
+from recon.data.io.file_checks import COPY_AGAIN_HINT, check_cloud, wrap_read_errors
 from recon.data.io.image_checks import check_image, load_rgb
 
 FLOAT32_EPS = 2.0**-23

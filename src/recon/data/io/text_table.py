@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from recon.data.io.arrays import COPY_AGAIN_HINT, check_file, wrap_read_errors
+from recon.data.io.file_checks import COPY_AGAIN_HINT, check_file, wrap_read_errors
 
 # Commas and semicolons separate; so does each byte that no text holds, as one known file has it.
 SEPARATOR_TABLE = bytes(

@@ -21,13 +21,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.io.arrays import (
-    check_cloud,
-    check_labels,
-    decode_image,
-    read_json,
-    wrap_read_errors,
-)
+from recon.data.io.arrays import read_json
+from recon.data.io.file_checks import check_cloud, check_labels, wrap_read_errors
+from recon.data.io.image_checks import decode_image
 from recon.data.transforms import axis_index
 from recon.utils.printable import check_printable
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.io.arrays import decode_image
+from recon.data.io.image_checks import decode_image
 from recon.data.prepared.dataset import FORMAT_VERSION, POINT_FIELDS, checksum, shard_name
 from recon.utils.atomic_write import write_atomic
 
