@@ -31,6 +31,7 @@ def test_a_built_wheel_trains_from_any_directory(tmp_path: Path) -> None:
     )  # fmt: skip
     where = run("-c", "import recon; print(recon.__file__)", cwd=tmp_path, path=site)
     assert Path(where.strip()).is_relative_to(site)
+    assert (site / "recon" / "py.typed").is_file()
     options = ["experiment=pretrain_furniture", "debug=tiny"]
     run("-m", "recon.train", *options, cwd=tmp_path, path=site)
     (folder,) = (tmp_path / "outputs" / "pretrain_furniture").iterdir()
