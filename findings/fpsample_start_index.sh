@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Farthest point sampling from a chosen point: which point does start_idx choose?
 #
-# Guess: start_idx is a row of the cloud handed in, for every variant: its README recommends it to
-#        "fix the first sampled point index". So each returns that row first; and as the bucket
-#        variants are exact, they return the whole sequence that fps_sampling returns from there.
+# Guess: start_idx is a row of the input cloud in every variant: the README recommends it to "fix
+#        the first sampled point index". Each variant returns that row first. The bucket variants
+#        are exact, so they return the same sequence as fps_sampling.
 # Seen:  fps_sampling does. bucket_fps_kdtree_sampling and bucket_fps_kdline_sampling start from
-#        another row, which need not be among the samples at all. From their own start on they are
-#        exact. Over all values of start_idx each row comes first exactly once: it counts in some
-#        other order of the points, not in the caller's.
-# Matters: samples are repeatable, but cannot be compared from one variant to another, and centres
-#        meant to begin at a given point begin elsewhere.
+#        another row; the given row may not be sampled at all. From their own start on they are
+#        exact. Over all values of start_idx, each row comes first exactly once: start_idx counts
+#        in an internal order of the points.
+# Matters: samples are repeatable but cannot be compared between variants, and sampling does not
+#        start at the requested point.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# LAS: laspy.convert from an old point format to a new one, and the angle of the scanner.
+# LAS: does laspy.convert keep the scan angle when it changes the point format?
 #
-# Guess: the angle survives. Formats 0-5 hold it in whole degrees (scan_angle_rank), formats 6-10 in
-#        steps of 0.006 degrees (scan_angle), so 15 degrees become 2500 and come back as 15; what
-#        cannot be carried over would be an error or a warning.
-# Seen:  everything else arrives, flags moved to their new bits included, but every angle is 0, in
-#        both directions, without an error, a warning or a log line. laspy.lost_dimensions does name
-#        the field when asked beforehand.
-# Matters: 0 is a valid angle (straight down), so the file does not show that the channel was lost
-#        to whoever uses it as a feature or keeps only points seen from steeply above.
+# Guess: yes. Formats 0-5 store it in whole degrees (scan_angle_rank), formats 6-10 in steps of
+#        0.006 degrees (scan_angle): 15 degrees become 2500, and 15 again on the way back. A field
+#        that cannot be converted gives an error or a warning.
+# Seen:  all other fields are converted, also flags that move to other bits. Every angle becomes 0,
+#        in both directions, without an error, a warning or a log line. laspy.lost_dimensions names
+#        the field when it is called beforehand.
+# Matters: 0 is a valid angle (straight down). The file does not show that the channel was lost.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # E57: coordinates in double precision, written and read back with pye57.
 #
-# Guess: E57 stores double precision, the arrays handed in are float64 and so are those that come
-#        back, so map coordinates return to the millimetre.
-# Seen:  write_scan_raw declares the coordinates as single precision, with no argument to change it:
-#        a northing of 5 500 000 m comes back in steps of half a metre, as float64. The bounds in
-#        the same scan's header are kept in double precision and no longer fit the points. What
-#        helps: a local origin passed as translation=, which is double and added on reading.
-# Matters: scans in map coordinates are flattened onto a grid coarser than their point spacing, and
-#        neither the dtype nor the header shows it.
+# Guess: E57 supports double precision, and the arrays are float64 on both sides, so map coordinates
+#        are read back to the millimeter.
+# Seen:  write_scan_raw stores coordinates in single precision and has no argument to change that. A
+#        northing of 5 500 000 m is read back in steps of half a meter, as float64. The bounds in
+#        the scan's header keep double precision and no longer fit the points. A local origin passed
+#        as translation= avoids it: it is stored in double precision and added on reading.
+# Matters: scans in map coordinates fall onto a grid coarser than their point spacing. Neither the
+#        dtype nor the header shows it.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -53,6 +53,6 @@ print(f"  largest northing: header {limits[1]:.3f}, points {direct[:, 1].max():.
 recorded = direct.dtype == np.float64 and error[1] > 0.2 and steps <= 21
 recorded = recorded and abs(limits[1] - world[:, 1].max()) < 1e-6 and error_moved.max() < 1e-5
 if not recorded:
-    sys.exit("changed: coordinates, header or the way round are no longer as recorded")
-print("as recorded: double coordinates come back in steps of single precision")
+    sys.exit("changed: coordinates, header or translation= no longer behave as recorded")
+print("as recorded: double coordinates are read back in steps of single precision")
 PY

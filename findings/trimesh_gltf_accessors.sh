@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# glTF: two properties of an accessor that decide what a vertex position is.
+# glTF: does trimesh apply the two accessor properties that change vertex positions?
 #
 # Guess: trimesh applies both, or refuses the file: "sparse" (in glTF 2.0 itself) replaces single
 #        positions of the base array, and "normalized" (KHR_mesh_quantization, declared as required)
 #        makes the integer 32767 the position 1.0.
-# Seen:  neither is read. The base array comes without its replaced positions, and the integers come
-#        as metres: an object of 1 m is 32767 m. No error, warning or log line either way, though
-#        the accessor's own "max" contradicts the first and "extensionsRequired" names the second.
-#        Khronos' gltf-validator (2.0.0-dev.3.10) has nothing against either file.
-# Matters: the cloud sampled from such a mesh has another shape, or dwarfs the rest of its scene.
-#        Normalized positions are what quantize() of glTF-Transform 4.5.1 writes by itself.
+# Seen:  neither is applied. The base array keeps its original positions, and integers are read as
+#        meters: an object of 1 m becomes 32767 m. There is no error, warning or log line, although
+#        the accessor's "max" contradicts the first and "extensionsRequired" names the second.
+#        Khronos' gltf-validator (2.0.0-dev.3.10) accepts both files.
+# Matters: the cloud sampled from such a mesh has another shape or scale. quantize() of
+#        glTF-Transform 4.5.1 writes normalized positions by default.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -76,10 +76,10 @@ print(f"  sparse:     {replaced}, by the specification [0, 5, 0] comes last")
 print(f"  normalized: {scaled}, by the specification 1 in place of 32767")
 print(f"  warnings and log lines: {len(heard)}")
 if replaced != base.tolist():
-    sys.exit("changed: sparse positions are no longer passed over")
+    sys.exit("changed: sparse positions are no longer ignored")
 if scaled != (base * 32767).tolist():
-    sys.exit("changed: normalized positions are no longer taken as they are stored")
+    sys.exit("changed: normalized positions are no longer read as integers")
 if heard:
-    sys.exit("changed: trimesh now says something about such a file")
-print("as recorded: trimesh passes over both, without a word")
+    sys.exit("changed: trimesh now warns about such a file")
+print("as recorded: trimesh ignores both without a warning")
 PY
