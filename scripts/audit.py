@@ -1,11 +1,9 @@
-"""Compare the installed versions with known vulnerabilities, where the network allows.
+"""Compare pinned and installed versions with known vulnerabilities: python scripts/audit.py.
 
-python scripts/audit.py
-
-All that constraints.txt pins and all that is installed, by pip-audit. Fails where something is
-installed in another version than is pinned, or has no pin, and where a vulnerability is known that
-no line of audit.txt accepts with its reason. Where the database of vulnerabilities cannot be
-reached, or knows nothing of some packages, it says SKIPPED, loudly, and fails nothing.
+Runs pip-audit on constraints.txt and on the environment. Fails if a package is installed in another
+version than the pinned one or has no pin, and if a vulnerability is known that audit.txt does not
+accept with a reason. If the vulnerability database is unreachable, or does not know some packages,
+it prints SKIPPED and does not fail.
 """
 
 import json
@@ -47,34 +45,34 @@ def list_vulnerabilities(report: Report, accepted_ids: dict[str, str]) -> list[s
             if not names & accepted_ids.keys():
                 fixed = ", ".join(flaw["fix_versions"]) or "no version yet"
                 name = f"{package['name']} {package['version']}"
-                found.append(f"{name}: {flaw['id']}, mended in {fixed}")
+                found.append(f"{name}: {flaw['id']}, fixed in {fixed}")
     return found
 
 
 def normalize_name(name: str) -> str:
-    """Return a package's name as its other spellings have it too."""
+    """Normalize the name of a package, so that all of its spellings are equal."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def list_unpinned(constraints: str) -> list[str]:
-    """Return a line for each package installed in another version than is pinned, or in any."""
-    found, pins = [], dict(re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.MULTILINE))
+    """Return a line for each installed package without a pin, or not in its pinned version."""
+    lines, pins = [], dict(re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.MULTILINE))
     known = {normalize_name(name) for name in (*pins, PACKAGE_NAME, "pip", "setuptools")}
-    there_are = {normalize_name(one.metadata["Name"]) for one in distributions()}
-    if new := sorted(there_are - known):
-        found.append(f"{', '.join(new)}: installed, but not pinned: make lock")
+    installed_names = {normalize_name(one.metadata["Name"]) for one in distributions()}
+    if new := sorted(installed_names - known):
+        lines.append(f"{', '.join(new)}: installed, but not pinned: make lock")
     for name, pin in pins.items():
         try:
-            there = version(name).partition("+")[0]
+            installed = version(name).partition("+")[0]
         except PackageNotFoundError:
             continue
-        if there != pin.partition("+")[0]:
-            found.append(f"{name} {there} is installed, {pin} is pinned")
-    return found
+        if installed != pin.partition("+")[0]:
+            lines.append(f"{name} {installed} is installed, {pin} is pinned")
+    return lines
 
 
 def run_pip_audit(*options: str) -> Report:
-    """Ask the database; raise ConnectionError where it cannot be reached."""
+    """Run pip-audit; raise ConnectionError if its database is unreachable."""
     command = [sys.executable, "-m", "pip_audit", "--progress-spinner=off", "--format=json"]
     done = subprocess.run(
         [*command, *options], capture_output=True, text=True, check=False, timeout=900
@@ -88,28 +86,32 @@ def run_pip_audit(*options: str) -> Report:
 
 
 def main() -> None:
-    """Audit what is pinned and what is installed, and say what came of it."""
+    """Audit the pinned and the installed packages, and print the result."""
     pins = ROOT / "constraints.txt"
     wrong = {*list_unpinned(pins.read_text())}
-    try:  # a build of torch for one device alone is known by its pin only
+    try:  # the database knows a CPU-only build of torch by its pinned version only
         reports = [
             run_pip_audit("--requirement", str(pins), "--no-deps", "--disable-pip"),
             run_pip_audit(),
         ]
     except ConnectionError as error:
-        print(f"SKIPPED: NOTHING WAS AUDITED, the database cannot be reached ({error})")
+        print(f"SKIPPED: NOTHING WAS AUDITED, the database is unreachable ({error})")
         print("\n".join(sorted(wrong)))
         return
     known = parse_accepted(ACCEPTED.read_text())
     wrong |= {line for report in reports for line in list_vulnerabilities(report, known)}
-    told = {
+    audited_by_name = {
         p["name"]: "version" in p for report in reversed(reports) for p in report["dependencies"]
     }
-    unknown = sorted(name for name, audited in told.items() if not audited and name != PACKAGE_NAME)
+    unknown = sorted(
+        name for name, audited in audited_by_name.items() if not audited and name != PACKAGE_NAME
+    )
     if unknown:
         few = ", ".join(unknown[:5])
-        print(f"SKIPPED: {len(unknown)} PACKAGES WERE NOT AUDITED, the database is silent on {few}")
-    print(f"{sum(told.values())} packages audited, {len(wrong)} things wrong")
+        print(
+            f"SKIPPED: {len(unknown)} PACKAGES WERE NOT AUDITED, the database does not know {few}"
+        )
+    print(f"{sum(audited_by_name.values())} packages audited, {len(wrong)} problems")
     if wrong:
         sys.exit("\n".join(sorted(wrong)))
 

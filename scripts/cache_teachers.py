@@ -1,4 +1,4 @@
-"""Compute once what frozen teachers say of a data set, for training with teacher=cached.
+"""Cache the features of frozen teachers, for training with teacher=cached.
 
 python scripts/cache_teachers.py experiment=pretrain_shapenet data.root=<folder> cache.views=4
 python -m recon.train experiment=pretrain_shapenet data.root=<folder> teacher=cached
@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import image_view_seed
+from recon.data.sample_dataset import image_view_seed
 from recon.teachers.base import Teacher
 from recon.teachers.cached import FeatureCache, write_cache
 
 
 class ImageViews(Dataset[UInt8[Tensor, "3 h w"]]):
-    """Each picture of a data set under each of its fixed augmentations, shape by shape."""
+    """The fixed augmentations of all images of a data set, shape by shape."""
 
     def __init__(self, data: PointCloudDataModule, views: int) -> None:
         self.data, self.views = data, views
@@ -43,18 +43,18 @@ class ImageViews(Dataset[UInt8[Tensor, "3 h w"]]):
 def image_features(
     teacher: Teacher, data: PointCloudDataModule, views: int, device: str
 ) -> Iterator[Float[Tensor, "b d"]]:
-    """Encode all pictures, a batch at a time."""
+    """Encode all images in batches."""
     loader = DataLoader(
         ImageViews(data, views), batch_size=data.batch_size, num_workers=data.num_workers
     )
-    for images in track(loader, "pictures"):
+    for images in track(loader, "images"):
         yield teacher({"image": images.to(device)}).cpu()
 
 
 def text_features(
     teacher: Teacher, texts: Sequence[str], batch_size: int
 ) -> Iterator[Float[Tensor, "b d"]]:
-    """Encode all sentences, a batch at a time."""
+    """Encode all sentences in batches."""
     for start in track(range(0, len(texts), batch_size), "sentences"):
         yield teacher({"text": texts[start : start + batch_size]}).cpu()
 
@@ -67,7 +67,7 @@ def build_cache(
     *,
     half: bool,
 ) -> FeatureCache:
-    """Arrange features by name, with their mean and overall deviation."""
+    """Arrange features by name, with their mean and their overall standard deviation."""
     mean = features.mean(0)
     deviation = (features - mean).square().mean().sqrt()
     rows = features.view(len(names), views, -1)
@@ -75,7 +75,7 @@ def build_cache(
 
 
 def cache_teachers(cfg: DictConfig) -> None:
-    """Write one file for each modality that the configured teachers teach."""
+    """Write one cache file per modality of the configured teachers."""
     if not cfg.teacher:
         raise ValueError("this experiment has no teachers to cache: choose another student")
     seed_everything(cfg.seed, verbose=False)
@@ -92,16 +92,16 @@ def cache_teachers(cfg: DictConfig) -> None:
             names = list(data.teacher_keys()["text"])
             parts = text_features(teacher, names, data.batch_size)
         features = torch.cat([*parts])
-        about = f"{settings.get('name', modality)} ({settings.get('weights', 'own weights')})"
+        description = f"{settings.get('name', modality)} ({settings.get('weights', 'own weights')})"
         count = views if modality == "image" else 1
         path = folder / f"{modality}.safetensors"
-        write_cache(path, build_cache(names, features, count, about, half=cfg.cache.half))
+        write_cache(path, build_cache(names, features, count, description, half=cfg.cache.half))
         print(f"{path}: {count} x {len(names)} features of width {features.shape[1]}")
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="cache_teachers")
 def main(cfg: DictConfig) -> None:
-    """Cache as the command line says; wrong input ends in one line."""
+    """Run the program; wrong input ends with one line."""
     with one_line_errors():
         cache_teachers(cfg)
 

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: README, tutorials and API as pages, and links out of docs/ that hold."""
+"""MkDocs hooks: generate pages from README, tutorials and API, and resolve links out of docs/."""
 
 import posixpath
 import re
@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
-# The packages of the API's pages; what is directly in `recon` is named in its own.
+# Packages with an API page each; single modules are listed on the page of `recon`.
 PACKAGES = (
     "ops", "layers", "models", "losses", "teachers", "data", "data.datasets", "data.io",
     "data.prepared", "checkpoints", "tasks", "callbacks", "reports", "cli",
@@ -19,70 +19,70 @@ TOP_LEVEL_MODULES = ("point_encoder", "checkpoints.hub")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are made of files of other kinds."""
+    """Add the generated pages."""
     for uri, text in build_pages().items():
         files.append(File.generated(config, uri, content=text))
     return files
 
 
 def build_pages() -> dict[str, str]:
-    """Return the text of each page that is made: its place in the site, and what it says."""
+    """Return the text of each generated page by its path in the site."""
     readme = (ROOT / "README.md").read_text()
-    made = {"index.md": LINK.sub(lambda link: f"{link[1]}({_from_docs(link[2])})", readme)}
+    texts = {"index.md": LINK.sub(lambda link: f"{link[1]}({_relative_to_docs(link[2])})", readme)}
     for script in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
-        made[f"tutorials/{script.stem}.md"] = script_to_markdown(script.read_text(), script.name)
-    made["api/recon.md"] = _api(
+        texts[f"tutorials/{script.stem}.md"] = script_to_markdown(script.read_text(), script.name)
+    texts["api/recon.md"] = _render_api(
         "recon", ["recon.load", *(f"recon.{name}" for name in TOP_LEVEL_MODULES)]
     )
     for package in PACKAGES:
         modules = sorted((ROOT / "src" / "recon" / package.replace(".", "/")).glob("[a-z]*.py"))
         names = [f"recon.{package}.{module.stem}" for module in modules]
-        made[f"api/{package}.md"] = _api(f"recon.{package}", names)
-    return made
+        texts[f"api/{package}.md"] = _render_api(f"recon.{package}", names)
+    return texts
 
 
-def _from_docs(link: str) -> str:
-    """Return a link of README as a page in docs/ writes it."""
+def _relative_to_docs(link: str) -> str:
+    """Rewrite a link of README for a page in docs/."""
     if link.startswith(("http", "#")):
         return link
     return posixpath.relpath(link, "docs") if not link.startswith("docs/") else link[5:]
 
 
-def _api(title: str, names: list[str]) -> str:
+def _render_api(title: str, names: list[str]) -> str:
     return f"# {title}\n\n" + "\n\n".join(f"::: {name}" for name in names) + "\n"
 
 
 def script_to_markdown(script: str, name: str) -> str:
-    """Turn a script into a page: comments that begin a line are its text, the rest is code."""
+    """Turn a script into a page: comments at the start of a line become text, the rest code."""
     title, *blocks = re.split(r"\n{2,}(?=# |\S)", script.strip())
     name_of_page = title.strip('"').rstrip(".")
     page = [f"# {name_of_page}", f"A script, run by the tests: [{name}]({name})."]
     code: list[str] = []
     for block in blocks:
-        text, rest = _split(block)
+        text, rest = _split_comment(block)
         if text:
-            page += [*_fenced(code), text]
+            page += [*_fence_code(code), text]
             code = []
         code += [rest] if rest else []
-    return "\n\n".join([*page, *_fenced(code)]) + "\n"
+    return "\n\n".join([*page, *_fence_code(code)]) + "\n"
 
 
-def _split(block: str) -> tuple[str, str]:
+def _split_comment(block: str) -> tuple[str, str]:
     lines = block.split("\n")
     count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     text = "\n".join(line.removeprefix("#").strip() for line in lines[:count])
     return text, "\n".join(lines[count:])
 
 
-def _fenced(code: list[str]) -> list[str]:
+def _fence_code(code: list[str]) -> list[str]:
     return ["```python\n" + "\n\n".join(code) + "\n```"] if code else []
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Lead links to tutorials and README to their pages, those out of docs/ to the repository."""
+    """Resolve links to tutorials and README, and links out of docs/ to the repository."""
     here = posixpath.dirname(page.file.src_uri)
 
-    def lead(link: re.Match[str]) -> str:
+    def resolve_link(link: re.Match[str]) -> str:
         label, (path, hash_, anchor) = link[1], link[2].partition("#")
         if path.startswith("http") or not path:
             return link[0]
@@ -102,4 +102,4 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return label[1:-1]
 
     parts = FENCE.split(markdown)
-    return "".join(p if p.startswith("```") else LINK.sub(lead, p) for p in parts)
+    return "".join(p if p.startswith("```") else LINK.sub(resolve_link, p) for p in parts)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Does the paper's claim hold on the embedded data? Every student at one budget, three seeds:
-# pretrained, then probed by a linear SVM, fine-tuned from five shapes of five classes, and
-# fine-tuned on the train split; beside training from scratch. Ends with a table, written to
-# docs/results/claims.md too. Runs that finished are kept: start it again to go on.
+# Compare all students of the paper on the bundled data at one budget, with three seeds. Each is
+# pretrained, evaluated by a linear SVM, fine-tuned on 5-way 5-shot episodes and fine-tuned on the
+# train split. Training from scratch is the baseline. The tables are printed and written to
+# docs/results/claims.md. Finished runs are kept: run it again to continue.
 #
 #   scripts/reproduce/claims.sh                      # about two hours on two CPU cores
 #   EPOCHS=70 TUNED=60 SEEDS="0 1" OUT=outputs/long scripts/reproduce/claims.sh
@@ -14,7 +14,7 @@ epochs=${EPOCHS:-35}
 tuned=${TUNED:-30}
 seeds=${SEEDS:-0 1 2}
 
-run() {  # folder, options: one training, unless it has finished
+run() {  # folder, options: train once, unless it is finished
   [ -f "$1/results.json" ] || [ -f "$1/sweep.json" ] && return
   echo "$1"
   mkdir -p "$1"
@@ -22,7 +22,7 @@ run() {  # folder, options: one training, unless it has finished
     { tail -n 5 "$1/screen.txt"; exit 1; }
 }
 
-downstream() {  # name, seed, options of the student: few-shot and fine-tuning
+downstream() {  # name, seed, options: few-shot and fine-tuning
   local common=("seed=$2" eval.votes=0 "${@:3}")
   common+=(trainer.max_epochs="$tuned")
   run "$out/few_shot/$1/$2" hydra.mode=MULTIRUN experiment=fewshot_furniture data.fold=0,1,2,3,4 "${common[@]}"
@@ -31,7 +31,7 @@ downstream() {  # name, seed, options of the student: few-shot and fine-tuning
 
 for seed in $seeds; do
   for student in recon generative contrastive multitask two_towers; do
-    checkpoint=$out/pretrain/$student/$seed
+    pretrained=$out/pretrain/$student/$seed
     run "$pretrained" experiment=pretrain_furniture student=$student seed="$seed" \
       trainer.max_epochs="$epochs"
     classifier=classifier

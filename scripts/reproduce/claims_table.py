@@ -1,4 +1,4 @@
-"""Read the runs of claims.sh and write what they measured as a page of tables.
+"""Collect the results of claims.sh into the tables of a page.
 
 python scripts/reproduce/claims_table.py outputs/claims docs/results/claims.md
 """
@@ -23,27 +23,27 @@ STUDENTS = {
 Read = Callable[[Path], float]
 
 
-def spread(values: Sequence[float]) -> str:
-    """Return the mean and, of several values, their standard deviation, in %."""
+def format_mean_std(values: Sequence[float]) -> str:
+    """Format the mean in %, with the standard deviation where there are several values."""
     if not values:
         return "-"
     mean = f"{100 * statistics.mean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
 
 
-def read(folder: Path, name: str) -> dict[str, dict[str, Any]]:
+def read_results(folder: Path, name: str) -> dict[str, dict[str, Any]]:
     """Return the results of a student's runs by seed."""
     found = sorted((folder / name).glob("*/results.json"))
     return {path.parent.name: json.loads(path.read_text()) for path in found}
 
 
-def one_view(results: dict[str, Any]) -> float:
-    """Return the overall accuracy of one view."""
+def one_view_accuracy(results: dict[str, Any]) -> float:
+    """Return the overall accuracy with one view."""
     return results["results"]["one view"]["overall_accuracy"]["mean"]
 
 
-def few_shot(folder: Path, name: str) -> dict[str, float]:
-    """Return the mean over the folds of each seed."""
+def few_shot_accuracy(folder: Path, name: str) -> dict[str, float]:
+    """Return the mean over folds for each seed."""
     found = {}
     for path in sorted((folder / name).glob("*/sweep.json")):
         (rows,) = json.loads(path.read_text()).values()
@@ -51,39 +51,40 @@ def few_shot(folder: Path, name: str) -> dict[str, float]:
     return found
 
 
-def table(folder: Path) -> list[str]:
-    """Return the lines of the table, a student each."""
+def build_table(folder: Path) -> list[str]:
+    """Return the lines of the table, one per student."""
     lines = [
         "| student | linear SVM | zero-shot | few-shot, 5w5s | fine-tuned |",
         "|---|---|---|---|---|",
     ]
     controls: dict[str, list[float]] = {"untrained": [], "calibrated": []}
     for name, title in STUDENTS.items():
-        pretrained = read(folder / "pretrain", name)
+        pretrained = read_results(folder / "pretrain", name)
         svm = [row["svm"]["pretrained"][0] for row in pretrained.values()]
         zero = [row["zero_shot"] for row in pretrained.values() if row["zero_shot"] is not None]
         if name == "recon":
             for control, values in controls.items():
                 values += [row["svm"][control][0] for row in pretrained.values()]
-        tuned = [one_view(row) for row in read(folder / "finetune", name).values()]
-        shots = [*few_shot(folder / "few_shot", name).values()]
-        cells = " | ".join(spread(values) for values in (svm, zero, shots, tuned))
+        tuned = [one_view_accuracy(row) for row in read_results(folder / "finetune", name).values()]
+        shots = [*few_shot_accuracy(folder / "few_shot", name).values()]
+        cells = " | ".join(format_mean_std(values) for values in (svm, zero, shots, tuned))
         lines.append(f"| {title} | {cells} |")
-    names = {"untrained": "untrained", "calibrated": "untrained, batch statistics measured"}
-    lines += [f"| {names[key]} | {spread(v)} | - | - | - |" for key, v in controls.items()]
+    names = {"untrained": "untrained", "calibrated": "untrained, recalibrated BatchNorm"}
+    lines += [f"| {names[key]} | {format_mean_std(v)} | - | - | - |" for key, v in controls.items()]
     return lines
 
 
-def paired(folder: Path) -> list[str]:
-    """Return a line for each comparison with ReCon, seed by seed."""
+def build_paired_table(folder: Path) -> list[str]:
+    """Return a line per comparison with ReCon, with the difference for each seed."""
     measured: dict[str, Callable[[str], dict[str, float]]] = {
         "linear SVM": lambda name: {
             seed: row["svm"]["pretrained"][0]
-            for seed, row in read(folder / "pretrain", name).items()
+            for seed, row in read_results(folder / "pretrain", name).items()
         },
-        "few-shot": lambda name: few_shot(folder / "few_shot", name),
+        "few-shot": lambda name: few_shot_accuracy(folder / "few_shot", name),
         "fine-tuned": lambda name: {
-            seed: one_view(row) for seed, row in read(folder / "finetune", name).items()
+            seed: one_view_accuracy(row)
+            for seed, row in read_results(folder / "finetune", name).items()
         },
     }
     lines = ["| ReCon minus | linear SVM | few-shot | fine-tuned |", "|---|---|---|---|"]
@@ -97,8 +98,8 @@ def paired(folder: Path) -> list[str]:
     return lines
 
 
-def budget(folder: Path) -> str:
-    """Say how long everything was trained."""
+def describe_budget(folder: Path) -> str:
+    """Describe the training budget."""
     epochs = []
     for kind in ("pretrain", "finetune"):
         path = next((folder / kind).glob("*/*/config.yaml"))
@@ -111,9 +112,11 @@ def budget(folder: Path) -> str:
 
 
 def main() -> None:
-    """Print the tables, and write them between the marks of a page that has them."""
+    """Print the tables, and write them between the markers of the page."""
     folder, page = Path(sys.argv[1]), Path(sys.argv[2])
-    text = "\n".join([budget(folder), "", *table(folder), "", *paired(folder)])
+    text = "\n".join(
+        [describe_budget(folder), "", *build_table(folder), "", *build_paired_table(folder)]
+    )
     print(text)
     begin, end = "<!-- tables -->", "<!-- end of tables -->"
     old = page.read_text() if page.is_file() else f"# Does the claim hold here?\n\n{begin}\n{end}\n"

@@ -1,9 +1,9 @@
-"""A random forest on height, colour and local shape: what rooms give away without a network.
+"""Segment rooms by a random forest on height, color and local shape, as a baseline.
 
 python scripts/reproduce/rooms_forest.py data/rooms --area 5
 
-Trained on points of the other areas' rooms, tested on every point of this area's. Prints the IoU of
-each class; what `experiment=semseg_rooms` reaches compares with it.
+Trains on points of the other areas and tests on every point of this area. Prints the IoU of each
+class, for comparison with `experiment=semseg_rooms`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ NEIGHBOR_COUNTS = (16, 64)
 
 
 def compute_features(room: Cloud, tree: cKDTree, rows: np.ndarray) -> Float[np.ndarray, "n e"]:
-    """Return height, colour, and the eigenvalues and direction of each point's surroundings."""
+    """Compute height, color, and the eigenvalues and directions of each point's neighborhood."""
     points, features = room.points[rows], []
     low, high = room.points.min(0), room.points.max(0)
     features.append(np.stack([points[:, 2] - low[2], high[2] - points[:, 2]], 1))
@@ -41,26 +41,28 @@ def compute_features(room: Cloud, tree: cKDTree, rows: np.ndarray) -> Float[np.n
 
 
 def main() -> None:
-    """Train and test the forest as the command line says."""
+    """Train and test the forest."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root")
     parser.add_argument("--area", type=int, default=5)
-    parser.add_argument("--points", type=int, default=4000, help="drawn from each training room")
+    parser.add_argument(
+        "--points", type=int, default=4000, help="points sampled from each training room"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    told = parser.parse_args()
-    rng, held_out = np.random.default_rng(told.seed), f"Area_{told.area}"
+    args = parser.parse_args()
+    rng, held_out = np.random.default_rng(args.seed), f"Area_{args.area}"
     x, y = [], []
     for area in track([name for name in AREAS if name != held_out], "training"):
-        rooms = S3DISRooms(told.root, area)
+        rooms = S3DISRooms(args.root, area)
         for number in range(len(rooms)):
             room = rooms.cloud(number)
             assert room.point_labels is not None
-            rows = rng.choice(len(room.points), min(told.points, len(room.points)), replace=False)
+            rows = rng.choice(len(room.points), min(args.points, len(room.points)), replace=False)
             x.append(compute_features(room, cKDTree(room.points), rows))
             y.append(room.point_labels[rows])
-    forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=-1, random_state=told.seed)
+    forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=-1, random_state=args.seed)
     forest.fit(np.concatenate(x), np.concatenate(y))
-    rooms = S3DISRooms(told.root, held_out)
+    rooms = S3DISRooms(args.root, held_out)
     classes = len(rooms.point_classes)
     counts = torch.zeros(classes, classes, dtype=torch.long)
     for number in track(range(len(rooms)), "testing"):
@@ -70,13 +72,12 @@ def main() -> None:
         )
         labels = torch.from_numpy(room.point_labels)
         counts += confusion(torch.from_numpy(predicted), labels, classes)
-    found = scene_scores(counts)
-    for name, value in zip(rooms.point_classes, found.iou.tolist(), strict=True):
+    scores = scene_scores(counts)
+    for name, value in zip(rooms.point_classes, scores.iou.tolist(), strict=True):
         print(f"{name:10} {100 * value:5.1f}")
-    own = [rooms.point_classes.index(name) for name in FURNITURE]
-    print(
-        f"mIoU {100 * found.miou:.1f}, of {', '.join(FURNITURE)} {100 * found.iou[own].mean():.1f}"
-    )
+    furniture = [rooms.point_classes.index(name) for name in FURNITURE]
+    furniture_miou = 100 * scores.iou[furniture].mean()
+    print(f"mIoU {100 * scores.miou:.1f}, of {', '.join(FURNITURE)} {furniture_miou:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How well sentences find test shapes of the embedded data: see docs/search.md.
+"""Measure how well sentences retrieve test shapes of the bundled data: see docs/search.md.
 
 python scripts/reproduce/text_retrieval.py <run>/checkpoints/last.ckpt [<another run's> ...]
 """
@@ -20,7 +20,7 @@ TOP_K = 5
 
 
 def build_queries(shapes: Furniture) -> dict[str, list[tuple[str, str]]]:
-    """Return sentences and the classes that they ask for, by kind."""
+    """Return pairs of a sentence and its class, by kind of sentence."""
     classes = shapes.classes
     return {
         "class name, cached": [(name, name) for name in classes],
@@ -36,37 +36,37 @@ def build_queries(shapes: Furniture) -> dict[str, list[tuple[str, str]]]:
 def evaluate_retrieval(
     projected: Tensor, shapes: Furniture, teacher: CachedTextTeacher
 ) -> list[RetrievalScores]:
-    """Search the test shapes by sentences of each kind."""
+    """Search the test shapes by the sentences of each kind."""
     labels = [shapes.classes[label] for label in shapes.labels.tolist()]
-    found = []
-    for asked in build_queries(shapes).values():
+    scores = []
+    for queries in build_queries(shapes).values():
         features = torch.stack(
-            [encode_sentence(teacher, sentence).feature for sentence, _ in asked]
+            [encode_sentence(teacher, sentence).feature for sentence, _ in queries]
         )
         hits = nearest_neighbors(features.numpy(), projected.numpy(), TOP_K, standardize=False)
-        found.append(retrieval_scores(hits.indices, [name for _, name in asked], labels))
-    return found
+        scores.append(retrieval_scores(hits.indices, [name for _, name in queries], labels))
+    return scores
 
 
 def main() -> None:
-    """Print a row for each kind of sentence, and a column for each checkpoint."""
+    """Print a row per kind of sentence and a column per checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoints", nargs="+", type=Path)
-    told = parser.parse_args()
+    args = parser.parse_args()
     shapes = Furniture(["test"])
     teacher = CachedTextTeacher(asset_path("text.safetensors"), 384, standardize=True)
     clouds = [shapes.points(row) for row in range(len(shapes))]
     columns = []
-    for path in told.checkpoints:
+    for path in args.checkpoints:
         projected = PointEncoder(path).encode(clouds).text_projected
         if projected is None:
-            raise SystemExit(f"{path}: projects no text query")
+            raise SystemExit(f"{path}: has no projection of a text query")
         columns.append(evaluate_retrieval(projected, shapes, teacher))
-    for row, (kind, asked) in enumerate(build_queries(shapes).items()):
+    for row, (kind, queries) in enumerate(build_queries(shapes).items()):
         recalls = " | ".join(column[row].recall.format_percent() for column in columns)
         shares = " | ".join(f"{100 * column[row].precision.mean:.1f}" for column in columns)
         chance = 100 * columns[0][row].chance_recall
-        print(f"{kind} ({len(asked)}): recall@5 {recalls}; share {shares}; chance {chance:.1f}")
+        print(f"{kind} ({len(queries)}): recall@5 {recalls}; share {shares}; chance {chance:.1f}")
 
 
 if __name__ == "__main__":

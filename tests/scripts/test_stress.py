@@ -105,7 +105,7 @@ def test_an_audit_judges_flaws_and_pins() -> None:
     ours = {"name": "recon-pointcloud", "skip_reason": "not on PyPI"}
     report = {"dependencies": [flawed("torch", "2.0"), flawed("timm", "1.0", "A", "B"), ours]}
     assert audit["list_vulnerabilities"](report, {"CVE-A": "a test"}) == [
-        "timm 1.0: B, mended in 9.9"
+        "timm 1.0: B, fixed in 9.9"
     ]
     there = version("numpy")
     pins = f"numpy==0.1\nno-such-package==3\npytest=={version('pytest')}\n"
