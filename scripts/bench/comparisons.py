@@ -1,4 +1,4 @@
-"""What is compared with its plain definition, numbers first, then times."""
+"""Compare optimized paths with their reference implementations: results, then times."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,31 +42,31 @@ TEACHER_WIDTHS = {"image": 768, "text": 512}
 def make_pretraining_step(
     model: ReCon, batch: int, *, bf16: bool, fast: bool, live: Any = None, points: int = 1024
 ) -> Step:
-    """Return one step of the paper's pretraining; `live` teaches, or random features do."""
+    """Return a step of the paper's pretraining, with `live` teachers or random features."""
     torch.manual_seed(0)
     clouds = torch.randn(batch, points, 3, device=DEVICE)
     clouds = clouds / clouds.norm(dim=-1).amax(1)[:, None, None]
-    taught = {
+    features = {
         name: torch.randn(batch, width, device=DEVICE) for name, width in TEACHER_WIDTHS.items()
     }
     mask = random_mask(clouds[:, : model.grouper.groups], ratio=0.6)
-    rebuild, imitate = ChamferL2(), SmoothL1()
+    reconstruction, distillation = ChamferL2(), SmoothL1()
     groups = parameter_groups(model)
     optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=fast, foreach=False)
 
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        known = taught if live is None else live()
+        targets = features if live is None else live()
         with autocast_bf16(bf16):
             out = model.forward_patches(model.grouper(clouds), mask)
             predicted, target = out.predicted.float(), out.target.float()
             loss = (
-                rebuild(predicted, target)
+                reconstruction(predicted, target)
                 if fast
                 else reference.chamfer_l2(predicted, target).mean()
             )
-            for name, feature in known.items():
-                loss = loss + imitate(out.projected_queries[name].float(), feature)
+            for name, feature in targets.items():
+                loss = loss + distillation(out.projected_queries[name].float(), feature)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -75,7 +75,7 @@ def make_pretraining_step(
 
 
 def build_base_model(groups: int = 64, **settings: Any) -> ReCon:
-    """Return the paper's base network, without stochastic depth so that numbers can be compared."""
+    """Return the paper's base network without stochastic depth, so that results are comparable."""
     torch.manual_seed(0)
     encoder = Encoder(384, drop_path=0.0, **settings)
     settings.pop("embed_visible_only", None)
@@ -86,7 +86,7 @@ def build_base_model(groups: int = 64, **settings: Any) -> ReCon:
 
 
 def steps(rounds: int) -> Iterator[Comparison]:
-    """Compare a pretraining step, in float32 and bfloat16."""
+    """Compare a pretraining step in float32 and bfloat16."""
     model = build_base_model()
     pair = (
         make_pretraining_step(reference.make_reference(model), 8, bf16=False, fast=False),
@@ -105,17 +105,17 @@ def steps(rounds: int) -> Iterator[Comparison]:
 
 
 def teachers(rounds: int) -> Iterator[Comparison]:
-    """Compare cached teachers in bfloat16 with live ones in float32."""
+    """Compare cached teachers in bfloat16 with live teachers in float32."""
     from recon.teachers.image import TimmImageTeacher
     from recon.teachers.text import OpenClipTextTeacher
 
     image = TimmImageTeacher("vit_base_patch16_224", 768, pretrained=False).to(DEVICE)
     text = OpenClipTextTeacher("ViT-B-32-quickgelu", 512, weights=None).to(DEVICE)
-    pictures = torch.randint(0, 256, (32, 3, 224, 224), dtype=torch.uint8, device=DEVICE)
+    images = torch.randint(0, 256, (32, 3, 224, 224), dtype=torch.uint8, device=DEVICE)
     sentences = ["A point cloud model of a chair with white background."] * 32
 
     def live() -> dict[str, Tensor]:
-        return {"image": image({"image": pictures}), "text": text({"text": sentences})}
+        return {"image": image({"image": images}), "text": text({"text": sentences})}
 
     model = build_base_model()
     pair = (
@@ -124,8 +124,8 @@ def teachers(rounds: int) -> Iterator[Comparison]:
         ),
         make_pretraining_step(model, 32, bf16=True, fast=True),
     )
-    what = "step with both teachers, batch 32: cached bfloat16 against live float32"
-    yield compare_times("step_cached_vs_live", what, pair, rounds)
+    description = "step with both teachers, batch 32: cached bfloat16 against live float32"
+    yield compare_times("step_cached_vs_live", description, pair, rounds)
 
 
 def parts(rounds: int) -> Iterator[Comparison]:
@@ -139,7 +139,7 @@ def parts(rounds: int) -> Iterator[Comparison]:
     labels = torch.randint(50, (8, 2048), device=DEVICE)
     objects = torch.randint(16, (8,), device=DEVICE)
 
-    def step_of(network: nn.Module, fast: bool) -> Step:
+    def make_step(network: nn.Module, fast: bool) -> Step:
         groups = parameter_groups(network)
         optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=fast, foreach=False)
 
@@ -153,28 +153,30 @@ def parts(rounds: int) -> Iterator[Comparison]:
 
         return step
 
-    pair = step_of(reference.make_reference(model), fast=False), step_of(model, fast=True)
+    pair = make_step(reference.make_reference(model), fast=False), make_step(model, fast=True)
     check_same_output(pair, tolerance=1e-4)
     yield compare_times("partseg_fp32", "part-segmentation step, float32, batch 8", pair, rounds)
 
 
 @torch.inference_mode()
 def inference(rounds: int) -> Iterator[Comparison]:
-    """Compare encoding of whole clouds."""
+    """Compare the encoding of complete clouds."""
     model = build_base_model().eval()
-    slow, fast = reference.make_reference(model), fold_batch_norms(model, torch.bfloat16)
+    plain, folded = reference.make_reference(model), fold_batch_norms(model, torch.bfloat16)
     clouds = torch.randn(32, 1024, 3, device=DEVICE)
 
-    def ours() -> Tensor:
-        with autocast_bf16(on=True):
-            return fast.encode_patches(model.grouper(clouds)).tokens
+    def optimized() -> Tensor:
+        with autocast_bf16(enabled=True):
+            return folded.encode_patches(model.grouper(clouds)).tokens
 
-    what = "encoder inference, bfloat16 against float32, batch 32"
-    yield compare_times("inference_bf16", what, (lambda: slow.encode(clouds).tokens, ours), rounds)
+    description = "encoder inference, bfloat16 against float32, batch 32"
+    yield compare_times(
+        "inference_bf16", description, (lambda: plain.encode(clouds).tokens, optimized), rounds
+    )
 
 
 def fps(rounds: int) -> Iterator[Comparison]:
-    """Compare farthest point sampling, on clouds without points that are equally far."""
+    """Compare farthest point sampling on clouds without ties."""
     torch.manual_seed(0)
     for points, count, batch in ((1024, 64, 32), (2048, 128, 16), (8192, 1200, 2)):
         clouds = torch.randn(batch, points, 3, device=DEVICE)
@@ -183,12 +185,12 @@ def fps(rounds: int) -> Iterator[Comparison]:
             lambda c=clouds, n=count: farthest_point_sample(c, n),
         )
         assert torch.equal(pair[0](), pair[1]())
-        what = f"farthest point sampling, {batch} x {points} to {count}"
-        yield compare_times(f"fps_{points}_{count}", what, pair, 3 * rounds)
+        description = f"farthest point sampling, {batch} x {points} to {count}"
+        yield compare_times(f"fps_{points}_{count}", description, pair, 3 * rounds)
 
 
 def self_contrast(rounds: int) -> Iterator[Comparison]:
-    """Compare the contrast by category."""
+    """Compare the contrastive loss by category."""
     features = torch.randn(128, 384, device=DEVICE, requires_grad=True)
     category = torch.randint(55, (128,), device=DEVICE)
     loss = CategoryContrast()
@@ -197,12 +199,12 @@ def self_contrast(rounds: int) -> Iterator[Comparison]:
         with_backward(lambda: loss(features, category)),
     )
     check_same_output(pair, tolerance=1e-5)
-    what = "self-contrast by category and its gradient, batch 128"
-    yield compare_times("self_contrast_128", what, pair, rounds)
+    description = "self-contrast by category and its gradient, batch 128"
+    yield compare_times("self_contrast_128", description, pair, rounds)
 
 
 def embedding(rounds: int) -> Iterator[Comparison]:
-    """Compare the patch embedding, all patches visible, and the Chamfer distance."""
+    """Compare the patch embedding with all patches visible, and the Chamfer distance."""
     embed = PatchEmbed(384).to(DEVICE)
     patches = torch.randn(8, 64, 32, 3, device=DEVICE)
     pair = (
@@ -210,8 +212,8 @@ def embedding(rounds: int) -> Iterator[Comparison]:
         with_backward(lambda: embed(patches)),
     )
     check_same_output(pair, tolerance=1e-4)
-    what = "patch embedding and its gradient, 8 x 64 x 32"
-    yield compare_times("embed_fp32", what, pair, rounds)
+    description = "patch embedding and its gradient, 8 x 64 x 32"
+    yield compare_times("embed_fp32", description, pair, rounds)
     x = torch.randn(2048, 32, 3, device=DEVICE, requires_grad=True)
     y = torch.randn(2048, 32, 3, device=DEVICE)
     pair = (
@@ -225,10 +227,10 @@ def embedding(rounds: int) -> Iterator[Comparison]:
 def augmentation(rounds: int) -> Iterator[Comparison]:
     """Compare scaling and translating a batch with a loop over its clouds."""
     clouds = torch.randn(128, 1024, 3, device=DEVICE)
-    together = Compose([RandomScale(), RandomTranslate()])
-    pair = (lambda: reference.augment(clouds)), (lambda: together(clouds))
-    what = "scaling and translating, batch 128"
-    yield compare_times("augmentation_128", what, pair, 3 * rounds)
+    batched = Compose([RandomScale(), RandomTranslate()])
+    pair = (lambda: reference.augment(clouds)), (lambda: batched(clouds))
+    description = "scaling and translating, batch 128"
+    yield compare_times("augmentation_128", description, pair, 3 * rounds)
 
 
 def modelnet(rounds: int) -> Iterator[Comparison]:
@@ -237,14 +239,14 @@ def modelnet(rounds: int) -> Iterator[Comparison]:
         path = Path(folder) / "chair_0001.txt"
         np.savetxt(path, np.random.default_rng(0).normal(size=(10000, 6)), "%.6f", delimiter=",")
 
-        def ours() -> Tensor:
+        def optimized() -> Tensor:
             points = torch.from_numpy(read_table(path).astype(np.float32)[:, :3])
             return farthest_point_sample(points[None], 8192)[0]
 
-        pair = (lambda: torch.from_numpy(reference.prepare_modelnet_shape(path, 8192))), ours
+        pair = (lambda: torch.from_numpy(reference.prepare_modelnet_shape(path, 8192))), optimized
         check_same_output(pair, tolerance=0, times=1)
-        what = "preparing a shape of ModelNet's text tree"
-        yield compare_times("modelnet_text", what, pair, rounds, warm=0)
+        description = "preparing a shape of ModelNet's text tree"
+        yield compare_times("modelnet_text", description, pair, rounds, warmup=0)
 
 
 COMPARISONS = {

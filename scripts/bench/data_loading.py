@@ -1,10 +1,10 @@
-"""Time reading clouds: original files against the prepared layout, side by side in one run.
+"""Time reading clouds from original files and from the prepared layout, side by side.
 
 python scripts/bench/data_loading.py --clouds 50000 --points 8192
 
-Writes a tree in ShapeNet-55's format below --folder (5 GB at these sizes, removed at the end),
-prepares it, and prints clouds a second and the memory of each worker. Both kinds of files are in
-the system's page cache: what is compared is the work, not the disk.
+Writes a tree in ShapeNet-55's layout below --folder (5 GB at these sizes, removed at the end),
+prepares it, and prints clouds per second and the memory of each worker. Both kinds of files are in
+the page cache, so the work is compared and not the disk.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PART = "train"
 
 
 def write_shapenet_tree(root: Path, clouds: int, points: int) -> None:
-    """Write clouds of random coordinates as ShapeNet-55 lies on disk."""
+    """Write clouds of random coordinates in the layout of ShapeNet-55."""
     (root / "ShapeNet-55").mkdir(parents=True)
     (root / "shapenet_pc").mkdir()
     (root / "shapenet55.json").write_text(
@@ -49,24 +49,24 @@ def write_shapenet_tree(root: Path, clouds: int, points: int) -> None:
 
 
 def prepare_tree(root: Path, target: Path) -> None:
-    """Write such a tree in the prepared layout."""
+    """Write this tree in the prepared layout."""
     data = ShapeNetDataModule(root)
-    recipe = PrepareJob(data.open_part(PART), target / PART, with_images=True, settings_key="")
-    shards = prepare_split(recipe, num_workers=2, advance=lambda count: None)
-    write_index(recipe, shards, {"data": "ShapeNetDataModule"})
+    job = PrepareJob(data.open_part(PART), target / PART, with_images=True, settings_key="")
+    shards = prepare_split(job, num_workers=2, advance=lambda count: None)
+    write_index(job, shards, {"data": "ShapeNetDataModule"})
     write_atomic(target / MANIFEST_NAME, b"{}")
 
 
-def rate(read: Callable[[int], object], rows: np.ndarray) -> float:
-    """Return how many clouds a second are read one by one."""
+def measure_rate(read: Callable[[int], object], rows: np.ndarray) -> float:
+    """Return the clouds per second when read one by one."""
     started = time.perf_counter()
     for row in rows.tolist():
         read(row)
     return len(rows) / (time.perf_counter() - started)
 
 
-def loader_rate(data: ShapeNetDataModule, batches: int) -> float:
-    """Return how many clouds a second a data loader gives, once its workers have started."""
+def measure_loader_rate(data: ShapeNetDataModule, batches: int) -> float:
+    """Return the clouds per second of a data loader after its workers have started."""
     batch_iterator = iter(data.train_dataloader())
     next(batch_iterator)
     started = time.perf_counter()
@@ -75,76 +75,80 @@ def loader_rate(data: ShapeNetDataModule, batches: int) -> float:
     return batches * data.batch_size / (time.perf_counter() - started)
 
 
-def own_memory(pid: int) -> float:
-    """Return the memory that only this process has, in MB: mapped files are shared."""
+def read_private_memory(pid: int) -> float:
+    """Return the private memory of a process in MB; mapped files are shared."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
-def worker_memory(data: ShapeNetDataModule) -> tuple[float, float]:
-    """Return the largest worker's memory in MB after a tenth of an epoch, and after all of it."""
+def measure_worker_memory(data: ShapeNetDataModule) -> tuple[float, float]:
+    """Return the largest worker's memory in MB after a tenth of an epoch and at its end."""
     loader = data.train_dataloader()
     early = late = 0.0
-    for step, _ in enumerate(track(loader, "an epoch with two workers")):
-        used = max(own_memory(child.pid or 0) for child in multiprocessing.active_children())
+    for step, _ in enumerate(track(loader, "epoch with two workers")):
+        used = max(
+            read_private_memory(child.pid or 0) for child in multiprocessing.active_children()
+        )
         early, late = (max(early, used), used) if step < len(loader) / 10 else (early, used)
     return early, late
 
 
 def open_datamodule(root: Path, workers: int) -> ShapeNetDataModule:
-    """Open the data for batches of 32."""
+    """Open the data module with batches of 32."""
     data = ShapeNetDataModule(root, split=PART, batch_size=32, num_workers=workers)
     data.setup("fit")
     return data
 
 
 def measure(roots: dict[str, Path], clouds: int) -> None:
-    """Print clouds a second of each kind of files, and their ratio."""
+    """Print the clouds per second of each kind of files, and their ratio."""
     rng = np.random.default_rng(1)
-    opened: dict[str, PointCloudDataset] = {
+    datasets: dict[str, PointCloudDataset] = {
         k: open_datamodule(r, 0).dataset for k, r in roots.items()
     }
-    files = opened["original"]
-    plain = [roots["original"] / "shapenet_pc" / f"{name}.npy" for name in files.ids]
-    readers = {"np.load": lambda row: np.load(plain[row])}
-    readers |= {name: data.cloud for name, data in opened.items()}
+    files = datasets["original"]
+    paths = [roots["original"] / "shapenet_pc" / f"{name}.npy" for name in files.ids]
+    readers = {"np.load": lambda row: np.load(paths[row])}
+    readers |= {name: data.cloud for name, data in datasets.items()}
     rates: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         rows = rng.integers(0, clouds, min(5000, clouds))
         for name, read in readers.items():
-            rates.setdefault(f"one by one, {name}", []).append(rate(read, rows))
+            rates.setdefault(f"one by one, {name}", []).append(measure_rate(read, rows))
     for workers in (0, 2):
         for _ in range(ROUNDS):
             for name, root in roots.items():
-                loaded = loader_rate(open_datamodule(root, workers), min(150, clouds // 32 - 2))
+                loaded = measure_loader_rate(
+                    open_datamodule(root, workers), min(150, clouds // 32 - 2)
+                )
                 rates.setdefault(f"loader, {workers} workers, {name}", []).append(loaded)
-    table = Table("clouds of one run", "clouds a second", "ratio to original")
-    for name, found in rates.items():
+    table = Table("", "clouds per second", "ratio to original")
+    for name, values in rates.items():
         original = statistics.median(rates[f"{name.rpartition(', ')[0]}, original"])
-        middle = statistics.median(found)
-        table.add_row(name, f"{middle:,.0f}", f"{middle / original:.2f}")
+        median = statistics.median(values)
+        table.add_row(name, f"{median:,.0f}", f"{median / original:.2f}")
     Console().print(table)
     for name, root in roots.items():
-        early, late = worker_memory(open_datamodule(root, 2))
-        print(
-            f"{name}: own memory of a worker {early:.0f} MB after a tenth, {late:.0f} MB at the end"
-        )
+        early, late = measure_worker_memory(open_datamodule(root, 2))
+        print(f"{name}: a worker has {early:.0f} MB after a tenth, {late:.0f} MB at the end")
 
 
 def main() -> None:
-    """Write, prepare, measure, remove."""
+    """Write and prepare the data, measure, and remove it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clouds", type=int, default=50_000)
     parser.add_argument("--points", type=int, default=8192)
-    parser.add_argument("--folder", type=Path, default=None, help="a disk with room")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="a folder on a disk with free space"
+    )
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         roots = {"original": Path(folder) / "original", "prepared": Path(folder) / "prepared"}
-        write_shapenet_tree(roots["original"], given.clouds, given.points)
+        write_shapenet_tree(roots["original"], args.clouds, args.points)
         started = time.perf_counter()
         prepare_tree(roots["original"], roots["prepared"])
-        print(f"prepared {given.clouds:,} clouds in {time.perf_counter() - started:.0f} s")
-        measure(roots, given.clouds)
+        print(f"prepared {args.clouds:,} clouds in {time.perf_counter() - started:.0f} s")
+        measure(roots, args.clouds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Losses of seeded steps on the embedded data: ours and in bfloat16, beside the plain definitions.
+"""Compare seeded losses on the bundled data with the reference, in float32 and bfloat16.
 
 python scripts/bench/loss_curves.py
 """
@@ -25,8 +25,8 @@ from recon.tasks.optim import parameter_groups
 STEPS, BATCH = 50, 16
 
 
-def network() -> ReCon:
-    """Return the demo's network."""
+def build_network() -> ReCon:
+    """Build the demo's network."""
     torch.manual_seed(0)
     encoder = Encoder(128, depth=4, heads=4, drop_path=0.1, patch_widths=(32, 64, 128))
     decoder = Decoder(128, depth=2, heads=4, drop_path=0.1)
@@ -34,8 +34,8 @@ def network() -> ReCon:
     return ReCon(PatchGrouper(32, 32), encoder, decoder, projections)
 
 
-def clouds() -> Iterator[Tensor]:
-    """Draw batches of shapes, the same ones for every network."""
+def iter_batches() -> Iterator[Tensor]:
+    """Yield batches of shapes, the same for every network."""
     shapes = Furniture(["train"])
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
@@ -44,14 +44,14 @@ def clouds() -> Iterator[Tensor]:
         yield points.float() - points.float().mean(1, keepdim=True)
 
 
-def curve(model: ReCon, *, bf16: bool = False) -> Tensor:
-    """Train and return the loss of each step."""
+def train(model: ReCon, *, bf16: bool = False) -> Tensor:
+    """Train, and return the loss of each step."""
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=5e-4)
-    half = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
     losses = []
-    for step, points in enumerate(clouds()):
+    for step, points in enumerate(iter_batches()):
         torch.manual_seed(step)
-        with half():
+        with autocast():
             patches = model.grouper(points)
             out = model.forward_patches(patches, random_mask(patches.centers, 0.6))
         loss = ChamferL2()(out.predicted.float(), out.target)
@@ -65,14 +65,16 @@ def curve(model: ReCon, *, bf16: bool = False) -> Tensor:
 
 
 def main() -> None:
-    """Print how far the curves lie apart."""
-    model = network()
-    known = curve(reference.make_reference(model))
-    ours, half = curve(copy.deepcopy(model)), curve(copy.deepcopy(model), bf16=True)
+    """Print the largest differences between the curves."""
+    model = build_network()
+    expected = train(reference.make_reference(model))
+    float32, bfloat16 = train(copy.deepcopy(model)), train(copy.deepcopy(model), bf16=True)
     console = Console()
-    console.print(f"losses of {STEPS} seeded steps, from {known[0]:.4f} to {known[-1]:.4f}")
-    console.print(f"float32: at most {(ours - known).abs().max():.1e} from the plain definitions")
-    console.print(f"bfloat16: at most {(half - known).abs().max():.1e}, ends at {half[-1]:.4f}")
+    console.print(f"losses of {STEPS} seeded steps, from {expected[0]:.4f} to {expected[-1]:.4f}")
+    console.print(f"float32: at most {(float32 - expected).abs().max():.1e} from the reference")
+    console.print(
+        f"bfloat16: at most {(bfloat16 - expected).abs().max():.1e}, ends at {bfloat16[-1]:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The plain definitions of the hot paths, as the method is written: what the fast ones are held to.
+"""Reference implementations of the optimized paths, written as the method is defined.
 
-`make_plain` puts them into a copy of a network: its weights, names and numbers stay the same.
+`make_reference` puts them into a copy of a network. Weights, names and results stay the same.
 """
 
 from collections.abc import Callable
@@ -27,15 +27,15 @@ from recon.ops.neighbors import gather_rows, knn_torch
 
 
 def farthest_point_sample(points: Float[Tensor, "b n 3"], count: int) -> Int[Tensor, "b count"]:
-    """Farthest point sampling over (B, N, 3), a fresh tensor for every intermediate."""
+    """Farthest point sampling over (B, N, 3), with a new tensor for every intermediate."""
     rows = torch.arange(len(points), device=points.device)
-    picked = torch.zeros(len(points), count, dtype=torch.long, device=points.device)
+    selected = torch.zeros(len(points), count, dtype=torch.long, device=points.device)
     nearest = torch.full(points.shape[:2], torch.inf, device=points.device)
     for i in range(1, count):
-        last = points[rows, picked[:, i - 1]].unsqueeze(1)
+        last = points[rows, selected[:, i - 1]].unsqueeze(1)
         nearest = torch.minimum(nearest, ((points - last) ** 2).sum(-1))
-        picked[:, i] = nearest.argmax(1)
-    return picked
+        selected[:, i] = nearest.argmax(1)
+    return selected
 
 
 def chamfer_l2(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tensor, " b"]:
@@ -47,7 +47,7 @@ def chamfer_l2(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Te
 def category_contrast(
     features: Float[Tensor, "b d"], category: Int[Tensor, " b"]
 ) -> Float[Tensor, ""]:
-    """Contrast by category: a loop over clouds, each against its own category and the others."""
+    """Contrast by category: a loop over clouds, each against its own and the other categories."""
     features = F.normalize(features, dim=-1)
     losses = []
     for anchor in range(len(features)):
@@ -61,7 +61,7 @@ def category_contrast(
 
 
 def augment(clouds: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
-    """Scale and translate, cloud by cloud, with numpy's random numbers."""
+    """Scale and translate cloud by cloud, with numpy's random numbers."""
     moved = clouds.clone()
     for cloud in moved:
         scale = np.random.uniform(2 / 3, 3 / 2, 3).astype("float32")  # noqa: NPY002
@@ -72,18 +72,18 @@ def augment(clouds: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
 
 
 def prepare_modelnet_shape(path: Path, count: int) -> Int[np.ndarray, " count"]:
-    """Read a text file of points and sample by numpy, as ModelNet is prepared in released code."""
+    """Read a text file of points and sample with numpy, as released code prepares ModelNet."""
     points = np.loadtxt(path, delimiter=",").astype(np.float32)[:, :3]
-    picked, nearest = np.zeros(count, np.int64), np.full(len(points), 1e10)
+    selected, nearest = np.zeros(count, np.int64), np.full(len(points), 1e10)
     for i in range(1, count):
-        distance = ((points - points[picked[i - 1]]) ** 2).sum(-1)
+        distance = ((points - points[selected[i - 1]]) ** 2).sum(-1)
         closer = distance < nearest
         nearest[closer] = distance[closer]
-        picked[i] = nearest.argmax()
-    return picked
+        selected[i] = nearest.argmax()
+    return selected
 
 
-def _group(self: PatchGrouper, points: Float[Tensor, "b n 3"]) -> Patches:
+def _group_points(self: PatchGrouper, points: Float[Tensor, "b n 3"]) -> Patches:
     centers = gather_rows(points, farthest_point_sample(points, self.groups))
     members = gather_rows(points, knn_torch(centers, points, self.group_size))
     return Patches(members - centers.unsqueeze(2), centers)
@@ -96,7 +96,7 @@ def _conv(layer: nn.Linear, x: Float[Tensor, "b c n"]) -> Float[Tensor, "b d n"]
 def embed_patches(
     self: PatchEmbed, patches: Float[Tensor, "b g k 3"], visible: Int[Tensor, "b v"] | None = None
 ) -> Float[Tensor, "b v d"]:
-    """Embed all patches: convolutions, each patch's maximum concatenated to its every point."""
+    """Embed patches by convolutions; a patch's maximum is concatenated to each of its points."""
     b, g, k, _ = patches.shape
     x = patches.reshape(b * g, k, 3).transpose(1, 2)
     x = _conv(self.point_out, self.point_norm(_conv(self.point_in, x)).relu())
@@ -117,10 +117,10 @@ def _self_attention(self: SelfAttention, tokens: Tensor) -> Tensor:
     return self.proj(_attend(q, k, v, self.heads))
 
 
-def _block(self: Block, x: Tensor, last: int | None = None) -> Tensor:
+def _transformer_block(self: Block, x: Tensor, num_last: int | None = None) -> Tensor:
     x = x + self.drop_path(self.attn(self.norm1(x)))
     x = x + self.drop_path(self.mlp(self.norm2(x)))
-    return x if last is None else x[:, -last:]
+    return x if num_last is None else x[:, -num_last:]
 
 
 def _cross_attention(self: CrossAttention, queries: Tensor, tokens: Tensor) -> Tensor:
@@ -131,14 +131,14 @@ def _cross_attention(self: CrossAttention, queries: Tensor, tokens: Tensor) -> T
 def _propagate(
     self: FeaturePropagation, tokens: Tensor, centers: Tensor, channels: Tensor
 ) -> Tensor:
-    near = three_nn(channels[..., :3], centers)
-    carried = (gather_rows(tokens, near.indices) * near.weight.unsqueeze(-1)).sum(2)
-    x = torch.cat([channels, carried], -1).transpose(1, 2)
+    nearest = three_nn(channels[..., :3], centers)
+    interpolated = (gather_rows(tokens, nearest.indices) * nearest.weight.unsqueeze(-1)).sum(2)
+    x = torch.cat([channels, interpolated], -1).transpose(1, 2)
     x = self.joint_norm(_conv(self.joint_in, x)).relu()
     return self.out_norm(_conv(self.out, x)).relu().transpose(1, 2)
 
 
-def _score(self: PointHead, points: Tensor, cloud: Tensor) -> Tensor:
+def _score_points(self: PointHead, points: Tensor, cloud: Tensor) -> Tensor:
     shared = cloud.unsqueeze(1).expand(-1, points.shape[1], -1)
     x = torch.cat([points, shared], -1).transpose(1, 2)
     x = self.dropout(self.joint_norm(_conv(self.joint_in, x)).relu())
@@ -148,18 +148,18 @@ def _score(self: PointHead, points: Tensor, cloud: Tensor) -> Tensor:
 
 Network = TypeVar("Network", bound=nn.Module)
 REFERENCE_FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {
-    PatchGrouper: _group,
+    PatchGrouper: _group_points,
     PatchEmbed: embed_patches,
-    Block: _block,
+    Block: _transformer_block,
     SelfAttention: _self_attention,
     CrossAttention: _cross_attention,
     FeaturePropagation: _propagate,
-    PointHead: _score,
+    PointHead: _score_points,
 }
 
 
 def make_reference(network: Network) -> Network:
-    """Return a copy of a network that computes everything by its plain definition."""
+    """Return a copy of a network that computes everything by its reference implementation."""
     copy = deepcopy(network)
     for module in copy.modules():
         if type(module) in REFERENCE_FORWARDS:

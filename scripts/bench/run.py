@@ -1,11 +1,11 @@
-"""Our paths against their plain definitions: interleaved, in one process, on one thread.
+"""Benchmark optimized paths against reference implementations: interleaved, on one thread.
 
 python scripts/bench/run.py                   # everything, on the base model: half an hour
 python scripts/bench/run.py only=fps,self     # some comparisons: minutes
-python scripts/bench/run.py also=memory       # and of the rest, which: stages, growth, memory, data
+python scripts/bench/run.py also=memory       # further measurements: stages, growth, memory, data
 
-CPU seconds (of a CUDA device: seconds), medians over rounds. Numbers of both paths are compared
-before they are timed. Writes outputs/bench.json (`ratios`, and the rest) and outputs/bench.png.
+Times are medians over rounds, in CPU seconds, on CUDA in seconds. The outputs of both paths are
+compared before they are timed. Writes outputs/bench.json (ratios and times) and outputs/bench.png.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from recon.cli.runtime import configure_malloc
 PEAK_BATCH = 128
 
 
-def draw(rows: list[Comparison], path: Path) -> None:
-    """Draw the ratios as bars."""
+def plot_ratios(rows: list[Comparison], path: Path) -> None:
+    """Plot the ratios as bars."""
     figure = Figure(figsize=(8, 0.8 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh([row.name for row in rows], [row.speedup for row in rows], color="#e8743b")
@@ -39,43 +39,44 @@ def draw(rows: list[Comparison], path: Path) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.12)
     axes.invert_yaxis()
-    axes.set_xlabel(f"times as fast as the plain definition, on {DEVICE}, one thread")
+    axes.set_xlabel(f"times as fast as the reference, on {DEVICE}, one thread")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
 
 
 def stages() -> dict[str, Any]:
-    """Return the share of each stage, and of the peak of matrix products, in both precisions."""
-    found: dict[str, Any] = {}
+    """Return the share of each stage, and the share of the peak, in both precisions."""
+    shares: dict[str, Any] = {}
     for name, batch, bf16 in (("float32", 8, False), ("bfloat16", 32, True)):
         parts = scaling.time_stages(batch, bf16=bf16)
         step = make_pretraining_step(build_base_model(), batch, bf16=bf16, fast=True)
-        whole = scaling.time_best(step)
-        reached, most = count_gflops(step) / whole, measure_peak_gflops(getattr(torch, name))
-        found[name] = {
+        seconds = scaling.time_best(step)
+        gflops, peak = count_gflops(step) / seconds, measure_peak_gflops(getattr(torch, name))
+        shares[name] = {
             "batch": batch,
             "share_of_stage": {stage: part / sum(parts.values()) for stage, part in parts.items()},
-            "gflop_per_second": reached,
-            "peak_gflop_per_second": most,
-            "share_of_peak": reached / most,
+            "gflop_per_second": gflops,
+            "peak_gflop_per_second": peak,
+            "share_of_peak": gflops / peak,
         }
-    return found
+    return shares
 
 
 def memory() -> dict[str, float]:
     """Return the peak memory in GB of a step of the base model."""
     settings: dict[str, dict[str, Any]] = {
-        "as it is": {},
+        "default": {},
         "checkpoint_activations": {"checkpoint_activations": True},
         "embed_visible_only": {"embed_visible_only": True},
     }
     return {
-        name: scaling.measure_peak_memory(PEAK_BATCH, **told) for name, told in settings.items()
+        name: scaling.measure_peak_memory(PEAK_BATCH, **options)
+        for name, options in settings.items()
     }
 
 
 def data() -> dict[str, float]:
-    """Return the seconds of reading a batch beside those of a step on it."""
+    """Return the seconds of reading a batch and of a step on it."""
     return scaling.time_data_loading(
         scaling.time_best(make_pretraining_step(build_base_model(), 32, bf16=True, fast=True))
     )
@@ -89,37 +90,46 @@ EXTRA_MEASUREMENTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def run_extra(console: Console, asked: list[str]) -> dict[str, Any]:
-    """Measure what is asked for besides ratios, and print it."""
-    found = {}
-    for name, measured in EXTRA_MEASUREMENTS.items():
-        if name.split("_")[0] in asked:
-            found[name] = measured()
+def run_extra(console: Console, selected: list[str]) -> dict[str, Any]:
+    """Run the selected measurements other than ratios, and print them."""
+    results = {}
+    for name, measure in EXTRA_MEASUREMENTS.items():
+        if name.split("_")[0] in selected:
+            results[name] = measure()
             console.print(name, style="bold")
-            console.print_json(json.dumps(found[name], default=str))
-    return found
+            console.print_json(json.dumps(results[name], default=str))
+    return results
 
 
 def main() -> None:
-    """Run the asked rows, print them, and write them down."""
+    """Run the selected comparisons, print them and write them to files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    usage = "only=<comparisons>, also=<the rest>, rounds=<number>, out=<folder>"
+    usage = "only=<comparisons>, also=<measurements>, rounds=<number>, out=<folder>"
     parser.add_argument("options", nargs="*", help=usage)
-    told = dict(option.split("=", 1) for option in parser.parse_args().options)
-    names = told.get("only", "" if "also" in told else ",".join(COMPARISONS)).split(",")
-    asked = told.get("also", "" if "only" in told else "stages,growth,memory,data").split(",")
+    options = dict(option.split("=", 1) for option in parser.parse_args().options)
+    names = options.get("only", "" if "also" in options else ",".join(COMPARISONS)).split(",")
+    selected = options.get("also", "" if "only" in options else "stages,growth,memory,data").split(
+        ","
+    )
     if unknown := {*filter(None, names)} - {*COMPARISONS}:
         parser.error(f"only={','.join(unknown)}: choose among {', '.join(COMPARISONS)}")
-    out = Path(told.get("out", "outputs"))
+    out = Path(options.get("out", "outputs"))
     configure_malloc()
     console, rows = Console(), list[Comparison]()
     with one_thread():
         for name in filter(None, names):
-            for row in COMPARISONS[name](int(told.get("rounds", 3))):
+            for row in COMPARISONS[name](int(options.get("rounds", 3))):
                 console.print(f"{row.name:20} {row.speedup:8.2f}", highlight=False)
                 rows.append(row)
-        more = run_extra(console, asked)
-    table = Table("", "plain, s", "ours, s", "plain / ours", box=SIMPLE, title=f"on {DEVICE}")
+        extra = run_extra(console, selected)
+    table = Table(
+        "",
+        "reference, s",
+        "optimized, s",
+        "reference / optimized",
+        box=SIMPLE,
+        title=f"on {DEVICE}",
+    )
     for row in rows:
         table.add_row(
             row.description,
@@ -128,18 +138,18 @@ def main() -> None:
             f"{row.speedup:.2f}",
         )
     console.print(table)
-    found = {
+    results = {
         "ratios": {row.name: round(row.speedup, 3) for row in rows},
         "seconds": {
-            row.name: {"plain": row.reference_seconds, "ours": row.optimized_seconds}
+            row.name: {"reference": row.reference_seconds, "optimized": row.optimized_seconds}
             for row in rows
         },
-        **more,
+        **extra,
         "machine": f"{platform.machine()}, {DEVICE}, one thread, torch {torch.__version__}",
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "bench.json").write_text(json.dumps(found, indent=1))
-    draw(rows, out / "bench.png")
+    (out / "bench.json").write_text(json.dumps(results, indent=1))
+    plot_ratios(rows, out / "bench.png")
     console.print(f"written to {out}/bench.json and bench.png", highlight=False)
 
 

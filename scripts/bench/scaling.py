@@ -1,4 +1,4 @@
-"""Where the time and the memory of a pretraining step go, and how they grow."""
+"""Measure the time of each stage of a pretraining step, its scaling and its peak memory."""
 
 import json
 import resource
@@ -25,13 +25,13 @@ ROUNDS = 3
 
 
 def time_best(step: Step, rounds: int = ROUNDS) -> float:
-    """Return the shortest time of a step that has run before."""
+    """Return the shortest time of a step after one warm-up run."""
     step()
     return min(time_step(step) for _ in range(rounds))
 
 
 def time_stages(batch: int, *, bf16: bool) -> dict[str, float]:
-    """Return the seconds of each stage and of its gradient, each run alone on what it gets."""
+    """Return the seconds of each stage with its gradient, each run alone on its inputs."""
     model = build_base_model()
     clouds = torch.randn(batch, 1024, 3, device=DEVICE)
     patches = model.grouper(clouds)
@@ -40,9 +40,9 @@ def time_stages(batch: int, *, bf16: bool) -> dict[str, float]:
     target, predicted = out.target, out.predicted.detach().requires_grad_()
     encoder, visible = model.encoder, (~mask).nonzero()[:, 1].view(batch, -1)
     tokens = encoder.embed(patches.points, visible).detach().requires_grad_()
-    whole = model.encoder(patches, visible)
-    encoding = whole._replace(tokens=whole.tokens.detach().requires_grad_())
-    hidden = patches.centers[mask].view(batch, -1, 3)
+    encoding = model.encoder(patches, visible)
+    encoding = encoding._replace(tokens=encoding.tokens.detach().requires_grad_())
+    masked = patches.centers[mask].view(batch, -1, 3)
     contexts = [tokens.detach()] * len(encoder.blocks)
     teacher = {
         name: torch.randn(batch, width, device=DEVICE) for name, width in TEACHER_WIDTHS.items()
@@ -57,30 +57,30 @@ def time_stages(batch: int, *, bf16: bool) -> dict[str, float]:
 
     def queries() -> Tensor:
         assert encoder.queries is not None
-        found = encoder.norm(encoder.queries(contexts)).unbind(1)
-        known = model.projections(dict(zip(encoder.modalities, found, strict=True)))
-        losses = [SmoothL1()(known[name].float(), value) for name, value in teacher.items()]
+        outputs = encoder.norm(encoder.queries(contexts)).unbind(1)
+        projected = model.projections(dict(zip(encoder.modalities, outputs, strict=True)))
+        losses = [SmoothL1()(projected[name].float(), value) for name, value in teacher.items()]
         return torch.stack(losses).sum()
 
-    timed = {
-        "sampling and neighbours": lambda: model.grouper(clouds),
+    stages = {
+        "sampling and neighbors": lambda: model.grouper(clouds),
         "patch embedding": with_backward(lambda: encoder.embed(patches.points, visible)),
         "blocks": with_backward(blocks),
         "queries and their losses": with_backward(queries),
-        "decoder": with_backward(lambda: model.decoder(encoding, hidden)),
+        "decoder": with_backward(lambda: model.decoder(encoding, masked)),
         "Chamfer": with_backward(lambda: ChamferL2()(predicted, target)),
         "optimizer": optimizer.step,
     }
     with autocast_bf16(bf16):
-        return {name: time_best(step) for name, step in timed.items()}
+        return {name: time_best(step) for name, step in stages.items()}
 
 
 def time_scaling(*, bf16: bool) -> Iterator[dict[str, Any]]:
-    """Time a step with other numbers of clouds, points and patches than 16, 1,024 and 64."""
-    usual = {"batch": 16, "points": 1024, "groups": 64}
+    """Time a step while the number of clouds, points or patches varies from 16, 1,024 and 64."""
+    default = {"batch": 16, "points": 1024, "groups": 64}
     others = [("batch", 8), ("batch", 32), ("points", 4096), ("points", 8192)]
     for name, size in [("batch", 16), *others, ("groups", 32), ("groups", 128)]:
-        sizes = usual | {name: size}
+        sizes = default | {name: size}
         model = build_base_model(sizes["groups"])
         step = make_pretraining_step(
             model, sizes["batch"], bf16=bf16, fast=True, points=sizes["points"]
@@ -89,7 +89,7 @@ def time_scaling(*, bf16: bool) -> Iterator[dict[str, Any]]:
 
 
 def measure_peak_memory(batch: int, **settings: Any) -> float:
-    """Return the peak memory in GB of pretraining steps, of the weights' and torch's own too."""
+    """Return the peak memory in GB of pretraining steps, including weights and torch itself."""
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step = make_pretraining_step(build_base_model(**settings), batch, bf16=False, fast=True)
@@ -101,7 +101,7 @@ def measure_peak_memory(batch: int, **settings: Any) -> float:
 
 
 def read_peak_memory() -> float:
-    """Return the most memory in GB that this program had; `ru_maxrss` counts its parent's too."""
+    """Return the peak memory in GB of this process; `ru_maxrss` would include its parent's."""
     status = Path("/proc/self/status")
     if not status.exists():
         unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, others KiB
@@ -110,28 +110,28 @@ def read_peak_memory() -> float:
     return float(lines["VmHWM"].split()[0]) / 2**20
 
 
-def time_data_loading(step_of_32: float) -> dict[str, float]:
-    """Return the seconds of reading a batch of 32, without workers, and of a step on it."""
+def time_data_loading(step_seconds: float) -> dict[str, float]:
+    """Return the seconds of reading a batch of 32 without workers, and of a step on it."""
     with TemporaryDirectory() as folder:
         root, prepared = Path(folder) / "files", Path(folder) / "prepared"
         write_shapenet_tree(root, 1500, 8192)
         prepare_tree(root, prepared)
-        found = {"step": step_of_32}
-        for name, place in (("original files", root), ("prepared", prepared)):
-            batches = iter(open_datamodule(place, 0).train_dataloader())
+        seconds = {"step": step_seconds}
+        for name, path in (("original files", root), ("prepared", prepared)):
+            batches = iter(open_datamodule(path, 0).train_dataloader())
             next(batches)
-            found[name] = time_best(partial(next, batches), 10)
-    return found
+            seconds[name] = time_best(partial(next, batches), 10)
+    return seconds
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    told = json.loads(sys.argv[1])
-    one_step = make_pretraining_step(
-        build_base_model(**{k: v for k, v in told.items() if k != "batch"}),
-        told["batch"],
+    settings = json.loads(sys.argv[1])
+    step = make_pretraining_step(
+        build_base_model(**{k: v for k, v in settings.items() if k != "batch"}),
+        settings["batch"],
         bf16=False,
         fast=True,
     )
-    one_step(), one_step()
+    step(), step()
     print(read_peak_memory())

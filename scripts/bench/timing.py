@@ -1,4 +1,4 @@
-"""Clocks and comparisons that the benchmarks share."""
+"""Time steps and compare an optimized path with its reference implementation."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ Step = Callable[[], Any]
 
 
 class Comparison(NamedTuple):
-    """One comparison: seconds of the plain definition and of ours."""
+    """Seconds of a reference implementation and of the optimized path."""
 
     name: str
     description: str
@@ -25,12 +25,12 @@ class Comparison(NamedTuple):
 
     @property
     def speedup(self) -> float:
-        """How many times as fast ours is."""
+        """How many times as fast the optimized path is."""
         return self.reference_seconds / self.optimized_seconds
 
 
 def read_clock() -> float:
-    """Return a clock that stands still while another process has the core."""
+    """Return CPU time of the process, on CUDA wall time after a synchronization."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -38,51 +38,51 @@ def read_clock() -> float:
 
 
 def time_step(step: Step) -> float:
-    """Return how long a step takes."""
+    """Return the seconds of a step."""
     start = read_clock()
     step()
     return read_clock() - start
 
 
 def compare_times(
-    name: str, what: str, steps: tuple[Step, Step], rounds: int, warm: int = 2
+    name: str, description: str, steps: tuple[Step, Step], rounds: int, warmup: int = 2
 ) -> Comparison:
-    """Time two steps, the plain one first, in turns; the first ones are not counted."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + warm):
-        for step, times in zip(steps, taken, strict=True):
-            used = time_step(step)
-            if number >= warm:
-                times.append(used)
-    return Comparison(name, what, *(statistics.median(times) for times in taken))
+    """Time two steps in turns, the reference first; warm-up rounds are not counted."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + warmup):
+        for step, times in zip(steps, seconds, strict=True):
+            elapsed = time_step(step)
+            if number >= warmup:
+                times.append(elapsed)
+    return Comparison(name, description, *(statistics.median(times) for times in seconds))
 
 
 def check_same_output(steps: tuple[Step, Step], tolerance: float, times: int = 3) -> None:
-    """Raise AssertionError where what steps give differs."""
+    """Raise AssertionError if the outputs of two steps differ."""
     for _ in range(times):
-        plain, ours = (step() for step in steps)
-        torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
+        expected, actual = (step() for step in steps)
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def autocast_bf16(on: bool) -> Any:
-    """Return autocast to bfloat16, or nothing."""
-    return torch.autocast(DEVICE.type, torch.bfloat16) if on else nullcontext()
+def autocast_bf16(enabled: bool) -> Any:
+    """Return an autocast context for bfloat16, or a null context."""
+    return torch.autocast(DEVICE.type, torch.bfloat16) if enabled else nullcontext()
 
 
 def with_backward(function: Callable[[], Tensor]) -> Step:
-    """Run a function and its gradient."""
+    """Return a step that runs a function and its backward pass."""
 
-    def both() -> Tensor:
+    def step() -> Tensor:
         out = function()
         out.sum().backward()
         return out.detach()
 
-    return both
+    return step
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one thread: threads that wait for each other cost CPU time too."""
+    """Use one thread: threads that wait for each other also cost CPU time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -90,12 +90,12 @@ def one_thread() -> Iterator[None]:
 
 
 def measure_peak_gflops(dtype: torch.dtype) -> float:
-    """Return the largest GFLOP a second of a matrix product that this device reaches."""
+    """Return the highest GFLOP/s of a matrix product on this device."""
     best = 0.0
     for size in (512, 1024, 2048, 4096 if DEVICE.type == "cuda" else 2048):
         x = torch.randn(size, size, device=DEVICE).to(dtype)
-        taken = min(time_step(partial(torch.matmul, x, x)) for _ in "1234")
-        best = max(best, 2e-9 * size**3 / max(taken, 1e-9))
+        seconds = min(time_step(partial(torch.matmul, x, x)) for _ in "1234")
+        best = max(best, 2e-9 * size**3 / max(seconds, 1e-9))
     return best
 
 
