@@ -1,14 +1,12 @@
 """Evaluate a checkpoint: python -m recon.evaluate task=svm checkpoint=<run>/checkpoints/last.ckpt.
 
-Prints accuracies beside the published figure, says what was measured, and hashes that into a
-fingerprint: figures with different fingerprints are not comparable.
+Prints accuracies beside the published figure, together with the protocol and its fingerprint.
+Results with different fingerprints are not comparable.
 """
 
-import csv
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,21 +23,23 @@ from recon.utils.atomic_write import write_atomic
 DEFAULT_NUM_POINTS = 1024
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from recon.reports.run_reports import NetworkInspection
     from recon.tasks.feature_extraction import ExtractedFeatures
     from recon.tasks.metrics import ClassificationScores
 
 
 def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
-    """Measure what `weights` are worth on the data, write and print it; None without labels."""
-    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    """Evaluate a checkpoint, print and write the results; return None if there are no labels."""
+    # Imported here because they take seconds: --help and a misspelled option need not wait.
     from hydra.utils import instantiate
     from lightning import seed_everything
 
+    from recon.reports.evaluation import (
+        Evaluation,
+        write_evaluation_report,
+        write_predictions,
+        write_results,
+    )
     from recon.reports.run_reports import inspect_network
-    from recon.tasks.feature_extraction import extract_features
     from recon.tasks.metrics import classification_scores
 
     silence_known_warnings()
@@ -47,91 +47,106 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     seed_everything(cfg.seed, verbose=False)
     task = instantiate(cfg.task, _convert_="all")
     view = _build_eval_transform(cfg, task.checkpoint_task)
-    network = _network(cfg, task.checkpoint_task)
+    network = _load_network(cfg, task.checkpoint_task)
     data = instantiate(cfg.data, _convert_="all")
-    if "train" in task.splits:
-        data.setup("fit")
-    data.setup("test")
-    dataset = data.test_dataset
-    data.keys |= {"label"} if len(dataset.labels) else set()
-    loaders = {"test": data.test_dataloader}
-    if "train" in task.splits:
-        loaders["train"] = lambda: data.sequential_dataloader(data.dataset)
-    shapes = {name: extract_features(network, data, loaders[name](), view) for name in task.splits}
-    test = shapes["test"]
-    classes = list(cfg.classes or test.class_names or dataset.classes)
-    if not classes:
-        raise ValueError(f"{data.root}: has no classes: name those to choose among, classes=[...]")
-    for why in {why: None for part in shapes.values() for why in part.skip_reasons}:
-        print(f"skipped: {why}")
-    if len(dataset.labels):
-        shapes = {name: _renamed(part, dataset.classes, classes) for name, part in shapes.items()}
+    shapes = _extract_splits(network, data, view, task.splits)
+    labeled = bool(len(data.test_dataset.labels))
+    classes = _choose_classes(cfg, data, shapes["test"])
+    for reason in {reason: None for part in shapes.values() for reason in part.skip_reasons}:
+        print(f"skipped: {reason}")
+    if labeled:
+        known = data.test_dataset.classes
+        shapes = {name: _remap_labels(part, known, classes) for name, part in shapes.items()}
     logits = task(shapes, classes)
-    about = {
+    protocol = {
         **task.fingerprint_fields(),
-        "data": {"set": type(data).__name__, "split": _plain(cfg.data.get("test_split"))},
-        **data.settings(),
-        "test_shapes": len(test.ids),
-        "classes": hashlib.sha256(json.dumps(classes).encode()).hexdigest()[:12],
-        "skipped": len(test.skip_reasons),
-        "num_points": data.num_points,
-        "test_transform": _plain(cfg.data.get("test_transform")),
-        "patches": [network.grouper.groups, network.grouper.group_size],
-        "view": [_told(part) for part in getattr(view, "transforms", [view])],
-        "up": f"{dataset.up}, turned to {data.target_up or dataset.up}",
+        **_describe_protocol(cfg, data, network, view, shapes["test"], classes),
     }
-    found = classification_scores(logits, shapes["test"].labels) if len(dataset.labels) else None
+    scores = classification_scores(logits, shapes["test"].labels) if labeled else None
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    predicted = [classes[row] for row in logits.argmax(1).tolist()]
-    _predictions(folder / "predictions.csv", shapes["test"], predicted, logits, classes)
-    _report(found, predicted, about, classes, cfg)
-    _page(
-        found,
-        about,
-        classes,
-        cfg,
-        inspect_network(network, data, dataset, cfg.num_points or DEFAULT_NUM_POINTS),
+    evaluation = Evaluation(
+        name=cfg.name,
+        checkpoint=str(cfg.checkpoint),
+        protocol=protocol,
+        fingerprint=compute_fingerprint(protocol),
+        classes=classes,
+        predicted=[classes[row] for row in logits.argmax(1).tolist()],
+        scores=scores,
+        published=cfg.published,
     )
-    return found
+    write_predictions(folder / "predictions.csv", evaluation, shapes["test"], logits)
+    write_results(folder, evaluation)
+    num_points = cfg.num_points or DEFAULT_NUM_POINTS
+    inspection = inspect_network(network, data, data.test_dataset, num_points)
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
+    write_evaluation_report(folder, evaluation, inspection)
+    return scores
 
 
-def _network(cfg: DictConfig, trained: Literal["pretrain", "classify"]) -> Any:
-    """Load the weights, with what they do not tell and patches of the asked size."""
+def _load_network(cfg: DictConfig, task: Literal["pretrain", "classify"]) -> Any:
+    """Load the network with the options of `cfg.network`, among them the size of patches."""
     from recon.checkpoints.loading import load
     from recon.layers.grouping import PatchGrouper
 
-    told = dict(cfg.network)
-    group_size = told.pop("group_size")
-    network = load(cfg.checkpoint, task=trained, **told).to(resolve_device(cfg.device))
-    if group_size is not None:  # features may be read from patches of another size
-        cut = network.grouper
+    options = dict(cfg.network)
+    group_size = options.pop("group_size")
+    network = load(cfg.checkpoint, task=task, **options).to(resolve_device(cfg.device))
+    if group_size is not None:  # features can be read from patches of another size
+        grouper = network.grouper
         network.grouper = PatchGrouper(
-            cut.groups, group_size, skip_near_origin=cut.skip_near_origin
+            grouper.groups, group_size, skip_near_origin=grouper.skip_near_origin
         )
     return network
 
 
-def _renamed(
-    shapes: "ExtractedFeatures", known: Sequence[str], classes: Sequence[str]
+def _extract_splits(
+    network: Any, data: Any, view: Any, splits: Sequence[str]
+) -> dict[str, "ExtractedFeatures"]:
+    """Set up the data and extract the features of each split that the task reads."""
+    from recon.tasks.feature_extraction import extract_features
+
+    if "train" in splits:
+        data.setup("fit")
+    data.setup("test")
+    data.keys |= {"label"} if len(data.test_dataset.labels) else set()
+    loaders = {"test": data.test_dataloader}
+    if "train" in splits:
+        loaders["train"] = lambda: data.sequential_dataloader(data.dataset)
+    return {name: extract_features(network, data, loaders[name](), view) for name in splits}
+
+
+def _choose_classes(cfg: DictConfig, data: Any, test: "ExtractedFeatures") -> list[str]:
+    """Return the classes of the options, else of the classifier, else of the data."""
+    classes = list(cfg.classes or test.class_names or data.test_dataset.classes)
+    if not classes:
+        raise ValueError(
+            f"{data.root}: the data define no classes: list the classes to choose among, "
+            "classes=[...]"
+        )
+    return classes
+
+
+def _remap_labels(
+    shapes: "ExtractedFeatures", names: Sequence[str], classes: Sequence[str]
 ) -> "ExtractedFeatures":
-    """Renumber the labels as `classes` does; raise ValueError for one that is not among them."""
+    """Map labels from rows of `names` to rows of `classes`; raise ValueError if one is missing."""
     import torch
 
-    present = [known[row] for row in torch.unique(shapes.labels).tolist()]
-    if lacking := [name for name in present if name not in classes]:
+    present = [names[row] for row in torch.unique(shapes.labels).tolist()]
+    if missing := [name for name in present if name not in classes]:
         raise ValueError(
-            f"shapes are labelled {lacking[0]!r}, which is none of the {len(classes)} classes to "
+            f"shapes are labeled {missing[0]!r}, which is none of the {len(classes)} classes to "
             f"choose among: {', '.join(classes)}"
         )
-    number = [classes.index(name) if name in classes else -1 for name in known]
-    return shapes._replace(labels=torch.tensor(number)[shapes.labels])
+    rows = [classes.index(name) if name in classes else -1 for name in names]
+    return shapes._replace(labels=torch.tensor(rows)[shapes.labels])
 
 
-def _build_eval_transform(cfg: DictConfig, trained: str) -> Any:
-    """Build what the network sees of a cloud: as told, or as a classifier's own tests had it.
+def _build_eval_transform(cfg: DictConfig, checkpoint_task: str) -> Any:
+    """Build the transform of test clouds: from the options, or from the run of a classifier.
 
-    Those stand in the config.yaml of its run; only transforms of this library are taken from there.
+    The latter is read from config.yaml of the run; only transforms of this library are built.
     """
     from hydra.utils import instantiate
 
@@ -141,143 +156,62 @@ def _build_eval_transform(cfg: DictConfig, trained: str) -> Any:
     if cfg.view is not None:
         return instantiate(cfg.view, _convert_="all")
     run = Path(cfg.checkpoint).absolute().parent.parent / "config.yaml"
-    if trained == "classify" and cfg.num_points is None and run.is_file():
-        home = transforms.__name__
-        own = [f"{home}.{n}" for n, v in vars(transforms).items() if _is_of(home, v)]
+    if checkpoint_task == "classify" and cfg.num_points is None and run.is_file():
+        module = transforms.__name__
+        allowed = [f"{module}.{n}" for n, v in vars(transforms).items() if _is_class_of(module, v)]
         if (node := get_nested(read_config(run), "view")) is not None:
-            return instantiate_allowed(node, own, run, "say what it saw, num_points=<number>")
-    count = transforms.FarthestPointSample(cfg.num_points or DEFAULT_NUM_POINTS)
-    return transforms.Compose([transforms.UnitSphere(), count])
+            hint = "set the number of points instead, num_points=<number>"
+            return instantiate_allowed(node, allowed, run, hint)
+    sample = transforms.FarthestPointSample(cfg.num_points or DEFAULT_NUM_POINTS)
+    return transforms.Compose([transforms.UnitSphere(), sample])
 
 
-def _is_of(module: str, value: Any) -> bool:
+def _is_class_of(module: str, value: Any) -> bool:
     return isinstance(value, type) and value.__module__ == module
 
 
-def _told(part: Any) -> str:
-    count = getattr(part, "num_points", None)
-    return type(part).__name__ + (f" {count}" if count else "")
+def _describe_protocol(
+    cfg: DictConfig,
+    data: Any,
+    network: Any,
+    view: Any,
+    test: "ExtractedFeatures",
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Return the settings of data and network on which the results depend, as JSON types."""
+    dataset = data.test_dataset
+    return {
+        "data": {"set": type(data).__name__, "split": _to_container(cfg.data.get("test_split"))},
+        **data.settings(),
+        "test_shapes": len(test.ids),
+        "classes": hashlib.sha256(json.dumps(classes).encode()).hexdigest()[:12],
+        "skipped": len(test.skip_reasons),
+        "num_points": data.num_points,
+        "test_transform": _to_container(cfg.data.get("test_transform")),
+        "patches": [network.grouper.groups, network.grouper.group_size],
+        "view": [_describe_transform(part) for part in getattr(view, "transforms", [view])],
+        "up": f"{dataset.up}, turned to {data.target_up or dataset.up}",
+    }
 
 
-def _plain(value: Any) -> Any:
-    """Return a node of the configuration as JSON holds it."""
+def _describe_transform(transform: Any) -> str:
+    count = getattr(transform, "num_points", None)
+    return type(transform).__name__ + (f" {count}" if count else "")
+
+
+def _to_container(value: Any) -> Any:
+    """Convert a node of the configuration to JSON types."""
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def compute_fingerprint(protocol: dict[str, Any]) -> str:
-    """Return 12 hexadecimal digits that change with anything that was declared."""
+    """Return 12 hexadecimal digits that depend on every setting of the protocol."""
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _predictions(
-    path: Path,
-    shapes: "ExtractedFeatures",
-    predicted: list[str],
-    logits: "Tensor",
-    classes: list[str],
-) -> None:
-    """Write a line for each shape: its class as predicted, that class's score, its own class."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "predicted", "score", "class"])
-        labels = [classes[row] for row in shapes.labels.tolist()] or [""] * len(predicted)
-        scores = logits.amax(1).tolist()
-        for name, guess, value, label in zip(shapes.ids, predicted, scores, labels, strict=True):
-            writer.writerow([name, guess, f"{value:.4f}", label])
-
-
-def _report(
-    found: "ClassificationScores | None",
-    predicted: list[str],
-    about: dict[str, Any],
-    classes: list[str],
-    cfg: DictConfig,
-) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from recon.reports.confusion import build_class_table, plot_confusion_matrix, scores_to_dict
-
-    console, folder, mark = Console(), Path(cfg.output_dir), compute_fingerprint(about)
-    result = {"fingerprint": mark, "declared": about, "checkpoint": str(cfg.checkpoint)}
-    result |= {"classes": classes, "published": cfg.published}
-    if found is None:
-        counts = Counter(predicted).most_common()
-        table = Table("predicted", "shapes", title="No labels: what was predicted", box=SIMPLE)
-        for name, count in counts:
-            table.add_row(escape(name), str(count))
-        result["predicted"] = dict(counts)
-    else:
-        console.print(build_class_table(found, classes))
-        plot_confusion_matrix(found.confusion_matrix, classes, cfg.name, folder / "confusion.png")
-        title = f"Accuracy in % on {about['test_shapes']} test shapes"
-        table = Table("measure", "here", "published, paper's protocol", title=title, box=SIMPLE)
-        for row in _rows(found, cfg.published):
-            table.add_row(*row)
-        result |= scores_to_dict(found, classes)
-    console.print(table)
-    for key, value in about.items():
-        console.print(f"{key}: {value}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"fingerprint: {mark}", highlight=False)
-    console.print(f"written to {folder}", soft_wrap=True, highlight=False)
-    write_atomic(folder / "results.json", json.dumps(result, indent=1).encode())
-
-
-def _page(
-    found: "ClassificationScores | None",
-    about: dict[str, Any],
-    classes: list[str],
-    cfg: DictConfig,
-    seen: "NetworkInspection",
-) -> None:
-    """Leave the configuration and report.html in the folder."""
-    from recon.reports.html_sections import Bar, build_bar
-    from recon.reports.run_reports import write_test_report
-
-    folder = Path(cfg.output_dir)
-    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
-    rows = []
-    if found is not None:
-        rows = [
-            build_bar("overall", found.overall_accuracy, best=True),
-            build_bar("mean class", found.mean_class_accuracy),
-        ]
-        rows += [build_bar(f"top-{k}", value) for k, value in found.top_k_accuracy.items() if k > 1]
-    rows += [Bar("published, paper's protocol", str(cfg.published))] if cfg.published else []
-    rows += [Bar(key, str(value)) for key, value in about.items()]
-    write_test_report(
-        folder,
-        "What these weights are worth",
-        f"{cfg.checkpoint}, on {about['test_shapes']} test shapes. Fingerprint "
-        f"{compute_fingerprint(about)}: "
-        "figures with different ones do not compare.",
-        rows,
-        scores=found,
-        classes=classes,
-        inspection=seen,
-        curves={},
-        predictor=f"the {about['probe']}",
-    )
-
-
-def _rows(
-    found: "ClassificationScores", published: float | str | None
-) -> Sequence[tuple[str, str, str]]:
-    tops = [
-        (f"top-{k}", f"{100 * value:.1f}", "") for k, value in found.top_k_accuracy.items() if k > 1
-    ]
-    return [
-        ("overall, 95 % interval", found.overall_accuracy.format_percent(), str(published or "-")),
-        ("mean class", f"{100 * found.mean_class_accuracy:.1f}", ""),
-        *tops,
-    ]
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Evaluate as the command line says; wrong input ends in one line."""
+    """Evaluate with the options of the command line; input errors are printed in one line."""
     from hydra.core.hydra_config import HydraConfig
 
     cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is trained at which rate, what stays frozen, what a test may read."""
+"""Fine-tuning: learning rates, frozen parameters, checkpoint selection, reads of test labels."""
 
 import json
 import subprocess
@@ -51,7 +51,7 @@ def toy(dim: int = 24, depth: int = 2, classes: int = 26, head=mlp_head) -> Clas
         ("cls_linear", linear_head, True),
     ],
 )
-def test_groups_are_the_released_ones(kind: str, head: object, frozen: bool) -> None:
+def test_parameter_groups_match_the_release(kind: str, head: object, frozen: bool) -> None:
     with torch.device("meta"):
         model = Classifier(PatchGrouper(64, 32), Encoder(384), 15, head=head)
     task = Classification(model, optimizer=ADAMW, freeze_encoder=frozen)
@@ -60,14 +60,14 @@ def test_groups_are_the_released_ones(kind: str, head: object, frozen: bool) -> 
     released = [group for group in released_json("param_groups.json")[kind] if group["names"]]
     assert len(optimizer.param_groups) == len(released)
     for ours, theirs in zip(optimizer.param_groups, released, strict=True):
-        found = {to_official_key(names[id(p)], "classify") for p in ours["params"]}
-        assert found == set(theirs["names"])
+        keys = {to_official_key(names[id(p)], "classify") for p in ours["params"]}
+        assert keys == set(theirs["names"])
         assert ours["weight_decay"] == theirs["weight_decay"]
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates == pytest.approx([2e-4, 2e-5, 2e-5][: len(rates)])
 
 
-def test_what_is_frozen_neither_learns_nor_moves() -> None:
+def test_frozen_parameters_and_buffers_do_not_change() -> None:
     task = Classification(toy(), optimizer=SGD, freeze_encoder=True)
     before = {k: v.clone() for k, v in task.model.state_dict().items()}
     task.train()
@@ -77,41 +77,41 @@ def test_what_is_frozen_neither_learns_nor_moves() -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(task(batch["points"]), batch["label"]).backward()
         optimizer.step()
-    moved = {k for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
-    assert all(k.startswith("head.") or k.endswith((".cls",)) for k in moved)
-    assert "encoder.queries.tokens.cls" in moved
-    assert "head.8.weight" in moved
+    changed = {k for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert all(k.startswith("head.") or k.endswith((".cls",)) for k in changed)
+    assert "encoder.queries.tokens.cls" in changed
+    assert "head.8.weight" in changed
     full = Classification(toy(), optimizer=SGD).train()
     assert full.model.encoder.training
 
 
-def test_a_vote_is_the_mean_of_its_views() -> None:
+def test_a_vote_averages_the_logits_of_its_views() -> None:
     task = Classification(toy(), optimizer=SGD, vote_view=RandomScale(), votes=3).eval()
     points, generator = torch.randn(2, 64, 3), torch.Generator().manual_seed(5)
-    voted = task._voted(points, generator)
+    voted = task._predict_vote(points, generator)
     generator.manual_seed(5)
     views = [task(RandomScale()(points, generator)) for _ in range(3)]
     assert torch.allclose(voted, sum(views) / 3, atol=1e-6)
-    with pytest.raises(ValueError, match="votes need a `vote_view`"):
+    with pytest.raises(ValueError, match="votes > 0 needs a `vote_view`"):
         Classification(toy(), optimizer=SGD, votes=10)
 
 
-def test_held_out_shapes_share_no_family_with_the_others() -> None:
+def test_held_out_split_shares_no_family_with_the_train_split() -> None:
     data = Furniture(["train"])
-    train_set, held = split_train_val(data, 0.2, seed=0)
-    assert sorted([*train_set.ids, *held.ids]) == sorted(data.ids)
-    assert 0.1 < len(held) / len(data) < 0.3
-    assert not set(train_set.families) & set(held.families)
-    assert list(split_train_val(data, 0.2, seed=0)[1].ids) == list(held.ids)
-    assert list(split_train_val(data, 0.2, seed=1)[1].ids) != list(held.ids)
+    train_set, val_set = split_train_val(data, 0.2, seed=0)
+    assert sorted([*train_set.ids, *val_set.ids]) == sorted(data.ids)
+    assert 0.1 < len(val_set) / len(data) < 0.3
+    assert not set(train_set.families) & set(val_set.families)
+    assert list(split_train_val(data, 0.2, seed=0)[1].ids) == list(val_set.ids)
+    assert list(split_train_val(data, 0.2, seed=1)[1].ids) != list(val_set.ids)
     with pytest.raises(ValueError, match=r"must lie in \(0, 0.5\], got 0.7"):
         split_train_val(data, 0.7, seed=0)
 
 
-class Watched(Furniture):
-    """Records of which split labels are read."""
+class LabelReadRecorder(Furniture):
+    """Record the splits whose labels are read."""
 
-    read: list[str] = []
+    splits_read: list[str] = []
 
     def __init__(self, splits: Sequence[str], **settings: object) -> None:
         self.name = splits[0]
@@ -119,17 +119,17 @@ class Watched(Furniture):
 
     @property
     def labels(self) -> np.ndarray:
-        Watched.read.append(self.name)
-        return self.kept
+        LabelReadRecorder.splits_read.append(self.name)
+        return self.stored_labels
 
     @labels.setter
     def labels(self, value: np.ndarray) -> None:
-        self.kept = value
+        self.stored_labels = value
 
 
-def test_no_test_label_is_touched_before_the_final_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recon.data.datasets.furniture.Furniture", Watched)
-    Watched.read.clear()
+def test_test_labels_are_read_only_in_the_final_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recon.data.datasets.furniture.Furniture", LabelReadRecorder)
+    LabelReadRecorder.splits_read.clear()
     data = FurnitureDataModule(
         split="train", test_split="test", val_share=0.2, keys=["label"], batch_size=64
     )
@@ -138,14 +138,14 @@ def test_no_test_label_is_touched_before_the_final_reading(monkeypatch: pytest.M
              "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
     trainer = Trainer(max_epochs=1, limit_train_batches=1, **quick)
     trainer.fit(task, data)
-    assert "train" in Watched.read
-    assert "test" not in Watched.read
+    assert "train" in LabelReadRecorder.splits_read
+    assert "test" not in LabelReadRecorder.splits_read
     trainer.test(task, data, verbose=False)
-    assert "test" in Watched.read
+    assert "test" in LabelReadRecorder.splits_read
     assert len(task.ids) == 141
 
 
-def test_an_encoder_starts_from_a_pretrained_network() -> None:
+def test_encoder_is_initialized_from_a_pretrained_checkpoint() -> None:
     path = released_path("recon_pretrain_small.pth")
     pretrained = load(path, num_heads=3, num_groups=64).encoder.state_dict()
     encoder = Encoder(96, depth=4, heads=3)
@@ -155,32 +155,32 @@ def test_an_encoder_starts_from_a_pretrained_network() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"dim": 48}, {"depth": 3}, {"depth": 5}])
-def test_a_pretrained_network_of_other_sizes_is_refused(wrong: dict[str, int]) -> None:
+def test_checkpoint_of_other_sizes_raises_value_error(wrong: dict[str, int]) -> None:
     sizes = {"dim": 96, "depth": 4, "heads": 3, **wrong}
-    with pytest.raises(ValueError, match=r"small.pth: its encoder is 96 wide .*give the model's"):
+    with pytest.raises(ValueError, match=r"small.pth: its encoder is 96 wide .*give the model"):
         load_pretrained_encoder(released_path("recon_pretrain_small.pth"), Encoder(**sizes))
 
 
-def test_scores_are_their_definitions() -> None:
+def test_scores_match_their_definitions() -> None:
     rng = np.random.default_rng(0)
     logits, labels = (
         torch.from_numpy(rng.normal(size=(200, 6))),
         torch.from_numpy(rng.integers(0, 5, 200)),
     )
-    found = classification_scores(logits, labels)
+    scores = classification_scores(logits, labels)
     predicted = logits.argmax(1)
-    assert found.overall_accuracy.mean == pytest.approx((predicted == labels).double().mean())
-    own = [(predicted[labels == c] == c).double().mean().item() for c in range(5)]
-    assert found.mean_class_accuracy == pytest.approx(np.mean(own), abs=1e-6)
-    assert found.per_class_accuracy[:5].tolist() == pytest.approx(own, abs=1e-6)
-    assert found.per_class_accuracy[5].isnan()
-    for k, share in found.top_k_accuracy.items():
+    assert scores.overall_accuracy.mean == pytest.approx((predicted == labels).double().mean())
+    per_class = [(predicted[labels == c] == c).double().mean().item() for c in range(5)]
+    assert scores.mean_class_accuracy == pytest.approx(np.mean(per_class), abs=1e-6)
+    assert scores.per_class_accuracy[:5].tolist() == pytest.approx(per_class, abs=1e-6)
+    assert scores.per_class_accuracy[5].isnan()
+    for k, share in scores.top_k_accuracy.items():
         hit = (logits.topk(k, dim=1).indices == labels[:, None]).any(1)
         assert share == pytest.approx(hit.double().mean().item(), abs=1e-6)
     for truth in range(6):
         for guess in range(6):
             count = ((labels == truth) & (predicted == guess)).sum()
-            assert found.confusion_matrix[truth, guess] == count
+            assert scores.confusion_matrix[truth, guess] == count
     with pytest.raises(ValueError, match="label 4 is none of the 3 classes of the model"):
         classification_scores(logits[:, :3], labels)
 
@@ -188,10 +188,15 @@ def test_scores_are_their_definitions() -> None:
 @pytest.mark.parametrize(
     "options", [["protocol=linear"], ["eval.selection=test", "eval.test.vote_rounds=3"]]
 )
-def test_results_carry_their_protocol(options: list[str], tmp_path: Path) -> None:
-    dry = ["experiment=finetune_furniture", "debug=tiny", f"output_dir={tmp_path}", "eval.votes=2"]
+def test_results_store_their_protocol(options: list[str], tmp_path: Path) -> None:
+    overrides = [
+        "experiment=finetune_furniture",
+        "debug=tiny",
+        f"output_dir={tmp_path}",
+        "eval.votes=2",
+    ]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("train", [*dry, *options])
+        cfg = compose("train", [*overrides, *options, f"output_dir={tmp_path}"])
     train(cfg)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["selection"] == cfg.eval.selection
@@ -204,12 +209,12 @@ def test_results_carry_their_protocol(options: list[str], tmp_path: Path) -> Non
     assert total == 141
 
 
-def test_the_head_alone_may_be_trained() -> None:
+def test_optimizer_of_a_head_alone_has_one_group() -> None:
     optimizer = build_finetune_optimizer(nn.Linear(2, 2), SGD, lambda name: True)
     assert [group["lr"] for group in optimizer.param_groups] == [1.0]
 
 
-def learn(data: FurnitureDataModule, classes: int) -> None:
+def fit_one_batch(data: FurnitureDataModule, classes: int) -> None:
     quick = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False,
              "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
     Trainer(max_epochs=1, limit_train_batches=1, **quick).fit(
@@ -217,78 +222,82 @@ def learn(data: FurnitureDataModule, classes: int) -> None:
     )
 
 
-def test_classes_that_cannot_be_learned_are_named() -> None:
+def test_classes_without_samples_or_labels_raise_value_error() -> None:
     data = FurnitureDataModule(split="train", keys=["label"])
-    with pytest.raises(ValueError, match="has 26 classes, the classifier 25: set classes=26"):
-        learn(data, 25)
+    with pytest.raises(ValueError, match="have 26 classes, the classifier has 25: set num_cl"):
+        fit_one_batch(data, 25)
     data.setup("fit")
     data.dataset.labels = np.where(data.dataset.labels == 3, 4, data.dataset.labels)
     name = data.dataset.classes[3]
-    with pytest.raises(ValueError, match=f"1 of 26 classes have no shape .* among them '{name}'"):
-        learn(data, 26)
+    with pytest.raises(ValueError, match=f"1 of 26 classes have no training shape, .* '{name}'"):
+        fit_one_batch(data, 26)
     data.dataset.labels[7] = -1
-    with pytest.raises(ValueError, match=f"{data.dataset.ids[7]} has no label among its 26"):
-        learn(data, 26)
+    with pytest.raises(ValueError, match=f"label of {data.dataset.ids[7]} is none of the 26"):
+        fit_one_batch(data, 26)
 
 
-def test_a_class_of_one_family_stays_in_training() -> None:
+def test_class_of_one_family_stays_in_the_train_split() -> None:
     data = Furniture(["train"])
     data.labels = data.labels.copy()
     data.labels[5] = 26
     for seed in range(8):
-        train_set, held = split_train_val(data, 0.2, seed=seed)
+        train_set, val_set = split_train_val(data, 0.2, seed=seed)
         assert set(train_set.labels) == set(data.labels)
-        assert not set(train_set.ids) & set(held.ids)
+        assert not set(train_set.ids) & set(val_set.ids)
 
 
-def test_last_is_the_last_epoch_and_selected_the_best(tmp_path: Path) -> None:
-    told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "trainer.max_epochs=3"]
+def test_last_checkpoint_has_the_last_epoch_and_best_the_best_score(tmp_path: Path) -> None:
+    overrides = [
+        "experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "trainer.max_epochs=3",
+    ]  # fmt: skip
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        trainer = train(compose("train", [*told, f"output_dir={tmp_path}"]))
-    kept = {name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
-            for name in ("last", "best")}  # fmt: skip
-    assert kept["last"]["epoch"] == 2
+        trainer = train(compose("train", [*overrides, f"output_dir={tmp_path}"]))
+    checkpoints = {name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+                   for name in ("last", "best")}  # fmt: skip
+    assert checkpoints["last"]["epoch"] == 2
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "best.ckpt", "last.ckpt", "previous.ckpt",
     ]  # fmt: skip
     best = float(trainer.checkpoint_callback.best_model_score)
-    assert kept["best"]["epoch"] <= 2
+    assert checkpoints["best"]["epoch"] <= 2
     resumed = SelectedCheckpoint(tmp_path / "other", monitor="val/accuracy", mode="max")
-    state = next(v for k, v in kept["last"]["callbacks"].items() if "Selected" in k)
+    state = next(v for k, v in checkpoints["last"]["callbacks"].items() if "Selected" in k)
     resumed.load_state_dict(state)
     assert float(resumed.best_model_score) == pytest.approx(best)
-    gone = SelectedCheckpoint(tmp_path / "other", monitor="val/accuracy", mode="max")
-    gone.load_state_dict({**state, "best_model_path": str(tmp_path / "gone.ckpt")})
-    assert gone.best_model_score is None
+    without_file = SelectedCheckpoint(tmp_path / "other", monitor="val/accuracy", mode="max")
+    without_file.load_state_dict({**state, "best_model_path": str(tmp_path / "gone.ckpt")})
+    assert without_file.best_model_score is None
 
 
-def test_without_a_test_split_nothing_is_trained(tmp_path: Path) -> None:
-    told = ["experiment=finetune_furniture", "debug=tiny", "data.test_split=null"]
+def test_missing_test_split_raises_before_training(tmp_path: Path) -> None:
+    overrides = ["experiment=finetune_furniture", "debug=tiny", "data.test_split=null"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("train", [*told, f"output_dir={tmp_path}"])
+        cfg = compose("train", [*overrides, f"output_dir={tmp_path}"])
     with pytest.raises(ValueError, match=r"nothing to test on: set data.test_split to one of "):
         train(cfg)
 
 
-def test_shapes_without_a_class_are_named_before_holding_out() -> None:
+def test_unlabeled_shapes_raise_value_error_in_the_split() -> None:
     data = Furniture(["train"])
     data.labels = data.labels.copy()
     data.labels[7] = -1
-    with pytest.raises(ValueError, match=f"{data.ids[7]} has no class: sort it into a folder"):
+    with pytest.raises(ValueError, match=f"{data.ids[7]} has no class: move it into a class"):
         split_train_val(data, 0.2, seed=0)
 
 
 @pytest.mark.slow
-def test_figures_of_training_shapes_say_so(tmp_path: Path) -> None:
-    told = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "data.test_split=train"]
+def test_results_count_tested_training_shapes(tmp_path: Path) -> None:
+    overrides = [
+        "experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "data.test_split=train",
+    ]  # fmt: skip
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        train(compose("train", [*told, f"output_dir={tmp_path}"]))
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert 0 < found["tested_on_training_shapes"] < found["test_shapes"] == 269
+        train(compose("train", [*overrides, f"output_dir={tmp_path}"]))
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert 0 < results["tested_on_training_shapes"] < results["test_shapes"] == 269
 
 
 @pytest.mark.parametrize("name", ["fewshot_furniture", "fewshot_modelnet40"])
-def test_few_shot_selects_only_as_the_literature_does(name: str) -> None:
+def test_few_shot_selects_a_checkpoint_only_on_request(name: str) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         default, released = (
             compose("train", [f"experiment={name}", *selection])
@@ -302,16 +311,16 @@ def test_few_shot_selects_only_as_the_literature_does(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_test_every_shape_once(tmp_path: Path) -> None:
-    told = ["experiment=finetune_furniture", "debug=tiny", "trainer.devices=2", "eval.votes=2",
-            "trainer.strategy=ddp_find_unused_parameters_true"]  # fmt: skip
-    command = [sys.executable, "-m", "recon.train", *told, f"output_dir={tmp_path}"]
+def test_two_processes_test_each_shape_once(tmp_path: Path) -> None:
+    overrides = ["experiment=finetune_furniture", "debug=tiny", "trainer.devices=2",
+                 "eval.votes=2", "trainer.strategy=ddp_find_unused_parameters_true"]  # fmt: skip
+    command = [sys.executable, "-m", "recon.train", *overrides, f"output_dir={tmp_path}"]
     subprocess.run(command, check=True, capture_output=True)
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert found["test_shapes"] == 141
-    assert np.sum(found["results"]["one view"]["confusion"]) == 141
-    alone = ["task=classify", f"checkpoint={tmp_path / 'checkpoints' / 'best.ckpt'}"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["test_shapes"] == 141
+    assert np.sum(results["results"]["one view"]["confusion"]) == 141
+    options = ["task=classify", f"checkpoint={tmp_path / 'checkpoints' / 'best.ckpt'}"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        scores = evaluate(compose("evaluate", [*alone, f"output_dir={tmp_path / 'alone'}"]))
-    told_accuracy = found["results"]["one view"]["overall_accuracy"]["mean"]
-    assert scores.overall_accuracy.mean == pytest.approx(told_accuracy)
+        scores = evaluate(compose("evaluate", [*options, f"output_dir={tmp_path / 'alone'}"]))
+    accuracy = results["results"]["one view"]["overall_accuracy"]["mean"]
+    assert scores.overall_accuracy.mean == pytest.approx(accuracy)

@@ -1,4 +1,4 @@
-"""Frozen features: released zero-shot cosines, sums of prompts, a linear SVM by definition."""
+"""Frozen features: released zero-shot cosines, prompted class features, a linear SVM."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,31 +23,31 @@ from recon.teachers.cached import FeatureCache, write_cache
 from recon.teachers.prompts import build_prompts
 
 ARRAYS = released_arrays("recon_svm_zeroshot_small.npz")
-NONE = np.empty(0, dtype=np.int64)
+NO_FAMILIES = np.empty(0, dtype=np.int64)
 
 
-def frozen(queries: dict[str, Tensor]) -> ExtractedFeatures:
+def build_features(queries: dict[str, Tensor]) -> ExtractedFeatures:
     count = len(next(iter(queries.values())))
     return ExtractedFeatures(
-        torch.zeros(count, 1), queries, torch.zeros(count).long(), ["x"] * count, NONE
+        torch.zeros(count, 1), queries, torch.zeros(count).long(), ["x"] * count, NO_FAMILIES
     )
 
 
 @pytest.mark.parametrize(
     ("query", "released"), [("text", "text"), ("image", "image"), ("both", "full")]
 )
-def test_cosines_are_the_released_ones(query: str, released: str) -> None:
+def test_zero_shot_cosines_match_the_release(query: str, released: str) -> None:
     features = {name: ARRAYS(f"zeroshot_feature_{name}") for name in ("text", "image")}
     task = ZeroShotClassifier(
         lambda classes: ARRAYS("class_text_features"), query=query, ratio=0.25
     )
-    cosines = task({"test": frozen(features)}, ["c"] * 40)
+    cosines = task({"test": build_features(features)}, ["c"] * 40)
     assert_near(cosines, ARRAYS(f"zeroshot_cosine_{released}"))
     assert torch.equal(cosines.argmax(1), ARRAYS(f"zeroshot_pred_{released}"))
 
 
-class Letters(Teacher):
-    """Counts letters."""
+class LetterCounts(Teacher):
+    """Return how often four letters occur in each text."""
 
     keys = ("text",)
 
@@ -55,17 +55,17 @@ class Letters(Teacher):
         return torch.tensor([[text.count(x) for x in "aehr"] for text in batch["text"]]).float()
 
 
-def test_class_features_are_sums_over_sentences() -> None:
-    teacher = Letters(4)
-    found = PromptedClassFeatures(teacher)(["easy_chair"])
-    assert torch.equal(found[0], teacher({"text": build_prompts("easy chair")}).sum(0))
-    own = PromptedClassFeatures(teacher, ["a {}", "the {} there"])(["chair", "table"])
-    assert torch.equal(own[0], teacher({"text": ["a chair", "the chair there"]}).sum(0))
+def test_class_features_are_summed_over_prompts() -> None:
+    teacher = LetterCounts(4)
+    features = PromptedClassFeatures(teacher)(["easy_chair"])
+    assert torch.equal(features[0], teacher({"text": build_prompts("easy chair")}).sum(0))
+    features = PromptedClassFeatures(teacher, ["a {}", "the {} there"])(["chair", "table"])
+    assert torch.equal(features[0], teacher({"text": ["a chair", "the chair there"]}).sum(0))
     with pytest.raises(ValueError, match="each template needs {}"):
         PromptedClassFeatures(teacher, ["a chair"])
 
 
-def test_cached_classes_are_looked_up_by_name(tmp_path: Path) -> None:
+def test_cached_class_features_are_looked_up_by_name(tmp_path: Path) -> None:
     features = torch.randn(3, 1, 4)
     mean, deviation = features.mean((0, 1)), torch.tensor(2.0)
     path = tmp_path / "text.safetensors"
@@ -73,30 +73,30 @@ def test_cached_classes_are_looked_up_by_name(tmp_path: Path) -> None:
     assert torch.equal(CachedClassFeatures(path)(["c", "a"]), features[[2, 0], 0])
     scaled = CachedClassFeatures(path, standardize=True)(["b"])
     assert torch.allclose(scaled, (features[1] - mean) / 2)
-    with pytest.raises(ValueError, match=r"has no features of 1 of 2 classes, among them 'd'"):
+    with pytest.raises(ValueError, match="lacks the features of 1 of 2 classes, for example 'd'"):
         CachedClassFeatures(path)(["a", "d"])
 
 
-def test_queries_that_do_not_fit_are_named() -> None:
+def test_missing_queries_and_wrong_widths_raise_value_error() -> None:
     task = ZeroShotClassifier(lambda classes: torch.zeros(2, 5), query="text")
-    with pytest.raises(ValueError, match=r"projects no text query, but \['image'\]"):
-        task({"test": frozen({"image": torch.zeros(3, 5)})}, ["a", "b"])
+    with pytest.raises(ValueError, match=r"has no projected text query, only \['image'\]"):
+        task({"test": build_features({"image": torch.zeros(3, 5)})}, ["a", "b"])
     with pytest.raises(
-        ValueError, match="classes have features of width 5, the network projects to 4"
+        ValueError, match="class features have width 5, projected queries have width 4"
     ):
-        task({"test": frozen({"text": torch.zeros(3, 4)})}, ["a", "b"])
+        task({"test": build_features({"text": torch.zeros(3, 4)})}, ["a", "b"])
     with pytest.raises(ValueError, match="query must be text, image or both, got 'smell'"):
         ZeroShotClassifier(lambda classes: torch.zeros(2, 5), query="smell")
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_probe_is_scikit_learns(classes: int) -> None:
+def test_linear_probe_matches_scikit_learn(classes: int) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(80) % classes
     features = rng.normal(size=(80, 6)).astype(np.float32) + 4 * np.eye(6, dtype=np.float32)[labels]
     shapes = {
         name: ExtractedFeatures(
-            torch.from_numpy(features[rows]), {}, torch.from_numpy(labels[rows]), [], NONE
+            torch.from_numpy(features[rows]), {}, torch.from_numpy(labels[rows]), [], NO_FAMILIES
         )
         for name, rows in (("train", slice(0, 60)), ("test", slice(60, 80)))
     }
@@ -105,12 +105,12 @@ def test_the_probe_is_scikit_learns(classes: int) -> None:
     scores = LinearProbe()(shapes, names)
     assert np.array_equal(scores.argmax(1).numpy(), expected)
     assert scores[:, classes].max() == -torch.inf
-    chosen = LinearProbe(cost=None)(shapes, names).argmax(1)
-    assert (chosen == shapes["test"].labels).float().mean() > 0.8
+    predicted = LinearProbe(cost=None)(shapes, names).argmax(1)
+    assert (predicted == shapes["test"].labels).float().mean() > 0.8
 
 
-def test_what_is_declared_tells_teachers_and_caches_apart(tmp_path: Path) -> None:
-    told = []
+def test_fingerprint_fields_differ_between_caches_and_templates(tmp_path: Path) -> None:
+    fields = []
     for seed in range(2):
         torch.manual_seed(seed)
         features = torch.randn(2, 1, 4)
@@ -118,7 +118,11 @@ def test_what_is_declared_tells_teachers_and_caches_apart(tmp_path: Path) -> Non
             ["a", "b"], features, features.mean((0, 1)), torch.tensor(1.0), "someone"
         )
         write_cache(tmp_path / f"{seed}.safetensors", cache)
-        told.append(CachedClassFeatures(tmp_path / f"{seed}.safetensors").fingerprint_fields())
-    assert told[0] != told[1]
-    assert PromptedClassFeatures(Letters(4)).fingerprint_fields()["templates"] == "the paper's 60"
-    assert PromptedClassFeatures(Letters(4), 64).fingerprint_fields()["templates"] == "ULIP's 64"
+        fields.append(CachedClassFeatures(tmp_path / f"{seed}.safetensors").fingerprint_fields())
+    assert fields[0] != fields[1]
+    assert (
+        PromptedClassFeatures(LetterCounts(4)).fingerprint_fields()["templates"] == "the paper's 60"
+    )
+    assert (
+        PromptedClassFeatures(LetterCounts(4), 64).fingerprint_fields()["templates"] == "ULIP's 64"
+    )

@@ -29,8 +29,8 @@ from recon.tasks.self_contrast import CategorySelfContrast, ViewSelfContrast
 from recon.teachers.base import Teacher
 
 
-class Echo(Teacher):
-    """Says what the batch tells it to."""
+class BatchEntryTeacher(Teacher):
+    """Return an entry of the batch as the teacher's features."""
 
     def __init__(self, key: str, dim: int) -> None:
         super().__init__(dim)
@@ -65,11 +65,13 @@ def network(**changes: Any) -> ReCon:
 
 def ensemble(**changes: Any) -> EnsembleDistillation:
     return EnsembleDistillation(
-        {"image": Echo("image", 5), "text": Echo("text", 7)}, SmoothL1(), **changes
+        {"image": BatchEntryTeacher("image", 5), "text": BatchEntryTeacher("text", 7)},
+        SmoothL1(),
+        **changes,
     )
 
 
-def test_recon_is_the_plain_sum_of_both_students_losses() -> None:
+def test_recon_loss_is_the_sum_of_both_students_losses() -> None:
     model = network().eval()
     task = ReConStudent(model, reconstruction=ChamferL2(), ensemble=ensemble(), **RECIPE)
     mask = random_mask(model.grouper(BATCH["points"]).centers, 0.5)
@@ -89,48 +91,48 @@ def test_recon_is_the_plain_sum_of_both_students_losses() -> None:
     assert_close(task.total_loss(losses), sum(expected.values()) - 0.75 * expected["text"])
 
 
-def test_weights_of_losses_that_are_not_there_are_refused() -> None:
+def test_weight_of_an_unknown_loss_raises_value_error() -> None:
     task = GenerativeStudent(
         network(), reconstruction=ChamferL2(), loss_weights={"txet": 2.0}, **RECIPE
     )
-    with pytest.raises(ValueError, match=r"weights for \['txet'\], but the losses are"):
+    with pytest.raises(ValueError, match=r"loss_weights has \['txet'\], but the losses are"):
         task.total_loss({"reconstruction": torch.zeros(())})
 
 
-def test_each_student_asks_for_no_more_than_it_reads() -> None:
-    both = {"ensemble": ensemble(), **RECIPE}
+def test_students_declare_only_the_batch_entries_they_read() -> None:
+    options = {"ensemble": ensemble(), **RECIPE}
     generative = GenerativeStudent(network(), reconstruction=ChamferL2(), **RECIPE)
     assert generative.keys == set()
-    assert ContrastiveStudent(network(), **both).keys == {"image", "text"}
-    both["ensemble"] = ensemble(self_contrast=ViewSelfContrast(NTXentLoss()))
-    assert ContrastiveStudent(network(), **both).keys == {"image", "text", "second_view"}
+    assert ContrastiveStudent(network(), **options).keys == {"image", "text"}
+    options["ensemble"] = ensemble(self_contrast=ViewSelfContrast(NTXentLoss()))
+    assert ContrastiveStudent(network(), **options).keys == {"image", "text", "second_view"}
 
 
-def test_self_contrast_by_category_and_by_view() -> None:
+def test_self_contrast_matches_its_loss_by_category_and_by_view() -> None:
     features, second = torch.randn(4, 6), torch.randn(4, 6)
-    found = CategorySelfContrast(CategoryContrast())(features, BATCH, lambda _: second)
-    assert_close(found, CategoryContrast()(features, BATCH["category"]))
-    asked = []
-    found = ViewSelfContrast(NTXentLoss())(features, BATCH, lambda x: asked.append(x) or second)
-    assert_close(found, NTXentLoss()(features, second))
-    assert asked[0] is BATCH["second_view"]
+    loss = CategorySelfContrast(CategoryContrast())(features, BATCH, lambda _: second)
+    assert_close(loss, CategoryContrast()(features, BATCH["category"]))
+    projected = []
+    loss = ViewSelfContrast(NTXentLoss())(features, BATCH, lambda x: projected.append(x) or second)
+    assert_close(loss, NTXentLoss()(features, second))
+    assert projected[0] is BATCH["second_view"]
 
 
-def test_each_modality_has_a_loss_of_its_own() -> None:
+def test_modalities_do_not_share_loss_parameters() -> None:
     losses = EnsembleDistillation(
-        {"image": Echo("image", 5), "text": Echo("text", 7)}, SigLIP()
+        {"image": BatchEntryTeacher("image", 5), "text": BatchEntryTeacher("text", 7)}, SigLIP()
     ).losses
     assert losses["image"].bias is not losses["text"].bias
 
 
-def test_a_projection_that_does_not_fit_its_teacher_is_refused() -> None:
-    wrong = EnsembleDistillation({"image": Echo("image", 9)}, SmoothL1())
-    with pytest.raises(ValueError, match="image teacher gives 9 features, but .* image query to 5"):
+def test_projection_of_wrong_width_raises_value_error() -> None:
+    wrong = EnsembleDistillation({"image": BatchEntryTeacher("image", 9)}, SmoothL1())
+    with pytest.raises(ValueError, match="teacher has features of width 9, but .* to width 5"):
         ContrastiveStudent(network(), ensemble=wrong, **RECIPE)
 
 
 @pytest.mark.parametrize("name", ["generative", "contrastive", "recon"])
-def test_each_student_trains_alone_in_a_few_lines(name: str, tmp_path: Any) -> None:
+def test_students_train_without_configuration_files(name: str, tmp_path: Any) -> None:
     model = network()
     task = {
         "generative": lambda: GenerativeStudent(model, reconstruction=ChamferL2(), **RECIPE),
@@ -149,8 +151,8 @@ def test_each_student_trains_alone_in_a_few_lines(name: str, tmp_path: Any) -> N
         return task.total_loss(task.compute_losses(task(BATCH["points"]), BATCH)).item()
 
     before = loss()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_epochs=20, accelerator="cpu", enable_checkpointing=False, **quiet)
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_epochs=20, accelerator="cpu", enable_checkpointing=False, **options)
     trainer.fit(task, DataLoader([BATCH], batch_size=None))
     assert loss() < before
     trainer.save_checkpoint(tmp_path / "x.ckpt")
@@ -159,8 +161,8 @@ def test_each_student_trains_alone_in_a_few_lines(name: str, tmp_path: Any) -> N
     assert all(key.startswith("model.") for key in checkpoint["state_dict"])
 
 
-def test_accumulated_gradients_equal_those_of_the_large_batch_where_batch_norm_allows() -> None:
-    ends = []
+def test_accumulated_gradients_equal_large_batch_gradients_with_fixed_batch_norm() -> None:
+    state_dicts = []
     halves = [{name: part[rows] for name, part in BATCH.items()} for rows in ([0, 1], [2, 3])]
     for batches, accumulate in (([BATCH], 1), (halves, 2)):
         torch.manual_seed(0)
@@ -170,13 +172,13 @@ def test_accumulated_gradients_equal_those_of_the_large_batch_where_batch_norm_a
         task.optimizer = partial(torch.optim.SGD, lr=0.1)
         task.mask = lambda centers: torch.arange(8).expand(len(centers), -1) < 4
         for part in (task.model.projections, task.model.encoder.embed):
-            part.eval().train = lambda mode=True, part=part: part  # no statistics of the batch
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+            part.eval().train = lambda mode=True, part=part: part  # fixed BatchNorm statistics
+        options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         trainer = Trainer(
             max_epochs=2, accelerator="cpu", accumulate_grad_batches=accumulate,
-            enable_checkpointing=False, **quiet,
+            enable_checkpointing=False, **options,
         )  # fmt: skip
         trainer.fit(task, DataLoader(batches, batch_size=None))
-        ends.append(task.model.state_dict())
-    for name, value in ends[0].items():
-        assert_close(ends[1][name], value, rtol=1e-4, atol=1e-6)
+        state_dicts.append(task.model.state_dict())
+    for name, value in state_dicts[0].items():
+        assert_close(state_dicts[1][name], value, rtol=1e-4, atol=1e-6)

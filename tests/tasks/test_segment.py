@@ -1,4 +1,4 @@
-"""Fine-tuning segmenters: groups, ignored points, what tests leave, files of pictures."""
+"""Fine-tuning of segmenters: parameter groups, unlabeled points, class weights, results."""
 
 import json
 from functools import partial
@@ -15,7 +15,7 @@ from conftest import released_json
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official_key
 from recon.cli.config_dir import conf_dir
-from recon.data.batch import Batch
+from recon.data.batch import Batch, get_clouds
 from recon.data.datasets.furniture_parts import FurnitureParts
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
@@ -26,7 +26,7 @@ from recon.tasks.scene import SceneSegmentation
 from recon.tasks.segment import PartSegmentation, SegmentedCloud
 from recon.tasks.sliding_windows import SlidingWindowConfig
 from recon.train import train
-from trees import s3dis
+from trees import write_s3dis
 
 ADAMW = partial(torch.optim.AdamW, lr=1e-4, weight_decay=0.05)
 
@@ -34,11 +34,11 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-4, weight_decay=0.05)
 def toy(**settings: object) -> Segmenter:
     torch.manual_seed(0)
     encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
-    small = {"hidden": 16, "widths": (16, 16, 8)}
-    return Segmenter(PatchGrouper(8, 8), encoder, 4, **{**small, **settings})
+    sizes = {"hidden": 16, "widths": (16, 16, 8)}
+    return Segmenter(PatchGrouper(8, 8), encoder, 4, **{**sizes, **settings})
 
 
-def test_groups_are_the_released_ones() -> None:
+def test_parameter_groups_match_the_release() -> None:
     with torch.device("meta"):
         model = Segmenter(PatchGrouper(128, 32), Encoder(384), 50, num_objects=16)
     task = PartSegmentation(model, optimizer=ADAMW)
@@ -46,59 +46,51 @@ def test_groups_are_the_released_ones() -> None:
     names = {id(p): n.removeprefix("model.") for n, p in task.named_parameters()}
     released = released_json("param_groups.json")["partseg"]
     assert len(groups) == len(released)
-    for ours, theirs in zip(groups, released, strict=True):
-        assert {to_official_key(names[id(p)], "segment") for p in ours["params"]} == set(
-            theirs["names"]
-        )
-        assert (ours["lr"], ours["weight_decay"]) == (
-            pytest.approx(theirs["initial_lr"]),
-            theirs["weight_decay"],
-        )
+    for group, expected in zip(groups, released, strict=True):
+        keys = {to_official_key(names[id(p)], "segment") for p in group["params"]}
+        assert keys == set(expected["names"])
+        assert group["lr"] == pytest.approx(expected["initial_lr"])
+        assert group["weight_decay"] == expected["weight_decay"]
 
 
-def batch(labels: Tensor) -> Batch:
+def build_batch(labels: Tensor) -> Batch:
     torch.manual_seed(1)
     points = torch.randn(len(labels), labels.shape[1], 3)
     label = torch.zeros(len(labels), dtype=torch.long)
     return {"points": points, "point_labels": labels, "label": label}
 
 
-def loss_of(task: PartSegmentation, labels: Tensor) -> Tensor:
+def compute_loss(task: PartSegmentation, labels: Tensor) -> Tensor:
     task.log = lambda *_, **__: None
-    return task.eval().training_step(batch(labels), 0)
+    return task.eval().training_step(build_batch(labels), 0)
 
 
-def test_points_without_a_label_teach_nothing() -> None:
+def test_unlabeled_points_do_not_enter_the_loss() -> None:
     task = PartSegmentation(toy(num_objects=2), optimizer=ADAMW)
     labels = torch.randint(0, 4, (2, 40))
-    hidden = labels.clone()
-    hidden[:, :30] = -1
-    scores = task.eval()(_clouds(batch(labels)), torch.zeros(2, dtype=torch.long))
-    known = nn.functional.nll_loss(scores[:, 30:].flatten(0, 1), labels[:, 30:].flatten())
-    assert torch.allclose(loss_of(task, hidden), known)
+    partly_labeled = labels.clone()
+    partly_labeled[:, :30] = -1
+    clouds = get_clouds(build_batch(labels))
+    scores = task.eval()(clouds, torch.zeros(2, dtype=torch.long))
+    expected = nn.functional.nll_loss(scores[:, 30:].flatten(0, 1), labels[:, 30:].flatten())
+    assert torch.allclose(compute_loss(task, partly_labeled), expected)
 
 
-def _clouds(some: Batch):  # noqa: ANN202
-    from recon.data.batch import get_clouds
-
-    return get_clouds(some)
-
-
-def test_rare_classes_weigh_by_the_cube_root() -> None:
+def test_class_weights_are_cube_roots_of_inverse_frequencies() -> None:
     task = SceneSegmentation(toy(), windows=SlidingWindowConfig(), optimizer=ADAMW)
 
-    class Columns(FurnitureParts):
+    class CountedParts(FurnitureParts):
         point_classes = list("abcd")
         label_counts = np.array([800, 100, 100, 0])
 
         def __init__(self) -> None: ...
 
-    task.set_class_names(Columns())
+    task.set_class_names(CountedParts())
     assert task.class_weights.tolist() == pytest.approx([1.0, 2.0, 2.0, 800 ** (1 / 3)], rel=1e-5)
     assert task.model.class_names == ("a", "b", "c", "d")
 
 
-def test_a_double_step_repeats_the_step_on_the_same_gradients() -> None:
+def test_double_step_applies_the_same_gradients_twice() -> None:
     once, twice = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     for parameter, double in ((once, False), (twice, True)):
         task = PartSegmentation(toy(num_objects=2), optimizer=ADAMW, double_step=double)
@@ -119,13 +111,13 @@ def parts_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_tested_part_segmenter_leaves_figures_and_pictures(parts_run: Path) -> None:
-    found = json.loads((parts_run / "results.json").read_text())
+def test_part_segmentation_writes_results_pictures_and_report(parts_run: Path) -> None:
+    results = json.loads((parts_run / "results.json").read_text())
     shapes = FurnitureParts("test")
-    assert found["shapes"] == len(shapes) == 34
-    assert found["instance_miou"] == pytest.approx(sum(found["ids"].values()) / 34)
-    per_class = found["per_class"]
-    assert found["class_miou"] == pytest.approx(sum(per_class.values()) / len(per_class))
+    assert results["shapes"] == len(shapes) == 34
+    assert results["instance_miou"] == pytest.approx(sum(results["ids"].values()) / 34)
+    per_class = results["per_class"]
+    assert results["class_miou"] == pytest.approx(sum(per_class.values()) / len(per_class))
     assert {"segments.png", "report.html"} <= {path.name for path in parts_run.iterdir()}
     assert (parts_run / "report.html").read_text().count("<canvas") == 9
     model = load(parts_run / "checkpoints" / "last.ckpt", task="part_segment")
@@ -133,21 +125,21 @@ def test_a_tested_part_segmenter_leaves_figures_and_pictures(parts_run: Path) ->
     assert model.parts["lamp"] == [25, 26, 27]
 
 
-def test_classes_of_another_number_are_named(tmp_path: Path) -> None:
-    told = ["experiment=partseg_furniture", "debug=tiny", f"output_dir={tmp_path}"]
-    for wrong, why in {
-        "num_classes=27": "points have 28 classes, the network 27",
-        "num_object_classes=9": "there are 8 classes of objects, the network knows 9",
+def test_wrong_number_of_classes_raises_value_error(tmp_path: Path) -> None:
+    overrides = ["experiment=partseg_furniture", "debug=tiny", f"output_dir={tmp_path}"]
+    for option, message in {
+        "num_classes=27": "points have 28 classes, the network has 27",
+        "num_object_classes=9": "data have 8 object classes, the network has 9",
     }.items():
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            cfg = compose("train", [*told, wrong])
-        with pytest.raises(ValueError, match=why):
+            cfg = compose("train", [*overrides, option])
+        with pytest.raises(ValueError, match=message):
             train(cfg)
 
 
-def test_a_tested_scene_segmenter_has_both_figures(tmp_path: Path) -> None:
-    s3dis(tmp_path / "data")
-    told = [
+def test_scene_segmentation_scores_rooms_and_single_windows(tmp_path: Path) -> None:
+    write_s3dis(tmp_path / "data")
+    overrides = [
         "experiment=semseg_rooms",
         "debug=tiny",
         f"data.root={tmp_path / 'data'}",
@@ -155,22 +147,24 @@ def test_a_tested_scene_segmenter_has_both_figures(tmp_path: Path) -> None:
         "data.split=[Area_1]",
     ]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("train", [*told, f"output_dir={tmp_path / 'run'}", "data.min_points=10"])
+        cfg = compose("train", [*overrides, f"output_dir={tmp_path / 'run'}", "data.min_points=10"])
     train(cfg)
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
-    merged, single = found["results"].values()
-    assert set(found["results"]) == {"whole rooms, 3 votes", "single windows"}
-    assert np.sum(merged["confusion"]) == found["points"]
-    assert np.sum(single["confusion"]) >= found["points"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    rooms, windows = results["results"].values()
+    assert set(results["results"]) == {"whole rooms, 3 votes", "single windows"}
+    assert np.sum(rooms["confusion"]) == results["points"]
+    assert np.sum(windows["confusion"]) >= results["points"]
     model = load(tmp_path / "run" / "checkpoints" / "last.ckpt", task="scene_segment")
     assert (model.up, model.channels, len(model.class_names)) == ("z", 9, 13)
 
 
-def test_wandb_gets_clouds_to_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segmented_clouds_are_logged_to_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    told = ["experiment=partseg_furniture", "debug=tiny", "logger=wandb", f"output_dir={tmp_path}"]
+    overrides = ["experiment=partseg_furniture", "debug=tiny", "logger=wandb"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        train(compose("train", told))
+        train(compose("train", [*overrides, f"output_dir={tmp_path}"]))
     wandb.finish()
     clouds = sorted(tmp_path.rglob("*.pts.json"))
     assert len(clouds) == 9
@@ -179,7 +173,7 @@ def test_wandb_gets_clouds_to_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(first) == 2048
 
 
-def test_colours_tell_neighbouring_classes_apart() -> None:
+def test_class_colors_are_distinct() -> None:
     colors = color_by_class(np.arange(-1, 28)).astype(int)
     distance = np.abs(colors[1:-1] - colors[2:]).sum(1)
     assert distance.min() > 60
@@ -189,21 +183,21 @@ def test_colours_tell_neighbouring_classes_apart() -> None:
 @pytest.mark.parametrize(
     ("count", "names"), [(1, ["best"]), (2, ["best", "worst"]), (5, ["best", "median", "worst"])]
 )
-def test_pictures_show_the_extremes(count: int, names: list[str]) -> None:
+def test_pictures_show_the_best_median_and_worst_shape(count: int, names: list[str]) -> None:
     empty = torch.zeros(1, dtype=torch.long)
-    tested = [SegmentedCloud(str(n), n / 10, torch.zeros(1, 3), empty, empty) for n in range(count)]
-    shown = pick_best_median_worst(tested)
+    clouds = [SegmentedCloud(str(n), n / 10, torch.zeros(1, 3), empty, empty) for n in range(count)]
+    shown = pick_best_median_worst(clouds)
     assert [title.split(",")[0] for title, _ in shown] == names
     ious = [shape.iou for _, shape in shown]
     assert ious == sorted(ious, reverse=True)
     assert (ious[0], ious[-1]) == ((count - 1) / 10, 0)
 
 
-def test_only_parts_step_twice_as_released() -> None:
+def test_double_step_is_used_only_for_released_part_segmentation() -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         double = [
-            compose("train", [f"experiment={name}", f"eval.selection={protocol}"]).task.double_step
+            compose("train", [f"experiment={name}", f"eval.selection={selection}"]).task.double_step
             for name in ("partseg_shapenetpart", "semseg_s3dis")
-            for protocol in ("val", "test")
+            for selection in ("val", "test")
         ]
     assert double == [False, True, False, False]

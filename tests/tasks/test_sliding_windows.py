@@ -1,4 +1,4 @@
-"""Whole rooms: every point predicted, what a network sees, memory."""
+"""Sliding windows over rooms: complete predictions, centered inputs, window confusion."""
 
 import numpy as np
 import pytest
@@ -8,75 +8,80 @@ from torch import Tensor
 from recon.data.batch import Clouds
 from recon.tasks.sliding_windows import SlidingWindowConfig, iter_room_batches, segment_room
 
-HOW = SlidingWindowConfig(num_points=64, batch_size=3, votes=2)
+CONFIG = SlidingWindowConfig(num_points=64, batch_size=3, votes=2)
 
 
-def room(count: int = 3000) -> Tensor:
+def build_room(count: int = 3000) -> Tensor:
     torch.manual_seed(0)
     return torch.rand(1, count, 3) * torch.tensor([3.0, 2.2, 2.5]) + torch.tensor([5.0, -7.0, 1.0])
 
 
-def test_every_point_is_predicted_in_each_vote() -> None:
-    points = room()[0]
+def collect_predicted_rows(points: Tensor, seed: int) -> np.ndarray:
+    """Return the rows of all predicted points, without repetitions within a window."""
+    batches = iter_room_batches(points, CONFIG, seed)
+    return np.concatenate([indices[is_original] for indices, is_original in batches])
+
+
+def test_each_vote_predicts_every_point() -> None:
+    points = build_room()[0]
     for seed in range(2):
-        met = np.concatenate([rows[own] for rows, own in iter_room_batches(points, HOW, seed)])
-        assert len(np.unique(met)) == len(points)
+        rows = collect_predicted_rows(points, seed)
+        assert len(np.unique(rows)) == len(points)
 
 
-def by_place(clouds: Clouds) -> Tensor:
-    """Say of each point what its colour tells: its number, carried along."""
-    number = clouds.colors[..., 0]
-    return torch.stack([number, 1 - number], -1)
+def predict_colors(clouds: Clouds) -> Tensor:
+    """Return the red channel r of each point as scores (r, 1 - r)."""
+    red = clouds.colors[..., 0]
+    return torch.stack([red, 1 - red], -1)
 
 
-def test_scores_come_back_to_their_points() -> None:
-    points = room()
-    number = torch.rand(1, points.shape[1], 1)
-    clouds = Clouds(points, colors=number.expand(-1, -1, 3))
-    found = segment_room(by_place, clouds, 2, HOW, 2, seed=0)
-    assert torch.allclose(found.log_probs[:, 0], number[0, :, 0], atol=1e-5)
+def test_scores_are_assigned_to_their_points() -> None:
+    points = build_room()
+    red = torch.rand(1, points.shape[1], 1)
+    clouds = Clouds(points, colors=red.expand(-1, -1, 3))
+    prediction = segment_room(predict_colors, clouds, 2, CONFIG, 2, seed=0)
+    assert torch.allclose(prediction.log_probs[:, 0], red[0, :, 0], atol=1e-5)
 
 
-def test_columns_look_as_in_training() -> None:
-    seen = []
+def test_windows_are_centered_as_in_training() -> None:
+    inputs = []
 
-    def watch(clouds: Clouds) -> Tensor:
-        seen.append(clouds)
+    def record_input(clouds: Clouds) -> Tensor:
+        inputs.append(clouds)
         return torch.zeros(*clouds.points.shape[:2], 2)
 
-    points = room()
+    points = build_room()
     clouds = Clouds(
         points, location=torch.rand_like(points), point_labels=torch.zeros(1, 3000).long()
     )
-    segment_room(watch, clouds, 2, HOW, 1, seed=0)
-    for some in seen:
-        assert some.point_labels is None
-        assert some.location is not None
-        assert some.points[..., :2].abs().max() <= 0.5 + 1e-4
-        assert (some.points[..., 2] >= -1e-6).all()
-    assert max(float(some.points[..., 2].max()) for some in seen) > 2.4
+    segment_room(record_input, clouds, 2, CONFIG, 1, seed=0)
+    for window in inputs:
+        assert window.point_labels is None
+        assert window.location is not None
+        assert window.points[..., :2].abs().max() <= 0.5 + 1e-4
+        assert (window.points[..., 2] >= -1e-6).all()
+    assert max(float(window.points[..., 2].max()) for window in inputs) > 2.4
 
 
-def test_single_windows_are_counted_once_a_prediction() -> None:
-    points = room(500)
+def test_window_confusion_counts_each_prediction_of_the_first_vote() -> None:
+    points = build_room(500)
     labels = torch.randint(0, 2, (1, 500))
     labels[0, :100] = -1
     clouds = Clouds(
         points, colors=labels.unsqueeze(-1).expand(-1, -1, 3).float(), point_labels=labels
     )
-    found = segment_room(by_place, clouds, 2, HOW, 2, seed=0)
-    rows = np.concatenate([rows[own] for rows, own in iter_room_batches(points[0], HOW, 0)])
-    assert int(found.window_confusion.sum()) == int((labels[0][torch.from_numpy(rows)] >= 0).sum())
+    prediction = segment_room(predict_colors, clouds, 2, CONFIG, 2, seed=0)
+    rows = torch.from_numpy(collect_predicted_rows(points[0], 0))
+    assert int(prediction.window_confusion.sum()) == int((labels[0][rows] >= 0).sum())
 
 
-def test_a_stray_point_costs_no_empty_windows() -> None:
-    points = torch.cat([room()[0], torch.tensor([[1e6, 1e6, 0.0]])])
-    met = np.concatenate([rows[own] for rows, own in iter_room_batches(points, HOW, 0)])
-    assert len(np.unique(met)) == len(points)
+def test_empty_windows_around_an_outlier_are_skipped() -> None:
+    points = torch.cat([build_room()[0], torch.tensor([[1e6, 1e6, 0.0]])])
+    assert len(np.unique(collect_predicted_rows(points, 0))) == len(points)
 
 
 @pytest.mark.parametrize("count", [1, 5, 70])
-def test_small_rooms_work(count: int) -> None:
-    points = room(count)
+def test_rooms_with_few_points_are_segmented(count: int) -> None:
+    points = build_room(count)
     clouds = Clouds(points, colors=torch.ones_like(points))
-    assert segment_room(by_place, clouds, 2, HOW, 1, seed=0).log_probs.shape == (count, 2)
+    assert segment_room(predict_colors, clouds, 2, CONFIG, 1, seed=0).log_probs.shape == (count, 2)

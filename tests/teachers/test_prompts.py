@@ -6,14 +6,14 @@ from conftest import released_json
 from recon.teachers.prompts import PREFIXES, SUFFIXES, build_prompts, load_templates
 
 
-def test_prompts_are_the_released_ones_in_their_order() -> None:
+def test_prompts_match_the_release_in_order() -> None:
     released = released_json("clip_prompts_tokens.json")
     assert build_prompts("night_stand") == released["prompts_night_stand_index_0_59"]
     assert list(PREFIXES) == released["template"]
     assert list(SUFFIXES) == released["template_last"]
 
 
-def test_templates_are_the_papers_ulips_or_ones_own(tmp_path: Path) -> None:
+def test_templates_are_loaded_by_number_or_from_files(tmp_path: Path) -> None:
     assert [t.replace("{}", "night_stand") for t in load_templates(60)] == build_prompts(
         "night_stand"
     )
@@ -25,19 +25,19 @@ def test_templates_are_the_papers_ulips_or_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "wrong"),
+    ("name", "text", "message"),
     [
         ("a.txt", "a chair", "a.txt: 'a chair': each template needs {}"),
         ("a.txt", "", "a.txt: holds no templates"),
-        ("a.json", "{", "a.json: no JSON"),
+        ("a.json", "{", "a.json: not valid JSON"),
         ("a.json", '{"templates": 3}', "a.json: holds no list of sentences"),
     ],
 )
-def test_wrong_templates_are_named(tmp_path: Path, name: str, text: str, wrong: str) -> None:
+def test_unusable_templates_raise(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=wrong):
+    with pytest.raises(ValueError, match=message):
         load_templates(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="none.txt: no such file of templates"):
+    with pytest.raises(FileNotFoundError, match="none.txt: no such template file"):
         load_templates(tmp_path / "none.txt")
-    with pytest.raises(ValueError, match="there are 60 or 64 templates, not 61"):
+    with pytest.raises(ValueError, match="must be 60, 64, a file or a list of sentences, got 61"):
         load_templates(61)

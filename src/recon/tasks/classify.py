@@ -1,4 +1,4 @@
-"""Fine-tuning a classifier, whole or in part, and testing it, by one view or by votes."""
+"""Fine-tune a classifier, fully or its head alone, and test it by one view or by votes."""
 
 from typing import Any
 
@@ -29,44 +29,46 @@ from recon.tasks.optim import (
 
 
 def is_head(name: str) -> bool:
-    """Tell whether a parameter is of the head or the `cls` query: named `cls` in the release."""
+    """Tell whether a parameter belongs to the head or the `cls` query, grouped as released."""
     return name.startswith("model.head.") or name.endswith(("tokens.cls", "positions.cls"))
 
 
-def _learnable(data: PointCloudDataModule, count: int) -> tuple[str, ...]:
-    """Return the classes of the data to train on; raise ValueError where `count` cannot be learned.
+def _check_classes(data: PointCloudDataModule, count: int) -> tuple[str, ...]:
+    """Return the class names of the training data; raise ValueError if they do not fit the network.
 
-    That is another number of classes, a label that is none, or a class without a shape.
+    The number of classes must be `count`, every label must be one of them, and every class must
+    have at least one shape.
     """
     names, labels = tuple(data.dataset.classes), np.asarray(data.dataset.labels)
     where = f"{type(data).__name__}, split {data.split!r}"
     if len(names) != count:
         raise ValueError(
-            f"{where}: has {len(names)} classes, the classifier {count}: set classes={len(names)}, "
-            "or leave it unset"
+            f"{where}: the data have {len(names)} classes, the classifier has {count}: set "
+            f"num_classes={len(names)}, or leave it unset"
         )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
         wrong = int(np.flatnonzero((labels < 0) | (labels >= count))[0])
         raise ValueError(
-            f"{where}: {data.dataset.ids[wrong]} has no label among its {count} classes: sort it "
-            "into one, or take it out"
+            f"{where}: the label of {data.dataset.ids[wrong]} is none of the {count} classes: "
+            "correct the label, or remove the sample"
         )
     shapes = np.bincount(labels, minlength=count)
-    if lacking := [name for name, of_it in zip(names, shapes, strict=True) if not of_it]:
+    if empty := [name for name, number in zip(names, shapes, strict=True) if not number]:
         raise ValueError(
-            f"{where}: {len(lacking)} of {count} classes have no shape to learn from, among them "
-            f"{lacking[0]!r}: add shapes, or leave these classes out of the data"
+            f"{where}: {len(empty)} of {count} classes have no training shape, for example "
+            f"{empty[0]!r}: add shapes, or remove these classes from the data"
         )
     return names
 
 
 class Classification(LightningModule):
-    """Learn classes by cross entropy [1].
+    """Train a classifier by cross entropy [1].
 
     `freeze_encoder` trains the head and the `cls` query alone; the rest stays in evaluation mode.
-    `view` is what validation and test see of a cloud. With `votes` a test also averages the logits
-    of so many draws of `vote_view`; `vote_rounds` repeats that. Logs `train/loss`, `val/accuracy`;
-    tests leave logits in `tested`, by name, beside `labels` and `ids`.
+    `view` is the transform of clouds in validation and test. If `votes` is not zero, a test also
+    averages the logits of `votes` random draws of `vote_view`, and repeats this `vote_rounds`
+    times. Logs `train/loss` and `val/accuracy`. A test stores its logits by name in `test_logits`,
+    and the samples in `labels` and `ids`.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1.
     """
@@ -87,7 +89,7 @@ class Classification(LightningModule):
     ) -> None:
         super().__init__()
         if votes and vote_view is None:
-            raise ValueError("votes need a `vote_view`: what each of them sees of a cloud")
+            raise ValueError("votes > 0 needs a `vote_view`, the transform of each vote")
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.freeze_encoder, self.view = freeze_encoder, view
         self.vote_view, self.votes, self.vote_rounds = vote_view, votes, vote_rounds
@@ -99,10 +101,10 @@ class Classification(LightningModule):
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, PointCloudDataModule):
-            self.model.class_names = _learnable(data, self.model.num_classes)
+            self.model.class_names = _check_classes(data, self.model.num_classes)
 
     def train(self, mode: bool = True) -> "Classification":
-        """Keep what is frozen in evaluation mode: its statistics and depth do not move."""
+        """Keep a frozen encoder in evaluation mode: no drop path, fixed BatchNorm statistics."""
         super().train(mode)
         if self.freeze_encoder:
             self.model.encoder.eval()
@@ -119,11 +121,11 @@ class Classification(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
-    def _seen(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b c"]:
+    def _predict_view(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b c"]:
         return self(self.view(points) if self.view else points)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.accuracy(self._seen(batch["points"]), batch["label"])
+        self.accuracy(self._predict_view(batch["points"]), batch["label"])
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=len(batch["label"]))
 
     def on_test_start(self) -> None:
@@ -134,24 +136,28 @@ class Classification(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.labels.append(batch["label"].cpu())
         self.ids += batch["id"]
-        self._keep("one view", self._seen(batch["points"]))
-        seeds = self._together(batch, batch_idx)
+        self._store_logits("one view", self._predict_view(batch["points"]))
+        seeds = self._global_seeds(batch, batch_idx)
         for number in range(self.vote_rounds if self.votes else 0):
             generator = Generator(self.device).manual_seed(seeds[0] + number)
             with synced_rng(len(seeds)):
-                self._keep(f"round {number}", self._voted(batch["points"], generator))
+                self._store_logits(
+                    f"round {number}", self._predict_vote(batch["points"], generator)
+                )
 
-    def _together(self, batch: Batch, number: int) -> list[int]:
-        """Return the seeds of the batches of all processes; some may have one batch fewer."""
+    def _global_seeds(self, batch: Batch, batch_idx: int) -> list[int]:
+        """Return the seeds of this batch on all processes; the last one may be missing on some."""
         loader: Any = self.trainer.test_dataloaders
         if isinstance(sampler := getattr(loader, "sampler", None), OrderedDistributedSampler):
-            return sampler.global_batch_seeds(number, loader.batch_size)
+            return sampler.global_batch_seeds(batch_idx, loader.batch_size)
         return batch["seed"].tolist()
 
-    def _keep(self, name: str, logits: Tensor) -> None:
+    def _store_logits(self, name: str, logits: Tensor) -> None:
         self.test_logits.setdefault(name, []).append(logits.float().cpu())
 
-    def _voted(self, points: Float[Tensor, "b n 3"], generator: Generator) -> Float[Tensor, "b c"]:
+    def _predict_vote(
+        self, points: Float[Tensor, "b n 3"], generator: Generator
+    ) -> Float[Tensor, "b c"]:
         assert self.vote_view is not None
         views = [self(self.vote_view(points, generator)) for _ in range(self.votes)]
         return torch.stack(views).mean(0)

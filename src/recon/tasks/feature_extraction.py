@@ -1,4 +1,4 @@
-"""What a frozen network says of the shapes of a data module, and what that is worth."""
+"""Extract features of a frozen network and classify by them: linear probe, zero-shot, own head."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -24,23 +24,23 @@ from recon.teachers.prompts import TemplateSource, build_prompts, load_templates
 
 
 class ExtractedFeatures(NamedTuple):
-    """Features of N labelled shapes."""
+    """Features of N shapes."""
 
     pooled: Float[Tensor, "n e"]
-    """For linear probes, see `Encoding.pooled`."""
+    """Pooled features for linear probes, see `Encoding.pooled`."""
     queries: dict[str, Float[Tensor, "n _"]]
-    """Projected queries, by modality; empty of a classifier."""
+    """Projected queries by modality; empty for a classifier."""
     labels: Int[Tensor, " n"]
-    """Empty where the data have no classes."""
+    """Empty if the data have no classes."""
     ids: list[str]
     families: Int[np.ndarray, " n"]
-    """Near-duplicates share a number; empty where the data do not tell."""
+    """Near-duplicates share a number; empty if the data do not define families."""
     logits: Float[Tensor, "n c"] | None = None
-    """Of a classifier."""
+    """Logits of a classifier."""
     skip_reasons: tuple[str, ...] = ()
     """Why samples are missing (`on_error=skip`)."""
     class_names: tuple[str, ...] = ()
-    """A classifier's classes; empty where its file does not tell."""
+    """Class names of a classifier; empty if its checkpoint does not store them."""
 
 
 @torch.no_grad()
@@ -50,14 +50,14 @@ def extract_features(
     loader: DataLoader[Any],
     view: Transform,
 ) -> ExtractedFeatures:
-    """Encode all shapes of a loader, each as `view` shows it, by a network in evaluation mode."""
+    """Encode all shapes of a loader after the transform `view`, in evaluation mode."""
     classifier = network if isinstance(network, Classifier) else None
     device = next(network.eval().parameters()).device
     pooled, labels, ids, logits = [], [torch.empty(0).long()], list[str](), []
     queries: dict[str, list[Tensor]] = {}
-    skipped: dict[str, None] = {}
+    skip_reasons: dict[str, None] = {}
     for raw in loader:
-        skipped |= dict.fromkeys(raw.pop("skipped", ()))
+        skip_reasons |= dict.fromkeys(raw.pop("skipped", ()))
         batch = data.augment(raw, training=False)
         encoding = network.encode(view(batch["points"].to(device)))
         pooled.append(encoding.pooled().cpu())
@@ -77,16 +77,16 @@ def extract_features(
         ids,
         dataset.dataset.families,
         torch.cat(logits) if classifier else None,
-        tuple(skipped),
+        tuple(skip_reasons),
         classifier.class_names if classifier else (),
     )
 
 
 class LinearProbe:
-    """A linear SVM on frozen features: fitted on the train split, read once on the test split [1].
+    """Linear SVM on frozen features, fitted on the train split, tested on the test split [1].
 
-    `cost` is its C, on features as they are; None chooses C and scaling by cross-validation within
-    the train split.
+    `cost` is C of the SVM, on features without scaling; None chooses C and scaling by
+    cross-validation within the train split.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1 (C = 0.075 as released).
     """
@@ -100,7 +100,7 @@ class LinearProbe:
     def __call__(
         self, shapes: dict[str, ExtractedFeatures], classes: Sequence[str]
     ) -> Float[Tensor, "n c"]:
-        """Return the test shapes' scores."""
+        """Return the SVM scores of the test shapes; classes without a training shape have -inf."""
         train, test = shapes["train"], shapes["test"]
         features, labels = train.pooled.numpy(), train.labels.numpy()
         if self.cost is None:
@@ -108,20 +108,20 @@ class LinearProbe:
             svm: Any = fit_linear_svm(features, labels, families)
         else:
             svm = LinearSVC(C=self.cost, dual=False).fit(features, labels)
-        decided = torch.from_numpy(svm.decision_function(test.pooled.numpy())).float()
-        if decided.ndim == 1:  # of two classes
-            decided = torch.stack([-decided, decided], 1)
-        scores = torch.full((len(decided), len(classes)), -torch.inf)
-        scores[:, torch.from_numpy(svm.classes_)] = decided
+        decision = torch.from_numpy(svm.decision_function(test.pooled.numpy())).float()
+        if decision.ndim == 1:  # scikit-learn returns one column for two classes
+            decision = torch.stack([-decision, decision], 1)
+        scores = torch.full((len(decision), len(classes)), -torch.inf)
+        scores[:, torch.from_numpy(svm.classes_)] = decision
         return scores
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """Return what a fingerprint needs to know."""
+        """Return the settings that enter the fingerprint of an evaluation."""
         return {"probe": "LinearSVC", "C": "cross-validated" if self.cost is None else self.cost}
 
 
 class TrainedClassifier:
-    """A trained classifier, by the logits of the asked classes; it learned them by these names."""
+    """Logits of a trained classifier for the chosen classes, matched by name."""
 
     splits = ("test",)
     checkpoint_task = "classify"
@@ -129,29 +129,31 @@ class TrainedClassifier:
     def __call__(
         self, shapes: dict[str, ExtractedFeatures], classes: Sequence[str]
     ) -> Float[Tensor, "n c"]:
-        """Return the test shapes' logits."""
+        """Return the logits of the test shapes; raise ValueError for classes it did not learn."""
         test = shapes["test"]
         assert test.logits is not None
         if not test.class_names and len(classes) != test.logits.shape[1]:
             raise ValueError(
-                f"the file tells no names of its {test.logits.shape[1]} classes, and "
-                f"{len(classes)} are asked: give all of them, in their order, as classes=[...]"
+                f"the checkpoint does not name its {test.logits.shape[1]} classes, and "
+                f"{len(classes)} were given: name all of its classes in order, classes=[...]"
             )
         names = list(test.class_names or classes)
         if unknown := [name for name in classes if name not in names]:
-            raise ValueError(f"the classifier did not learn {unknown[0]!r}, but {', '.join(names)}")
+            raise ValueError(
+                f"the classifier did not learn {unknown[0]!r}; its classes are {', '.join(names)}"
+            )
         return test.logits[:, [names.index(name) for name in classes]]
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """Return what a fingerprint needs to know."""
+        """Return the settings that enter the fingerprint of an evaluation."""
         return {"probe": "trained classifier"}
 
 
 class PromptedClassFeatures:
-    """Features of classes: a text teacher's, summed over sentences with the class's name.
+    """Text features of classes: a teacher's features, summed over prompts with the class name.
 
-    `templates` are 60 of the paper, 64 of ULIP, a file's, or a list, see `templates_of`. Sentences
-    are not normalised before they are summed, as released.
+    `templates` is 60 (the paper's), 64 (ULIP's), a file or a list, see `load_templates`. Features
+    are not normalized before they are summed, as released.
     """
 
     def __init__(self, teacher: Teacher, templates: TemplateSource = 60) -> None:
@@ -166,13 +168,13 @@ class PromptedClassFeatures:
         return torch.stack(features)
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        known = {60: "the paper's 60", 64: "ULIP's 64"}
-        named = known.get(self.source) if isinstance(self.source, int) else None
-        return {"teacher": str(self.teacher), "templates": named or self.templates}
+        names = {60: "the paper's 60", 64: "ULIP's 64"}
+        name = names.get(self.source) if isinstance(self.source, int) else None
+        return {"teacher": str(self.teacher), "templates": name or self.templates}
 
 
 class CachedClassFeatures:
-    """Features of classes from a cache, by their bare names; centred with `standardize`."""
+    """Text features of bare class names from a cache; `standardize` centers and scales them."""
 
     def __init__(self, path: str | Path, *, standardize: bool = False) -> None:
         self.path, self.standardize = Path(path), standardize
@@ -180,22 +182,22 @@ class CachedClassFeatures:
     def __call__(self, classes: Sequence[str]) -> Float[Tensor, "c d"]:
         cache = read_cache(self.path)
         row = {name: number for number, name in enumerate(cache.names)}
-        if lacking := [name for name in classes if name not in row]:
+        if missing := [name for name in classes if name not in row]:
             raise ValueError(
-                f"{self.path}: has no features of {len(lacking)} of {len(classes)} classes, among "
-                f"them {lacking[0]!r}: cache them, or ask a live teacher"
+                f"{self.path}: lacks the features of {len(missing)} of {len(classes)} classes, for "
+                f"example {missing[0]!r}: cache them, or use a live teacher"
             )
         features = cache.features[[row[name] for name in classes], 0].float()
         return (features - cache.mean) / cache.deviation if self.standardize else features
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        mark = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
-        cached = f"bare names, cached, sha256 {mark}"
-        return {"templates": cached, "standardize": self.standardize}
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
+        templates = f"bare names, cached, sha256 {digest}"
+        return {"templates": templates, "standardize": self.standardize}
 
 
 class ZeroShotClassifier:
-    """The class whose text is most like the projected queries, by cosine [1].
+    """Zero-shot classification by the cosine of projected queries and class features [1].
 
     `query` is `text`, `image`, or `both`: `ratio` times the text query plus the image query.
 
@@ -219,24 +221,27 @@ class ZeroShotClassifier:
     def __call__(
         self, shapes: dict[str, ExtractedFeatures], classes: Sequence[str]
     ) -> Float[Tensor, "n c"]:
-        """Return the test shapes' cosines to each class."""
+        """Return the cosine of each test shape and each class."""
         queries = shapes["test"].queries
-        asked = ("text", "image") if self.query == "both" else (self.query,)
-        if lacking := [name for name in asked if name not in queries]:
-            raise ValueError(f"the network projects no {lacking[0]} query, but {sorted(queries)}")
-        features = queries[asked[0]]
+        names = ("text", "image") if self.query == "both" else (self.query,)
+        if missing := [name for name in names if name not in queries]:
+            raise ValueError(
+                f"the network has no projected {missing[0]} query, only {sorted(queries)}: "
+                "choose one of these by task.query, or another checkpoint"
+            )
+        features = queries[names[0]]
         if self.query == "both":
             features = self.ratio * queries["text"] + queries["image"]
-        known = self.class_features(classes)
-        if known.shape[1] != features.shape[1]:
+        class_features = self.class_features(classes)
+        if class_features.shape[1] != features.shape[1]:
             raise ValueError(
-                f"classes have features of width {known.shape[1]}, the network projects to "
-                f"{features.shape[1]}: choose the teacher it learned from"
+                f"class features have width {class_features.shape[1]}, projected queries have "
+                f"width {features.shape[1]}: use the teacher that the network was trained with"
             )
-        return F.normalize(features, dim=-1) @ F.normalize(known, dim=-1).T
+        return F.normalize(features, dim=-1) @ F.normalize(class_features, dim=-1).T
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """Return what a fingerprint needs to know."""
+        """Return the settings that enter the fingerprint of an evaluation."""
         ratio = {"ratio": self.ratio} if self.query == "both" else {}
-        about: Any = getattr(self.class_features, "fingerprint_fields", dict)
-        return {"probe": "zero-shot", "query": self.query, **ratio, **about()}
+        class_fields: Any = getattr(self.class_features, "fingerprint_fields", dict)
+        return {"probe": "zero-shot", "query": self.query, **ratio, **class_fields()}

@@ -1,4 +1,4 @@
-"""What processes that test together have found."""
+"""Gather the test results of all processes."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -10,27 +10,27 @@ from torch import Tensor
 
 from recon.ops.distributed import rank_and_world_size
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 
-def gather_objects(local: Found) -> list[Found]:
-    """Return what each process found, in the order of their ranks; of one process, its own."""
+def gather_objects(local: T) -> list[T]:
+    """Return the object of each process in rank order; a list of one without distribution."""
     _, ranks = rank_and_world_size()
     if ranks == 1:
         return [local]
-    everyone: list[Any] = [None] * ranks
-    dist.all_gather_object(everyone, local)
-    return everyone
+    gathered: list[Any] = [None] * ranks
+    dist.all_gather_object(gathered, local)
+    return gathered
 
 
-def gather_in_sample_order(local: Sequence[Found]) -> list[Found]:
-    """Return what all processes found, an entry a sample, in the order one process finds it."""
+def gather_in_sample_order(local: Sequence[T]) -> list[T]:
+    """Merge one entry per sample from all processes, in the order of a single-process test."""
     # Wrapped, so that an entry may be None.
-    turns = zip_longest(*([(one,) for one in part] for part in gather_objects(list(local))))
-    return [one[0] for turn in turns for one in turn if one is not None]
+    rounds = zip_longest(*([(one,) for one in part] for part in gather_objects(list(local))))
+    return [one[0] for entries in rounds for one in entries if one is not None]
 
 
 def gather_rows_in_sample_order(batches: Sequence[Tensor]) -> list[Tensor]:
-    """Return the rows of all processes' batches, likewise, as one batch; none of no batch."""
+    """Merge the rows of all processes' batches into one batch, in sample order; empty if none."""
     rows = gather_in_sample_order([row for batch in batches for row in batch])
     return [torch.stack(rows)] if rows else []

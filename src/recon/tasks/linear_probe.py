@@ -1,4 +1,4 @@
-"""What frozen features are worth: linear SVM and zero-shot accuracy, with intervals."""
+"""Measure frozen features by linear SVM and zero-shot accuracy, with confidence intervals."""
 
 import warnings
 from copy import deepcopy
@@ -35,47 +35,47 @@ class ConfidenceInterval(NamedTuple):
     high: float
 
     def format_percent(self, sign: str = "") -> str:
-        """Write fractions as percents, e.g. `68.1 [60.3, 75.9]`."""
+        """Format as percentages, for example `68.1 [60.3, 75.9]`."""
         return f"{100 * self.mean:{sign}.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 class ProbeResult(NamedTuple):
-    """One kind of features, and how well a linear SVM tells the classes by them."""
+    """Test accuracy of a linear SVM on one kind of features."""
 
     accuracy: ConfidenceInterval
     predicted: Int[np.ndarray, " n"]
-    """Class of each test shape."""
+    """Predicted class of each test shape."""
     hyperparameters: str
-    """Scaling and C, as cross-validation chose them."""
+    """Scaling and C chosen by cross-validation."""
 
 
 class ProbeResults(NamedTuple):
-    """What frozen features are worth on labelled shapes."""
+    """Linear SVM and zero-shot accuracy of frozen features on labeled shapes."""
 
     svm: dict[str, ProbeResult]
-    """By network, `pretrained` among them, and a geometric `descriptor`."""
+    """Results by network, including `pretrained`, and of a geometric `descriptor`."""
     paired_differences: dict[str, ConfidenceInterval]
-    """Accuracy of `pretrained` minus that of each other row, paired by test shape."""
+    """Accuracy of `pretrained` minus that of each other entry, paired by test shape."""
     zero_shot: dict[str, ConfidenceInterval]
-    """By network; empty where the networks project no text query."""
+    """Accuracy by network; empty if the networks have no projected text query."""
 
 
 class CloudFeatures(NamedTuple):
-    """What a frozen network says of each cloud of a data set."""
+    """Features of a frozen network for each cloud of a data set."""
 
     pooled: Float[np.ndarray, "n e"]
     queries: dict[str, Float[Tensor, "n _"]]
-    """Projected queries, by modality."""
+    """Projected queries by modality."""
 
 
 def bootstrap_interval(
     values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], seed: int = 0
 ) -> ConfidenceInterval:
-    """Return the mean of values, with a percentile bootstrap interval over them."""
+    """Return the mean of the values with a 95 % percentile bootstrap interval."""
     values = np.asarray(values, dtype=float)
-    if np.ptp(values) == 0:  # no spread to resample
+    if np.ptp(values) == 0:  # scipy returns NaN for equal values
         return ConfidenceInterval(*[float(values[0])] * 3)
-    found = bootstrap(
+    interval = bootstrap(
         (values,),
         np.mean,
         n_resamples=BOOTSTRAP_RESAMPLES,
@@ -83,11 +83,11 @@ def bootstrap_interval(
         rng=seed,
         vectorized=True,
     ).confidence_interval
-    return ConfidenceInterval(float(values.mean()), float(found.low), float(found.high))
+    return ConfidenceInterval(float(values.mean()), float(interval.low), float(interval.high))
 
 
 def read_clouds(dataset: PointCloudDataset, num_points: int) -> Float[Tensor, "n count 3"]:
-    """Read clouds of equal size and reduce each to `count` points by farthest point sampling."""
+    """Read clouds of equal size and sample `num_points` farthest points of each."""
     clouds = torch.from_numpy(np.stack([dataset.points(i) for i in range(len(dataset))]))
     return FarthestPointSample(num_points)(clouds)
 
@@ -96,7 +96,7 @@ def read_clouds(dataset: PointCloudDataset, num_points: int) -> Float[Tensor, "n
 def encode_clouds(
     network: PretrainingNetwork, clouds: Float[Tensor, "n p 3"], *, batch_size: int = 64
 ) -> CloudFeatures:
-    """Encode whole clouds by a network in evaluation mode."""
+    """Encode whole clouds, without masks, with the network in evaluation mode."""
     device = next(network.parameters()).device
     training = network.training
     network.eval()
@@ -117,10 +117,11 @@ def encode_clouds(
 def recalibrate_batch_norm(
     network: PretrainingNetwork, clouds: Float[Tensor, "n p 3"], *, batch_size: int = 64
 ) -> PretrainingNetwork:
-    """Return a copy whose BatchNorm statistics are those of the clouds; nothing is learned.
+    """Return a copy whose BatchNorm statistics are measured on the clouds; weights stay the same.
 
-    A fresh network normalises by statistics that fit nothing. This is the fairer control: what
-    remains of a gain over it is due to learned weights.
+    The initial statistics of an untrained network, mean 0 and variance 1, do not match its
+    activations. The recalibrated network is the fairer control: a gain over it is due to learned
+    weights.
     """
     copy = deepcopy(network).train()
     for module in copy.modules():
@@ -134,7 +135,7 @@ def recalibrate_batch_norm(
 
 
 def shape_descriptor(clouds: Float[Tensor, "n p 3"], bins: int = 64) -> Float[np.ndarray, "n e"]:
-    """Describe clouds without learning: a histogram of pairwise distances (D2) and the box [1].
+    """Describe clouds by a histogram of pairwise distances (D2) and the bounding box size [1].
 
     [1] Osada et al., Shape Distributions, ACM TOG 2002.
     """
@@ -151,9 +152,9 @@ def fit_linear_svm(
     labels: Int[np.ndarray, " n"],
     families: Int[np.ndarray, " n"],
 ) -> GridSearchCV:
-    """Fit a linear SVM; scaling and C are chosen by cross-validation in these very data.
+    """Fit a linear SVM; cross-validation within the same data chooses scaling and C.
 
-    Families (of near-duplicates) stay together in the folds.
+    Shapes of one family (near-duplicates) stay in the same fold.
     """
     search = GridSearchCV(
         Pipeline([("scale", StandardScaler()), ("svm", LinearSVC(dual=False))]),
@@ -162,7 +163,7 @@ def fit_linear_svm(
         n_jobs=1,
     )
     with warnings.catch_warnings():
-        # Large C on raw features needs not converge to be compared, and loses.
+        # A large C on raw features may not converge; it scores low and is not chosen.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return search.fit(features, labels, groups=families)
 
@@ -170,7 +171,7 @@ def fit_linear_svm(
 def classify_zero_shot(
     queries: Float[Tensor, "n d"], class_features: Float[Tensor, "c d"]
 ) -> Int[np.ndarray, " n"]:
-    """Return the class whose feature is most like each query, by cosine."""
+    """Return for each query the class whose feature has the largest cosine."""
     similarity = F.normalize(queries, dim=-1) @ F.normalize(class_features, dim=-1).T
     return similarity.argmax(1).numpy()
 
@@ -180,12 +181,13 @@ def evaluate_linear_svm(
     test: Float[np.ndarray, "m e"],
     shapes: tuple[Furniture, Furniture],
 ) -> ProbeResult:
-    """Fit on the train split, read once on the test split."""
+    """Fit a linear SVM on the train split and test it once on the test split."""
     search = fit_linear_svm(train, shapes[0].labels, shapes[0].families)
     predicted = search.predict(test)
-    scale = "standardised" if search.best_params_["scale"] != "passthrough" else "raw"
-    chosen = f"{scale}, C = {search.best_params_['svm__C']:g}"
-    return ProbeResult(bootstrap_interval(predicted == shapes[1].labels), predicted, chosen)
+    scale = "standardized" if search.best_params_["scale"] != "passthrough" else "raw"
+    hyperparameters = f"{scale}, C = {search.best_params_['svm__C']:g}"
+    accuracy = bootstrap_interval(predicted == shapes[1].labels)
+    return ProbeResult(accuracy, predicted, hyperparameters)
 
 
 def compare_features(
@@ -194,28 +196,29 @@ def compare_features(
     shapes: tuple[Furniture, Furniture],
     class_features: Float[Tensor, "c d"] | None,
 ) -> ProbeResults:
-    """Compare the features of networks on train and test shapes, and a descriptor's, by one rule.
+    """Compare the features of several networks and a shape descriptor by the same protocol.
 
-    `class_features` are a text teacher's of the class names.
+    Pairs are (train, test). `class_features` are a text teacher's features of the class names; None
+    skips the zero-shot accuracy.
     """
     labels = shapes[1].labels
     pooled = {name: (train.pooled, test.pooled) for name, (train, test) in networks.items()}
     pooled["descriptor"] = (shape_descriptor(clouds[0]), shape_descriptor(clouds[1]))
     rows = {name: evaluate_linear_svm(*values, shapes) for name, values in pooled.items()}
-    right = {name: (row.predicted == labels).astype(float) for name, row in rows.items()}
-    best = right.pop("pretrained")
-    gains = {name: bootstrap_interval(best - other) for name, other in right.items()}
-    zero = {}
+    correct = {name: (row.predicted == labels).astype(float) for name, row in rows.items()}
+    pretrained = correct.pop("pretrained")
+    differences = {name: bootstrap_interval(pretrained - other) for name, other in correct.items()}
+    zero_shot = {}
     if class_features is not None:
         for name, (_, test) in networks.items():
-            zero[name] = bootstrap_interval(
+            zero_shot[name] = bootstrap_interval(
                 classify_zero_shot(test.queries["text"], class_features) == labels
             )
-    return ProbeResults(rows, gains, zero)
+    return ProbeResults(rows, differences, zero_shot)
 
 
 class Neighbors(NamedTuple):
-    """The `k` of a gallery most like each query, the most alike first."""
+    """The `k` rows of a gallery most similar to each query, most similar first."""
 
     indices: Int[np.ndarray, "n k"]
     similarity: Float[np.ndarray, "n k"]
@@ -228,13 +231,13 @@ def nearest_neighbors(
     *,
     standardize: bool = True,
 ) -> Neighbors:
-    """Find the rows of a gallery most like each query by cosine; `count` of them, or all.
+    """Find the `k` rows of a gallery (or all, if fewer) with the largest cosine to each query.
 
-    `standardize` centres and scales each feature by the gallery's own spread before.
+    `standardize` first centers and scales each feature by its mean and deviation in the gallery.
     """
     if standardize:
         scaler = StandardScaler().fit(gallery)
         queries, gallery = scaler.transform(queries), scaler.transform(gallery)
     q, g = (F.normalize(torch.from_numpy(x), dim=-1) for x in (queries, gallery))
-    found = (q @ g.T).topk(min(k, len(g)), dim=1)
-    return Neighbors(found.indices.numpy(), found.values.numpy())
+    nearest = (q @ g.T).topk(min(k, len(g)), dim=1)
+    return Neighbors(nearest.indices.numpy(), nearest.values.numpy())

@@ -1,4 +1,4 @@
-"""How well classes are told apart, by torchmetrics."""
+"""Score a classification: overall, mean class and top-k accuracy, and the confusion matrix."""
 
 from typing import NamedTuple
 
@@ -14,34 +14,34 @@ from recon.tasks.linear_probe import ConfidenceInterval, bootstrap_interval
 
 
 class ClassificationScores(NamedTuple):
-    """Accuracies as fractions, of N labelled shapes."""
+    """Accuracies of labeled shapes, as fractions."""
 
     overall_accuracy: ConfidenceInterval
-    """Share of shapes that are right, with its 95 % bootstrap interval over the shapes."""
+    """Share of correct shapes, with a 95 % bootstrap interval over the shapes."""
     mean_class_accuracy: float
-    """Mean of the classes' own shares; classes without a shape are left out."""
+    """Mean accuracy over classes; classes without a shape are left out."""
     top_k_accuracy: dict[int, float]
-    """Share of shapes whose class is among the k most likely ones, by k."""
+    """Share of shapes whose class is among the k most likely classes, by k."""
     per_class_accuracy: Float[Tensor, " c"]
-    """Each class's own share, NaN where it has no shape."""
+    """Accuracy of each class, NaN for a class without a shape."""
     confusion_matrix: Int[Tensor, "c c"]
-    """Shapes of each class (rows) by predicted class (columns)."""
+    """Number of shapes by class (rows) and predicted class (columns)."""
 
 
 def classification_scores(
     logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
 ) -> ClassificationScores:
-    """Compare class scores with labels; raise ValueError for a label that is no class."""
+    """Compare logits with labels; raise ValueError for a label outside the classes of the model."""
     classes = logits.shape[1]
     if int(labels.max()) >= classes:
         raise ValueError(f"label {int(labels.max())} is none of the {classes} classes of the model")
-    right = logits.argmax(1) == labels
+    correct = logits.argmax(1) == labels
     per_class = multiclass_accuracy(logits, labels, classes, average="none")
     present = torch.bincount(labels, minlength=classes) > 0
     per_class = per_class.where(present, torch.nan)
     ks = [k for k in (1, 3, 5) if k <= classes]
     return ClassificationScores(
-        overall_accuracy=bootstrap_interval(right.numpy()),
+        overall_accuracy=bootstrap_interval(correct.numpy()),
         mean_class_accuracy=float(per_class.nanmean()),
         top_k_accuracy={
             k: float(multiclass_accuracy(logits, labels, classes, average="micro", top_k=k))

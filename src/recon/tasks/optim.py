@@ -1,4 +1,4 @@
-"""Parameter groups and schedules."""
+"""Build parameter groups, optimizers and learning rate schedules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,37 +9,38 @@ from torch import nn
 from torch.optim import Optimizer
 
 HEAD_LR_FACTOR = 10.0
-"""How many times the learning rate a new head has, as released."""
+"""Factor on the learning rate of a new head, as released."""
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], Scheduler]
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Part trainable parameters into those without weight decay and those with the optimizer's.
+    """Split trainable parameters into a group without weight decay and one with the optimizer's.
 
-    No decay for vectors and scalars, biases, and names with `token`, as released.
+    Vectors, scalars, biases and names that contain `token` have no weight decay, as released.
     """
-    plain: list[nn.Parameter] = []
+    not_decayed: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         exempt = parameter.ndim <= 1 or name.endswith(".bias") or "token" in name
-        (plain if exempt else decayed).append(parameter)
-    return [{"params": plain, "weight_decay": 0.0}, {"params": decayed}]
+        (not_decayed if exempt else decayed).append(parameter)
+    return [{"params": not_decayed, "weight_decay": 0.0}, {"params": decayed}]
 
 
 def build_optimizer_config(optimizer: Optimizer, scheduler: SchedulerFactory | None) -> Any:
-    """Return what a task's `configure_optimizers` does: an optimizer, and its schedule if any."""
+    """Return the value for `configure_optimizers`: an optimizer and its schedule, if any."""
     if scheduler is None:
         return optimizer
     return [optimizer], [{"scheduler": scheduler(optimizer), "interval": "epoch"}]
 
 
 def step_scheduler_by_epoch(module: LightningModule, scheduler: Scheduler, metric: Any) -> None:
-    """Step a schedule at the end of an epoch with its own number, as released.
+    """Step a schedule at the end of an epoch with the number of that epoch, as released.
 
-    Epoch e runs at the rate of e - 1. This is what a task has for `lr_scheduler_step`.
+    Epoch e therefore runs at the rate scheduled for e - 1. Tasks use this as their
+    `lr_scheduler_step`.
     """
     scheduler.step(epoch=module.current_epoch)
 
@@ -47,19 +48,20 @@ def step_scheduler_by_epoch(module: LightningModule, scheduler: Scheduler, metri
 def build_finetune_optimizer(
     module: nn.Module, optimizer: OptimizerFactory, is_head: Callable[[str], bool]
 ) -> Optimizer:
-    """Build an optimizer that trains what `head` names at 10 times the rate, all of it decayed.
+    """Build an optimizer whose head trains at 10 times the rate, with weight decay on all of it.
 
-    The rest is grouped by `parameter_groups`, as released.
+    `is_head` takes the name of a parameter. The other parameters are grouped by
+    `parameter_groups`, as released.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    new = [p for name, p in named if is_head(name)]
-    chosen = set(map(id, new))
-    rest = [
-        {**group, "params": [p for p in group["params"] if id(p) not in chosen]}
+    head = [p for name, p in named if is_head(name)]
+    head_ids = set(map(id, head))
+    other_groups = [
+        {**group, "params": [p for p in group["params"] if id(p) not in head_ids]}
         for group in parameter_groups(module)
     ]
-    groups = [{"params": new}, *(group for group in rest if group["params"])]
-    built = optimizer([group for group in groups if group["params"]])
-    if new:
-        built.param_groups[0]["lr"] *= HEAD_LR_FACTOR
-    return built
+    groups = [{"params": head}, *(group for group in other_groups if group["params"])]
+    result = optimizer([group for group in groups if group["params"]])
+    if head:
+        result.param_groups[0]["lr"] *= HEAD_LR_FACTOR
+    return result

@@ -1,4 +1,4 @@
-"""Pretraining: a generative student, a contrastive student, and ReCon, which joins them."""
+"""Pretrain a generative student, a contrastive student, or ReCon, which combines both."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -30,11 +30,11 @@ MaskSampler = Callable[[Float[Tensor, "b g 3"]], Bool[Tensor, "b g"]]
 
 
 class EnsembleDistillation(nn.Module):
-    """What the contrastive students learn from: a teacher and a loss for each modality.
+    """Distill a teacher of each modality into the projected query of the same name.
 
-    Projected queries and a batch -> one named loss a modality, `self` for the contrast among
-    clouds, all of them over the clouds of all processes. Raises ValueError where a query's width
-    is not its teacher's.
+    Takes projected queries by modality, each (B, D), and a batch. Returns one loss per modality by
+    name, and `self` for the contrast among clouds. Losses are computed over the clouds of all
+    processes.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class EnsembleDistillation(nn.Module):
     ) -> None:
         super().__init__()
         self.teachers: Any = nn.ModuleDict(teachers)
-        # A loss may learn (SigLIP's scale): each modality has its own.
+        # A loss may have parameters (the scale of SigLIP), so each modality has its own copy.
         self.losses = nn.ModuleDict({name: deepcopy(distillation) for name in teachers})
         self.self_contrast = self_contrast
 
     @property
     def keys(self) -> set[str]:
-        """What this reads of a batch."""
+        """Batch entries that the teachers and the self-contrast read."""
         keys = {key for teacher in self.teachers.values() for key in teacher.keys}
         return keys | set(self.self_contrast.keys if self.self_contrast else ())
 
@@ -73,15 +73,15 @@ class EnsembleDistillation(nn.Module):
 
 
 class Pretraining(LightningModule, ABC):
-    """One step of pretraining: hide patches, ask the network, add the named losses.
+    """Base class of pretraining: mask patches, run the network, add the weighted losses.
 
-    `mask` draws (B, G), True where hidden, from the centres (B, G, 3); None hides nothing.
-    `loss_weights` scales losses by name; the paper's total is the plain sum. Logs `train/<loss>`
-    and `train/total` each step.
+    `mask` maps patch centers (B, G, 3) to a mask (B, G), True for masked patches; None masks
+    nothing. `loss_weights` scales losses by name; the paper's total is the plain sum. Logs
+    `train/<loss>` and `train/total` each step.
     """
 
     keys: frozenset[str] = frozenset()
-    """What the task reads of a batch beside points, ids and seeds."""
+    """Batch entries that the task reads besides points, ids and seeds."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Pretraining(LightningModule, ABC):
 
     @abstractmethod
     def compute_losses(self, out: PretrainingOutput, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """Name each loss of a step."""
+        """Return the losses of a step by name."""
 
     def forward(self, points: Float[Tensor, "b n 3"]) -> PretrainingOutput:
         patches = self.model.grouper(points)
@@ -108,9 +108,11 @@ class Pretraining(LightningModule, ABC):
         )
 
     def total_loss(self, losses: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-        """Add the weighted losses; raise ValueError for a weight without its loss."""
+        """Add the weighted losses; raise ValueError for a weight whose loss does not exist."""
         if unknown := self.loss_weights.keys() - losses.keys():
-            raise ValueError(f"weights for {sorted(unknown)}, but the losses are {sorted(losses)}")
+            raise ValueError(
+                f"loss_weights has {sorted(unknown)}, but the losses are {sorted(losses)}"
+            )
         return torch.stack(
             [self.loss_weights.get(name, 1.0) * x for name, x in losses.items()]
         ).sum()
@@ -119,9 +121,9 @@ class Pretraining(LightningModule, ABC):
         with synced_rng(global_batch_size(batch)):
             losses = self.compute_losses(self(batch["points"]), batch)
         total = self.total_loss(losses)
-        how: Any = {"batch_size": len(batch["points"]), "sync_dist": True}
-        self.log("train/total", total, prog_bar=True, **how)
-        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, **how)
+        options: Any = {"batch_size": len(batch["points"]), "sync_dist": True}
+        self.log("train/total", total, prog_bar=True, **options)
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, **options)
         return total
 
     def configure_optimizers(self) -> Any:
@@ -134,7 +136,7 @@ class Pretraining(LightningModule, ABC):
 
 
 class GenerativeStudent(Pretraining):
-    """Learn to rebuild hidden patches."""
+    """Learn to reconstruct masked patches."""
 
     def __init__(
         self, model: PretrainingNetwork, *, reconstruction: nn.Module, **recipe: Any
@@ -148,9 +150,9 @@ class GenerativeStudent(Pretraining):
 
 
 class ContrastiveStudent(Pretraining):
-    """Learn to imitate the teachers of other modalities.
+    """Learn to predict the features of teachers of other modalities.
 
-    Raises ValueError where a projection does not fit its teacher.
+    Raises ValueError if the width of a projected query differs from that of its teacher.
     """
 
     def __init__(
@@ -162,8 +164,9 @@ class ContrastiveStudent(Pretraining):
             width = model.projections.dims.get(name)
             if width != teacher.dim:
                 raise ValueError(
-                    f"the {name} teacher gives {teacher.dim} features, "
-                    f"but the network projects its {name} query to {width}"
+                    f"the {name} teacher has features of width {teacher.dim}, but the network "
+                    f"projects its {name} query to width {width}: "
+                    f"set projection_dims.{name}={teacher.dim}"
                 )
 
     def on_fit_start(self) -> None:
@@ -179,13 +182,13 @@ class ContrastiveStudent(Pretraining):
 
 
 class ReConStudent(ContrastiveStudent, GenerativeStudent):
-    """Both at once, by ensemble distillation: the generative student guides the contrastive [1].
+    """Ensemble distillation: the generative student guides the contrastive one [1].
 
-    Takes the arguments of both.
+    Takes the arguments of both students.
 
     [1] Qi et al., arXiv:2302.02318, equation 6.
     """
 
     def compute_losses(self, out: PretrainingOutput, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        rebuilt = GenerativeStudent.compute_losses(self, out, batch)
-        return rebuilt | ContrastiveStudent.compute_losses(self, out, batch)
+        losses = GenerativeStudent.compute_losses(self, out, batch)
+        return losses | ContrastiveStudent.compute_losses(self, out, batch)

@@ -1,4 +1,4 @@
-"""How well a search finds shapes of the right class."""
+"""Score a search by class: recall and precision of the first k results."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from recon.tasks.linear_probe import ConfidenceInterval, bootstrap_interval
 
 
 class RetrievalScores(NamedTuple):
-    """What is among the first k found, as fractions."""
+    """Scores of the first k results, as fractions."""
 
     recall: ConfidenceInterval
-    """Queries with a right shape among the first k; 95 % bootstrap over the queries."""
+    """Share of queries with a shape of the query's class among the first k results."""
     precision: ConfidenceInterval
-    """Share of the first k that are of the right class."""
+    """Share of the first k results that have the query's class."""
     chance_recall: float
-    """Recall of a search that ranks shapes at random."""
+    """Expected recall of a random ranking."""
 
 
 def retrieval_scores(
@@ -26,17 +26,19 @@ def retrieval_scores(
     query_labels: Sequence[str],
     gallery_labels: Sequence[str | None],
 ) -> RetrievalScores:
-    """Compare the gallery's rows found for each query with the class asked for.
+    """Compare the classes of the gallery rows found for each query with the class of the query.
 
-    `labels` are those of the gallery. Raises ValueError for a class that the gallery lacks: no
-    search could find it.
+    The 95 % intervals are bootstrapped over queries. Raises ValueError for a class that the gallery
+    lacks, because no search could find it.
     """
-    if lacking := sorted(set(query_labels) - set(gallery_labels)):
-        raise ValueError(f"no shape of the gallery is of class {lacking[0]!r}")
-    known = np.array([label or "" for label in gallery_labels])
-    right = known[indices] == np.array(query_labels)[:, None]
-    there = np.array([(known == name).sum() for name in query_labels])
-    none = hypergeom.pmf(0, len(known), there, indices.shape[1])
+    if missing := sorted(set(query_labels) - set(gallery_labels)):
+        raise ValueError(f"no shape of the gallery has class {missing[0]!r}")
+    labels = np.array([label or "" for label in gallery_labels])
+    correct = labels[indices] == np.array(query_labels)[:, None]
+    class_sizes = np.array([(labels == name).sum() for name in query_labels])
+    no_hit = hypergeom.pmf(0, len(labels), class_sizes, indices.shape[1])
     return RetrievalScores(
-        bootstrap_interval(right.any(1)), bootstrap_interval(right.mean(1)), float(1 - none.mean())
+        bootstrap_interval(correct.any(1)),
+        bootstrap_interval(correct.mean(1)),
+        float(1 - no_hit.mean()),
     )

@@ -1,4 +1,4 @@
-"""Fine-tuning a segmenter of scenes, and testing it in whole rooms."""
+"""Fine-tune a segmenter of scenes and test it on whole rooms by sliding windows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,15 +17,16 @@ from recon.tasks.segment import Segmentation, SegmentedCloud
 from recon.tasks.sliding_windows import SlidingWindowConfig, segment_room
 
 MAX_DRAWN_POINTS = 20_000
-"""Points kept of a tested room, to be drawn."""
+"""Maximum number of points kept of a tested room for pictures."""
 
 
 class SceneSegmentation(Segmentation):
-    """Classes of a scene's points: trained on columns, tested in whole rooms, z up [1].
+    """Semantic segmentation of scenes, trained on blocks and tested on whole rooms, z up [1].
 
-    Rooms are covered by overlapping `windows`, each point predicted at least once a vote, and its
-    log-probabilities averaged. `weighted` weighs classes by the cube root of how rare they are.
-    Logs `val/miou` of whole rooms, by one vote.
+    Tests cover a room by overlapping `windows`; each vote predicts every point at least once, and
+    log-probabilities are averaged. `use_class_weights` weights a class by the cube root of its
+    inverse frequency, relative to the most frequent class. Logs `val/miou` of whole
+    rooms with one vote.
 
     [1] Qi et al., arXiv:1706.02413 (whole-room testing); weights as released.
     """
@@ -47,78 +48,85 @@ class SceneSegmentation(Segmentation):
         super().set_class_names(dataset)
         counts = getattr(dataset, "label_counts", None)
         if self.use_class_weights and counts is not None:
-            share = np.maximum(counts, 1) / max(counts.sum(), 1)
-            self.class_weights = torch.from_numpy((share.max() / share) ** (1 / 3)).float()
+            frequency = np.maximum(counts, 1) / max(counts.sum(), 1)
+            weights = (frequency.max() / frequency) ** (1 / 3)
+            self.class_weights = torch.from_numpy(weights).float()
 
-    def _room(self, batch: Batch, votes: int) -> tuple[SegmentedCloud, Tensor, Tensor]:
-        """Segment one room; return it, its confusion, and that of single windows."""
+    def _segment_room(self, batch: Batch, votes: int) -> tuple[SegmentedCloud, Tensor, Tensor]:
+        """Segment a room; return it, its confusion matrix, and that of single windows."""
         clouds = get_clouds(batch)
         seed = int(batch["seed"][0])
-        found = segment_room(
+        prediction = segment_room(
             self.forward, clouds, self.model.num_classes, self.windows, votes, seed
         )
         assert clouds.point_labels is not None
-        labels, predicted = clouds.point_labels[0].cpu(), found.log_probs.argmax(1)
+        labels, predicted = clouds.point_labels[0].cpu(), prediction.log_probs.argmax(1)
         counts = confusion(predicted, labels, self.model.num_classes)
-        some = torch.linspace(
+        drawn_rows = torch.linspace(
             0, len(labels) - 1, min(len(labels), MAX_DRAWN_POINTS), dtype=torch.float64
         ).long()
         points = clouds.points[0].cpu()
-        shown = (x[some].clone() for x in (points, labels, predicted))
+        drawn = (x[drawn_rows].clone() for x in (points, labels, predicted))
         return (
-            SegmentedCloud(batch["id"][0], scene_scores(counts).miou, *shown),
+            SegmentedCloud(batch["id"][0], scene_scores(counts).miou, *drawn),
             counts,
-            found.window_confusion,
+            prediction.window_confusion,
         )
 
     def on_validation_epoch_start(self) -> None:
-        self.counts = torch.zeros(self.model.num_classes, self.model.num_classes, dtype=torch.long)
+        size = (self.model.num_classes, self.model.num_classes)
+        self.val_confusion = torch.zeros(size, dtype=torch.long)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.counts += self._room(batch, votes=1)[1]
+        self.val_confusion += self._segment_room(batch, votes=1)[1]
 
     def on_validation_epoch_end(self) -> None:
-        total = self.trainer.strategy.reduce(self.counts.to(self.device), reduce_op="sum")
+        total = self.trainer.strategy.reduce(self.val_confusion.to(self.device), reduce_op="sum")
         assert isinstance(total, Tensor)
         self.log("val/miou", scene_scores(total).miou, prog_bar=True)
 
     def on_test_start(self) -> None:
         super().on_test_start()
         size = (self.model.num_classes, self.model.num_classes)
-        self.merged, self.single = (torch.zeros(size, dtype=torch.long) for _ in range(2))
+        self.room_confusion = torch.zeros(size, dtype=torch.long)
+        self.window_confusion = torch.zeros(size, dtype=torch.long)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        room, merged, single = self._room(batch, self.windows.votes)
+        room, room_confusion, window_confusion = self._segment_room(batch, self.windows.votes)
         self.test_clouds.append(room)
-        self.merged += merged
-        self.single += single
+        self.room_confusion += room_confusion
+        self.window_confusion += window_confusion
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        self.merged = torch.stack(gather_objects(self.merged)).sum(0)
-        self.single = torch.stack(gather_objects(self.single)).sum(0)
+        self.room_confusion = torch.stack(gather_objects(self.room_confusion)).sum(0)
+        self.window_confusion = torch.stack(gather_objects(self.window_confusion)).sum(0)
 
     def compute_results(self) -> dict[str, Any]:
-        """Return what the test found, as JSON holds it."""
+        """Return the test results as JSON types."""
         votes = self.windows.votes
-        kinds = {f"whole rooms, {votes} votes": self.merged, "single windows": self.single}
+        confusions = {
+            f"whole rooms, {votes} votes": self.room_confusion,
+            "single windows": self.window_confusion,
+        }
         return {
             "rooms": len(self.test_clouds),
-            "points": int(self.merged.sum()),
+            "points": int(self.room_confusion.sum()),
             "results": {
-                name: _scene(counts, self.model.class_names) for name, counts in kinds.items()
+                name: _scores_to_dict(counts, self.model.class_names)
+                for name, counts in confusions.items()
             },
             "ids": {room.name: room.iou for room in self.test_clouds},
         }
 
 
-def _scene(counts: Int[Tensor, "c c"], names: Sequence[str]) -> dict[str, Any]:
-    found = scene_scores(counts)
-    per = dict(zip(names, found.iou.tolist(), strict=True))
+def _scores_to_dict(counts: Int[Tensor, "c c"], names: Sequence[str]) -> dict[str, Any]:
+    scores = scene_scores(counts)
+    iou = dict(zip(names, scores.iou.tolist(), strict=True))
     return {
-        "miou": found.miou,
-        "macc": found.macc,
-        "overall_accuracy": {"mean": found.overall_accuracy},
-        "per_class": {name: value for name, value in per.items() if value == value},
+        "miou": scores.miou,
+        "macc": scores.macc,
+        "overall_accuracy": {"mean": scores.overall_accuracy},
+        "per_class": {name: value for name, value in iou.items() if value == value},
         "confusion": counts.tolist(),
     }

@@ -1,4 +1,4 @@
-"""Fine-tuning a segmenter, and testing it on the parts of objects."""
+"""Fine-tune a segmenter of points and test it on the parts of objects."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -34,9 +34,9 @@ from recon.tasks.optim import (
 
 
 def is_head(name: str) -> bool:
-    """Tell whether a parameter is trained at the head's rate: new layers, most norms left out.
+    """Tell whether a parameter trains at the learning rate of the head, grouped as released.
 
-    As the release has it, which goes by names.
+    These are the new layers without most of their normalizations. The release goes by names.
     """
     if name.startswith("model.object_embed."):
         return True
@@ -44,7 +44,7 @@ def is_head(name: str) -> bool:
 
 
 class SegmentedCloud(NamedTuple):
-    """One segmented shape or room, to be drawn."""
+    """A segmented shape or room, for pictures."""
 
     name: str
     iou: float
@@ -54,10 +54,10 @@ class SegmentedCloud(NamedTuple):
 
 
 class Segmentation(LightningModule, ABC):
-    """Learn classes of points by negative log-likelihood; points labelled -1 are left out.
+    """Base class: learn classes of points by negative log-likelihood, ignoring points labeled -1.
 
     `double_step` repeats each optimizer step on the same gradients, as the released script does by
-    mistake. Logs `train/loss`; what else, see its children.
+    mistake. Logs `train/loss`; subclasses log validation metrics.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Segmentation(LightningModule, ABC):
             self.set_class_names(data.dataset)
 
     def set_class_names(self, dataset: PointCloudDataset) -> None:
-        """Take over the names of classes; raise ValueError where the network has other numbers."""
+        """Copy the class names of the data; raise ValueError if the network has another number."""
         classes = dataset.point_classes
         if len(classes) != self.model.num_classes:
             raise ValueError(
-                f"points have {len(classes)} classes, the network {self.model.num_classes}: leave "
-                "`classes` unset, or choose other weights"
+                f"the points have {len(classes)} classes, the network has "
+                f"{self.model.num_classes}: leave num_classes unset, or choose another checkpoint"
             )
         self.model.class_names = tuple(classes)
 
@@ -102,8 +102,8 @@ class Segmentation(LightningModule, ABC):
         weight = None if self.class_weights is None else self.class_weights.to(scores)
         labels = clouds.point_labels.flatten()
         loss = F.nll_loss(scores.flatten(0, 1), labels, weight, ignore_index=IGNORE_INDEX)
-        known = labels[labels != IGNORE_INDEX]
-        loss = rescale_local_mean(loss, len(known) if weight is None else weight[known].sum())
+        used = labels[labels != IGNORE_INDEX]
+        loss = rescale_local_mean(loss, len(used) if weight is None else weight[used].sum())
         size = len(clouds.points)
         self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
@@ -123,7 +123,7 @@ class Segmentation(LightningModule, ABC):
 
     @abstractmethod
     def compute_results(self) -> dict[str, Any]:
-        """Return what the test found, as JSON holds it."""
+        """Return the test results as JSON types."""
 
     def configure_optimizers(self) -> Any:
         return build_optimizer_config(
@@ -137,7 +137,7 @@ class Segmentation(LightningModule, ABC):
 
 
 class PartSegmentation(Segmentation):
-    """Parts of objects whose class is known [1]. Logs `val/instance_miou`.
+    """Part segmentation of objects whose class is given [1]. Logs `val/instance_miou`.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1.
     """
@@ -150,14 +150,12 @@ class PartSegmentation(Segmentation):
         self.model.parts = {name: [*rows] for name, rows in dataset.parts.items()}
         if len(dataset.classes) != self.model.num_objects:
             raise ValueError(
-                f"there are {len(dataset.classes)} classes of objects, the network knows "
-                f"{self.model.num_objects}: leave `objects` unset, or choose other weights"
+                f"the data have {len(dataset.classes)} object classes, the network has "
+                f"{self.model.num_objects}: leave num_object_classes unset, or choose another "
+                "checkpoint"
             )
 
-    def on_validation_epoch_start(self) -> None:
-        self.found: list[tuple[int, float]] = []
-
-    def _shapes(self, batch: Batch) -> list[SegmentedCloud]:
+    def _segment_shapes(self, batch: Batch) -> list[SegmentedCloud]:
         clouds, label = get_clouds(batch), batch["label"]
         scores = self(clouds, label)
         assert clouds.point_labels is not None
@@ -171,7 +169,7 @@ class PartSegmentation(Segmentation):
         return shapes
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        ious = [shape.iou for shape in self._shapes(batch)]
+        ious = [shape.iou for shape in self._segment_shapes(batch)]
         mean = torch.tensor(ious, device=self.device).mean()
         self.log("val/instance_miou", mean, prog_bar=True, batch_size=len(ious), sync_dist=True)
 
@@ -180,7 +178,7 @@ class PartSegmentation(Segmentation):
         self.labels: list[int] = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_clouds += self._shapes(batch)
+        self.test_clouds += self._segment_shapes(batch)
         self.labels += batch["label"].tolist()
 
     def on_test_epoch_end(self) -> None:
@@ -188,15 +186,15 @@ class PartSegmentation(Segmentation):
         self.labels = gather_in_sample_order(self.labels)
 
     def compute_results(self) -> dict[str, Any]:
-        """Return what the test found, as JSON holds it."""
+        """Return the test results as JSON types."""
         ious = torch.tensor([shape.iou for shape in self.test_clouds], dtype=torch.float64)
         names = self.model.object_names
-        found = part_scores(ious, torch.tensor(self.labels), len(names))
-        per = dict(zip(names, found.per_class.tolist(), strict=True))
+        scores = part_scores(ious, torch.tensor(self.labels), len(names))
+        per_class = dict(zip(names, scores.per_class.tolist(), strict=True))
         return {
             "shapes": len(ious),
-            "instance_miou": found.instance_miou,
-            "class_miou": found.class_miou,
-            "per_class": {name: value for name, value in per.items() if value == value},
+            "instance_miou": scores.instance_miou,
+            "class_miou": scores.class_miou,
+            "per_class": {name: value for name, value in per_class.items() if value == value},
             "ids": {shape.name: shape.iou for shape in self.test_clouds},
         }

@@ -1,4 +1,4 @@
-"""Contrast among the clouds of a batch, those of all processes, on the projected `cls` query."""
+"""Contrast the clouds of a batch, gathered from all processes, by their projected `cls` query."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Project = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b d"]]
 
 
 class SelfContrast(nn.Module, ABC):
-    """A loss on the projected `cls` query of a batch; `keys` names what it reads beside it."""
+    """A loss on the projected `cls` queries of a batch; `keys` are the batch entries it reads."""
 
     keys: tuple[str, ...]
 
@@ -22,11 +22,11 @@ class SelfContrast(nn.Module, ABC):
     def forward(
         self, features: Float[Tensor, "b d"], batch: Batch, project: Project
     ) -> Float[Tensor, ""]:
-        """Return the loss; `project` turns other clouds into such features."""
+        """Return the loss; `project` computes the same features of other clouds."""
 
 
 class CategorySelfContrast(SelfContrast):
-    """Clouds of one category text belong together: supervised, as released (`smc`)."""
+    """Treat clouds with the same category text as positives: supervised, as released (`smc`)."""
 
     keys = ("category",)
 
@@ -44,7 +44,7 @@ class CategorySelfContrast(SelfContrast):
 
 
 class ViewSelfContrast(SelfContrast):
-    """Two augmented views of a cloud belong together: label-free, at twice the cost a step."""
+    """Treat two augmented views of a cloud as positives: self-supervised, twice the cost."""
 
     keys = ("second_view",)
 

@@ -1,4 +1,4 @@
-"""A whole room by overlapping windows, in bounded memory."""
+"""Segment a whole room by overlapping sliding windows, in bounded memory."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -14,7 +14,11 @@ from recon.tasks.iou import IGNORE_INDEX, confusion
 
 
 class SlidingWindowConfig(NamedTuple):
-    """How a room is covered: windows of `width` metres, `stride` apart, `size` points at a time."""
+    """Cover a room with windows `width` meters wide, `stride` meters apart.
+
+    The network takes `num_points` points of a window at a time, in batches of `batch_size`, and
+    averages the log-probabilities of `votes` random groupings of the points.
+    """
 
     num_points: int = 2048
     width: float = 1.0
@@ -24,38 +28,39 @@ class SlidingWindowConfig(NamedTuple):
 
 
 class RoomPrediction(NamedTuple):
-    """What a network says of a room of N points."""
+    """Predictions for a room of N points."""
 
     log_probs: Float[Tensor, "n c"]
-    """Mean log-probabilities, in the order of the points."""
+    """Mean log-probabilities in the order of the points."""
     window_confusion: Int[Tensor, "c c"]
-    """Confusion of every single prediction of the first vote, before they are merged."""
+    """Confusion matrix of all window predictions of the first vote, before they are averaged."""
 
 
 class WindowBatch(NamedTuple):
-    """A batch of columns: rows of points, some repeated where a column has too few."""
+    """Indices of points for a batch of windows; a window with too few points repeats some."""
 
     indices: Int[np.ndarray, "b size"]
     is_original: Bool[np.ndarray, "b size"]
-    """Whether a row is no repetition."""
+    """False for a repeated point."""
 
 
 def iter_room_batches(
     points: Float[Tensor, "n 3"], config: SlidingWindowConfig, seed: int
 ) -> Iterator[WindowBatch]:
-    """Yield batches of columns; each point is in at least one of them."""
-    waiting: list[tuple[np.ndarray, np.ndarray]] = []
-    pieces = iter_windows(points.numpy(), width=config.width, stride=config.stride)
-    for number, rows in enumerate(pieces):
-        for count, piece in enumerate(iter_window_batches(rows, config.num_points, seed + number)):
-            waiting.append(
-                (piece, np.arange(config.num_points) < len(rows) - count * config.num_points)
-            )
-            if len(waiting) == config.batch_size:
-                yield WindowBatch(*map(np.stack, zip(*waiting, strict=True)))
-                waiting = []
-    if waiting:
-        yield WindowBatch(*map(np.stack, zip(*waiting, strict=True)))
+    """Yield batches of windows; each point is in at least one of them."""
+    samples: list[tuple[np.ndarray, np.ndarray]] = []
+    windows = iter_windows(points.numpy(), width=config.width, stride=config.stride)
+    for number, rows in enumerate(windows):
+        for count, indices in enumerate(
+            iter_window_batches(rows, config.num_points, seed + number)
+        ):
+            num_left = len(rows) - count * config.num_points
+            samples.append((indices, np.arange(config.num_points) < num_left))
+            if len(samples) == config.batch_size:
+                yield WindowBatch(*map(np.stack, zip(*samples, strict=True)))
+                samples = []
+    if samples:
+        yield WindowBatch(*map(np.stack, zip(*samples, strict=True)))
 
 
 @torch.no_grad()
@@ -67,32 +72,31 @@ def segment_room(
     votes: int,
     seed: int,
 ) -> RoomPrediction:
-    """Segment a room, a batch of one, z up and in metres; every point is predicted each vote.
+    """Segment a room (a batch of one, in meters, z up); each vote predicts every point.
 
-    Columns are given to the network as training draws them: x and y relative to their middle, z to
-    the room's lowest point. Beside the room, memory holds a row of scores for each point.
+    Windows are centered as in training: x and y relative to the middle of the window, z relative to
+    the lowest point of the room. Besides the room, memory holds one row of scores per point.
     """
     points = room.points[0].cpu()
     lowest = points[:, 2].min()
     device, count = room.points.device, len(points)
-    total, seen = torch.zeros(count, classes), torch.zeros(count)
-    single = torch.zeros(classes, classes, dtype=torch.long)
+    total, num_predictions = torch.zeros(count, classes), torch.zeros(count)
+    window_confusion = torch.zeros(classes, classes, dtype=torch.long)
     labels = None if room.point_labels is None else room.point_labels[0].cpu()
     for vote in range(votes):
-        for rows, own in iter_room_batches(points, config, seed + vote * count):
-            index, real = torch.from_numpy(rows), torch.from_numpy(own).flatten()
-            # The labels stay behind: no network sees them.
-            cut = {k: v[0][index.to(device)] for k, v in room._asdict().items() if v is not None}
-            cut.pop("point_labels", None)
-            low, high = cut["points"].amin(1), cut["points"].amax(1)
-            middle = ((low + high) / 2).index_fill(1, torch.tensor(2, device=device), lowest.item())
-            cut["points"] = cut["points"] - middle[:, None]
-            scores = network(Clouds(**cut)).flatten(0, 1).to(total)[real]
-            flat = index.flatten()[real]
-            total.index_add_(0, flat, scores)
-            seen.index_add_(0, flat, torch.ones(len(flat)))
+        for indices, is_original in iter_room_batches(points, config, seed + vote * count):
+            index, valid = torch.from_numpy(indices), torch.from_numpy(is_original).flatten()
+            clouds = {k: v[0][index.to(device)] for k, v in room._asdict().items() if v is not None}
+            clouds.pop("point_labels", None)  # the network must not see labels
+            low, high = clouds["points"].amin(1), clouds["points"].amax(1)
+            origin = ((low + high) / 2).index_fill(1, torch.tensor(2, device=device), lowest.item())
+            clouds["points"] = clouds["points"] - origin[:, None]
+            log_probs = network(Clouds(**clouds)).flatten(0, 1).to(total)[valid]
+            rows = index.flatten()[valid]
+            total.index_add_(0, rows, log_probs)
+            num_predictions.index_add_(0, rows, torch.ones(len(rows)))
             if vote == 0 and labels is not None:
-                known = labels[flat]
-                if (known != IGNORE_INDEX).any():
-                    single += confusion(scores.argmax(1), known, classes)
-    return RoomPrediction(total / seen[:, None], single)
+                row_labels = labels[rows]
+                if (row_labels != IGNORE_INDEX).any():
+                    window_confusion += confusion(log_probs.argmax(1), row_labels, classes)
+    return RoomPrediction(total / num_predictions[:, None], window_confusion)

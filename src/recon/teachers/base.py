@@ -1,4 +1,4 @@
-"""What every teacher is: frozen, in evaluation mode, and not part of a checkpoint."""
+"""Define the base classes of teachers: frozen, in evaluation mode, not part of a checkpoint."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 
 class Teacher(nn.Module, ABC):
-    """A frozen encoder of another modality: batch in, features (B, dim) out.
+    """A frozen encoder of another modality: maps a batch to features (B, dim).
 
-    `keys` names what it reads of a batch, so that the data road brings no more than that.
+    `keys` are the batch entries it reads; the data module loads no others.
     """
 
     keys: tuple[str, ...]
@@ -29,9 +29,10 @@ class Teacher(nn.Module, ABC):
         return super().train(mode=False)
 
     def check_coverage(self, names: Mapping[str, Collection[str]]) -> None:  # noqa: B027
-        """Check before training that these can be taught; a live teacher teaches anything.
+        """Raise ValueError before training if the teacher lacks features of some samples.
 
-        `names` gives all ids (key `id`) and texts (key `text`) of a data set. Raises ValueError.
+        `names` holds all ids (key `id`) and texts (key `text`) of a data set. A live teacher can
+        encode any sample.
         """
 
     @abstractmethod
@@ -42,23 +43,25 @@ class Teacher(nn.Module, ABC):
 class LiveTeacher(Teacher):
     """A teacher that runs a network.
 
-    The network moves between devices with its student, but is no submodule: optimizers,
-    checkpoints, summaries and `train()` do not see it.
+    The network moves between devices with the student but is not registered as a submodule, so
+    optimizers, checkpoints, summaries and `train()` ignore it.
     """
 
     def __init__(self, network: nn.Module, dim: int) -> None:
         super().__init__(dim)
-        self._hidden: tuple[Any] = (network.eval().requires_grad_(requires_grad=False),)
+        # A tuple hides the network from the registration of submodules.
+        self._unregistered: tuple[Any] = (network.eval().requires_grad_(requires_grad=False),)
 
     @property
     def network(self) -> Any:
-        return self._hidden[0]
+        return self._unregistered[0]
 
-    def check_dim(self, name: str, example: Float[Tensor, "1 found"]) -> None:
-        """Raise ValueError where the network's features have another width than `dim`."""
-        if (found := example.shape[-1]) != self.dim:
+    def check_dim(self, name: str, example: Float[Tensor, "1 d"]) -> None:
+        """Raise ValueError if the width of the network's features is not `dim`."""
+        if (width := example.shape[-1]) != self.dim:
             raise ValueError(
-                f"teacher {name} gives {found} features, but its dim is set to {self.dim}"
+                f"teacher {name} has features of width {width}, but dim is set to {self.dim}: "
+                f"set its dim to {width}"
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -71,19 +74,19 @@ class LiveTeacher(Teacher):
 
     @abstractmethod
     def encode(self, batch: Mapping[str, Any]) -> Float[Tensor, "b dim"]:
-        """Encode a batch; called without gradients."""
+        """Encode a batch; runs without gradients."""
 
 
 def load_teacher_network(name: str, weights: str | None, build: Callable[[], nn.Module]) -> Any:
-    """Build a network whose weights are downloaded or read; raise OSError with the cure."""
+    """Build a network with downloaded or local weights; raise OSError with advice if that fails."""
     try:
         return build()
     except (OSError, RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
         reason = str(error).strip().split("\n")[0]
-        cure = (
-            "give the file of this very model"
+        hint = (
+            "give a weights file of this model"
             if weights and Path(weights).exists()
-            else "connect to the internet once, or give a local file by `weights=`, "
+            else "connect to the internet once, or give a local file as `weights`, "
             "or train with teacher=cached"
         )
-        raise OSError(f"cannot load teacher {name} ({reason}): {cure}") from error
+        raise OSError(f"cannot load teacher {name} ({reason}): {hint}") from error

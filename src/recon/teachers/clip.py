@@ -1,4 +1,4 @@
-"""Models of open_clip, by name and weights."""
+"""Create open_clip models by name and weights."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ from recon.teachers.base import load_teacher_network
 
 
 def create_clip(name: str, weights: str | None) -> Any:
-    """Build a model of open_clip, its weights by pretraining tag, from a local file, or none.
+    """Create an open_clip model; `weights` is a pretraining tag, a local file, or None (untrained).
 
-    Raises ValueError for a name or tag that open_clip does not know and that is no file, and
-    OSError where the weights cannot be had.
+    Raises ValueError for an unknown name, or for weights that are neither a file nor a tag that
+    open_clip knows, and OSError if the weights are unavailable.
     """
     hosted = ":" in name
     if not hosted and name not in open_clip.list_models():
-        raise ValueError(f"open_clip knows no model {name!r}: see open_clip.list_models()")
+        raise ValueError(f"open_clip has no model {name!r}: see open_clip.list_models()")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is not None and weights not in tags and not Path(weights).is_file():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Image teachers: any network of timm, or the image tower of any model of open_clip."""
+"""Image teachers: any timm network, or the image tower of any open_clip model."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from recon.teachers.clip import create_clip
 
 
 class ImageTeacher(LiveTeacher):
-    """A frozen image encoder; RGB bytes (B, 3, H, W) under the key `image` -> (B, dim).
+    """Base class of frozen image encoders; key `image`, RGB bytes (B, 3, H, W), to (B, dim).
 
-    Pixels are normalised by the teacher's own statistics; the released code takes ImageNet's for
-    every teacher. `size`, height and width, is what the network takes; None is any.
+    Pixels are normalized by the teacher's own statistics; the released code uses those of ImageNet
+    for every teacher. `size` is the height and width that the network takes, None if any.
 
-    Raises ValueError for pictures of another size.
+    Raises ValueError for images of another size.
     """
 
     keys = ("image",)
@@ -46,33 +46,33 @@ class ImageTeacher(LiveTeacher):
         images = batch["image"]
         if self.size and images.shape[2:] != self.size:
             raise ValueError(
-                f"the image teacher takes pictures of {self.size[0]} x {self.size[1]} pixels, "
+                f"the image teacher takes images of {self.size[0]} x {self.size[1]} pixels, "
                 f"got {images.shape[2]} x {images.shape[3]}: set data.augment_image.size"
             )
         return self.encode_images((images / 255 - self.mean) / self.std)
 
     @abstractmethod
     def encode_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
-        """Encode normalised images."""
+        """Encode normalized images."""
 
 
 class TimmImageTeacher(ImageTeacher):
-    """An image classifier of timm without its head: pooled features after the final norm.
+    """A timm image classifier without its head: pooled features after the final norm.
 
-    `name` is any that timm knows, with its tag. Weights are downloaded, unless `weights` names a
-    local file, or `pretrained` is False.
+    `name` is any timm model name, with its tag. Weights are downloaded unless `weights` is a local
+    file or `pretrained` is False.
 
-    Raises ValueError for an unknown name or a `dim` that is not the model's, and OSError where
-    weights cannot be had.
+    Raises ValueError for an unknown name or a `dim` that is not the model's, and OSError if the
+    weights are unavailable.
     """
 
     def __init__(
         self, name: str, dim: int, *, weights: str | None = None, pretrained: bool = True
     ) -> None:
         if not timm.is_model(name):
-            raise ValueError(f"timm knows no model {name!r}: see timm.list_models()")
+            raise ValueError(f"timm has no model {name!r}: see timm.list_models()")
         if weights is not None and not Path(weights).is_file():
-            raise FileNotFoundError(f"{weights}: no such file of teacher weights")
+            raise FileNotFoundError(f"{weights}: no such weights file of a teacher")
         overlay = {"file": weights} if weights else None
         network = load_teacher_network(
             name,
@@ -93,13 +93,13 @@ class TimmImageTeacher(ImageTeacher):
 
 
 class OpenClipImageTeacher(ImageTeacher):
-    """The image tower of a model of open_clip: projected features, not normalised.
+    """The image tower of an open_clip model: projected features, not normalized.
 
-    `name` is any that open_clip knows. `weights` is a pretraining tag, downloaded, or a local
-    file; None leaves the tower untrained.
+    `name` is any open_clip model name. `weights` is a pretraining tag, which is downloaded, or a
+    local file; None leaves the tower untrained.
 
-    Raises ValueError for an unknown name or a `dim` that is not the model's, and OSError where
-    weights cannot be had.
+    Raises ValueError for an unknown name or a `dim` that is not the model's, and OSError if the
+    weights are unavailable.
     """
 
     def __init__(self, name: str, dim: int, *, weights: str | None = "openai") -> None:

@@ -1,4 +1,4 @@
-"""Sentences around a category's name."""
+"""Build text prompts: templates of sentences around a category name."""
 
 import json
 from collections.abc import Sequence
@@ -20,54 +20,61 @@ PAPER_TEMPLATES = tuple(f"{prefix}{{}}{suffix}" for suffix in SUFFIXES for prefi
 """
 
 MAX_TEMPLATE_FILE_BYTES = 2**24
-"""Bytes of a file of templates."""
+"""Maximum size of a file of templates, in bytes."""
 TemplateSource = int | str | Path | Sequence[str]
 
 
 def load_templates(source: TemplateSource) -> list[str]:
-    """Return sentences with `{}` for a name: 60 of the paper, 64 of ULIP, a file's, or a list.
+    """Return sentences with `{}` in place of the category name.
 
-    A file is .json, a list or with one under `templates`, or text with one sentence a line. Raises
-    FileNotFoundError for a missing file and ValueError for sentences without `{}`, or none.
+    `source` is 60 (the paper's templates), 64 (ULIP's), a file, or a list of sentences. A .json
+    file holds a list, at the top level or under `templates`; other files have a sentence per line.
+    Raises FileNotFoundError for a missing file, and ValueError if there are no sentences or one
+    lacks `{}`.
     """
     if source == 60:
         return [*PAPER_TEMPLATES]
     if source == 64:
-        return _read(Path(str(files("recon.teachers") / "templates_64.json")))
+        return _read_template_file(Path(str(files("recon.teachers") / "templates_64.json")))
     if isinstance(source, int):
-        raise ValueError(f"there are 60 or 64 templates, not {source}: or name a file or a list")
+        raise ValueError(f"templates must be 60, 64, a file or a list of sentences, got {source}")
     if isinstance(source, str | Path):
-        found, where = _read(Path(source)), f"{source}: "
+        templates, prefix = _read_template_file(Path(source)), f"{source}: "
     else:
-        found, where = [*source], ""
-    if not found:
-        raise ValueError(f"{where}holds no templates")
-    check_printable(map(str, found), where or "templates")
-    if wrong := [sentence for sentence in found if "{}" not in str(sentence)]:
+        templates, prefix = [*source], ""
+    if not templates:
+        raise ValueError(f"{prefix}holds no templates")
+    check_printable(map(str, templates), prefix or "templates")
+    if wrong := [sentence for sentence in templates if "{}" not in str(sentence)]:
         raise ValueError(
-            f"{where}{wrong[0]!r}: each template needs {{}} where the name of the class goes"
+            f"{prefix}{wrong[0]!r}: each template needs {{}} in place of the class name"
         )
-    return found
+    return templates
 
 
-def _read(path: Path) -> list[str]:
+def _read_template_file(path: Path) -> list[str]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of templates")
+        raise FileNotFoundError(f"{path}: no such template file")
     if (size := path.stat().st_size) > MAX_TEMPLATE_FILE_BYTES:
-        raise ValueError(f"{path}: has {size:,} bytes, no list of templates does")
+        raise ValueError(
+            f"{path}: has {size:,} bytes, but a template file has at most "
+            f"{MAX_TEMPLATE_FILE_BYTES:,}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() != ".json":
             return [line.strip() for line in text.splitlines() if line.strip()]
-        held = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON, or no text in UTF-8 ({error})") from error
-    listed = held.get("templates") if isinstance(held, dict) else held
-    if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
-        raise ValueError(f"{path}: holds no list of sentences, at the top or under `templates`")
-    return listed
+        raise ValueError(f"{path}: not valid JSON, or not UTF-8 text ({error})") from error
+    sentences = content.get("templates") if isinstance(content, dict) else content
+    if not isinstance(sentences, list) or not all(isinstance(line, str) for line in sentences):
+        raise ValueError(
+            f"{path}: holds no list of sentences, at the top level or under `templates`"
+        )
+    return sentences
 
 
 def build_prompts(category: str, templates: Sequence[str] = PAPER_TEMPLATES) -> list[str]:
-    """Return a category's name in each template; the paper's 60 prompts by default."""
+    """Insert a category name into each template, by default the paper's 60."""
     return [template.replace("{}", category) for template in templates]

@@ -1,4 +1,4 @@
-"""Text teachers: the text tower of any model of open_clip."""
+"""Text teachers: the text tower of any open_clip model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,27 +12,27 @@ from recon.teachers.clip import create_clip
 
 
 class OpenClipTextTeacher(LiveTeacher):
-    """The text tower of a model of open_clip: projected features, not normalised.
+    """The text tower of an open_clip model: projected features, not normalized.
 
-    Sentences under the key `text` -> (B, dim). `name` is any that open_clip knows. `weights` is a
-    pretraining tag, downloaded, or a local file; None leaves the tower untrained.
+    Key `text`, B sentences, to (B, dim). `name` is any open_clip model name. `weights` is a
+    pretraining tag, which is downloaded, or a local file; None leaves the tower untrained.
 
-    Raises ValueError for an unknown name or a `dim` that is not the model's, and OSError where
-    weights cannot be had.
+    Raises ValueError for an unknown name or a `dim` that is not the model's, and OSError if the
+    weights are unavailable.
     """
 
     keys = ("text",)
 
     def __init__(self, name: str, dim: int, *, weights: str | None = "openai") -> None:
         model = create_clip(name, weights)
-        model.visual = nn.Identity()  # its memory; only the text tower is asked
+        model.visual = nn.Identity()  # frees the memory of the unused image tower
         super().__init__(model, dim)
-        self.about = f"open_clip {name}, weights {weights}"
+        self.description = f"open_clip {name}, weights {weights}"
         self.tokenizer = open_clip.get_tokenizer(name)
         self.check_dim(name, self({"text": ["a point cloud"]}))
 
     def __str__(self) -> str:
-        return self.about
+        return self.description
 
     def encode(self, batch: Mapping[str, Any]) -> Float[Tensor, "b dim"]:
         device = next(self.network.parameters()).device

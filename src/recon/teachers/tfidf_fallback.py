@@ -1,4 +1,4 @@
-"""Any sentence, where a text teacher is a mere cache: from cached ones of like wording."""
+"""Approximate the text feature of a sentence that a cache lacks by similarly worded sentences."""
 
 from typing import NamedTuple
 
@@ -10,39 +10,40 @@ from recon.teachers.base import Teacher
 from recon.teachers.cached import CachedTextTeacher
 
 NUM_NEIGHBORS = 8
-"""Cached sentences that stand for another one."""
+"""Number of cached sentences that are averaged."""
 MIN_SIMILARITY = 0.2
-"""Likeness of the most alike one, below which nothing stands for a sentence."""
+"""Minimum TF-IDF similarity of the most similar cached sentence."""
 
 
 class SentenceFeature(NamedTuple):
-    """What a teacher says of a sentence."""
+    """Text feature of a sentence, exact or approximated."""
 
     feature: Float[Tensor, " d"]
     neighbor_weights: dict[str, float]
-    """Cached sentences that stood for it, with their shares; empty where it was asked itself."""
+    """Averaged cached sentences with their weights; empty if the feature is exact."""
 
 
 def encode_sentence(teacher: Teacher, sentence: str) -> SentenceFeature:
-    """Ask a text teacher about a sentence; where it is a cache that lacks it, about the like.
+    """Return the text feature of a sentence, approximated if the teacher is a cache that lacks it.
 
-    Live teachers and cached sentences are exact. Else the feature is the mean of the `ALIKE` cached
-    sentences with the most pieces of words in common (TF-IDF of 3 to 5 letters), weighted by the
-    square of their likeness: wording, not meaning. Raises ValueError where none is alike.
+    Live teachers and cached sentences give exact features. Otherwise the feature is the mean of the
+    `NUM_NEIGHBORS` most similar cached sentences by TF-IDF of character 3- to 5-grams, weighted by
+    squared similarity. This compares wording, not meaning. Raises ValueError if no cached sentence
+    is similar enough.
     """
     if not isinstance(teacher, CachedTextTeacher) or sentence in teacher.names:
         return SentenceFeature(teacher({"text": [sentence]})[0].cpu(), {})
-    pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(teacher.names)
-    alike = (pieces.transform([sentence]) @ pieces.transform(teacher.names).T).toarray()[0]
-    rows = alike.argsort(kind="stable")[::-1][:NUM_NEIGHBORS]
-    if alike[rows[0]] < MIN_SIMILARITY:
-        some = ", ".join(map(repr, sorted(teacher.names, key=len)[:3]))
+    tfidf = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(teacher.names)
+    similarity = (tfidf.transform([sentence]) @ tfidf.transform(teacher.names).T).toarray()[0]
+    rows = similarity.argsort(kind="stable")[::-1][:NUM_NEIGHBORS]
+    if similarity[rows[0]] < MIN_SIMILARITY:
+        examples = ", ".join(map(repr, sorted(teacher.names, key=len)[:3]))
         raise ValueError(
-            f"{sentence!r}: this text teacher is a cache of {len(teacher.names)} sentences, none "
-            f"of them worded like that: use words of theirs, such as {some}, or ask a live teacher "
-            "that the network learned from, e.g. teacher=clip"
+            f"{sentence!r}: this text teacher is a cache of {len(teacher.names)} sentences, and "
+            f"none has a similar wording: use words of cached sentences, such as {examples}, or a "
+            "live teacher that the network was trained with, e.g. teacher=clip"
         )
-    share = alike[rows] ** 2 / (alike[rows] ** 2).sum()
+    weights = similarity[rows] ** 2 / (similarity[rows] ** 2).sum()
     names = [teacher.names[row] for row in rows]
-    mean = from_numpy(share).float() @ teacher.look_up(names).cpu()
-    return SentenceFeature(mean, dict(zip(names, share.tolist(), strict=True)))
+    mean = from_numpy(weights).float() @ teacher.look_up(names).cpu()
+    return SentenceFeature(mean, dict(zip(names, weights.tolist(), strict=True)))
