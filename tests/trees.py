@@ -1,4 +1,4 @@
-"""Small data sets, written in the formats of the field."""
+"""Small synthetic data sets, written to disk in the directory trees of the original ones."""
 
 import csv
 import json
@@ -13,15 +13,15 @@ from PIL import Image
 RNG = np.random.default_rng(0)
 
 
-def cloud(count: int, width: int = 3) -> np.ndarray:
-    """Coordinates as text files hold them, and unit normals where the width is 6."""
+def random_cloud(count: int, width: int = 3) -> np.ndarray:
+    """Random points with six decimals, as in text files, and unit normals if the width is 6."""
     points = RNG.normal(size=(count, 3))
     normals = RNG.normal(size=(count, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return np.concatenate([points, normals], 1)[:, :width].round(6)
 
 
-def write_text(path: Path, table: np.ndarray, separator: str = " ") -> None:
+def write_table(path: Path, table: np.ndarray, separator: str = " ") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(separator.join(f"{v:.6f}" for v in row) + "\n" for row in table))
 
@@ -29,8 +29,8 @@ def write_text(path: Path, table: np.ndarray, separator: str = " ") -> None:
 MODELNET_CLASSES = ("airplane", "flower_pot", "night_stand")
 
 
-def modelnet(root: Path, *, classes: int = 40, points: int = 60) -> dict[str, np.ndarray]:
-    """The text tree: three shapes a class to train on, one to test. Returns tables by name."""
+def write_modelnet(root: Path, *, classes: int = 40, points: int = 60) -> dict[str, np.ndarray]:
+    """Write three training shapes and one test shape per class. Returns the tables by name."""
     folder = root / "modelnet40_normal_resampled"
     folder.mkdir(parents=True)
     (folder / f"modelnet{classes}_shape_names.txt").write_text("\n".join(MODELNET_CLASSES) + "\n")
@@ -39,26 +39,26 @@ def modelnet(root: Path, *, classes: int = 40, points: int = 60) -> dict[str, np
         names = [f"{name}_{number:04d}" for name in MODELNET_CLASSES for number in numbers]
         (folder / f"modelnet{classes}_{split}.txt").write_text("\n".join(names))
         for name in names:
-            tables[name] = cloud(points, 6)
-            write_text(folder / name.rpartition("_")[0] / f"{name}.txt", tables[name], ",")
+            tables[name] = random_cloud(points, 6)
+            write_table(folder / name.rpartition("_")[0] / f"{name}.txt", tables[name], ",")
     return tables
 
 
-def modelnet_cache(root: Path, split: str = "train", count: int = 3) -> list[np.ndarray]:
+def write_modelnet_cache(root: Path, split: str = "train", count: int = 3) -> list[np.ndarray]:
     folder = root / "modelnet40_normal_resampled"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "modelnet40_shape_names.txt").write_text("\n".join(MODELNET_CLASSES) + "\n")
-    clouds = [cloud(8192, 6).astype(np.float32) for _ in range(count)]
+    clouds = [random_cloud(8192, 6).astype(np.float32) for _ in range(count)]
     labels = [np.array([row % 3]).astype(np.int32) for row in range(count)]
     path = folder / f"modelnet40_{split}_8192pts_fps.dat"
     path.write_bytes(pickle.dumps([clouds, labels]))
     return clouds
 
 
-def few_shot(root: Path, way: int = 5, shot: int = 2, fold: int = 0) -> dict[str, Any]:
-    held = {
+def write_few_shot_fold(root: Path, way: int = 5, shot: int = 2, fold: int = 0) -> dict[str, Any]:
+    samples = {
         split: [
-            (cloud(64, 6).astype(np.float32), label, 7 + label)
+            (random_cloud(64, 6).astype(np.float32), label, 7 + label)
             for label in range(way)
             for _ in range(count)
         ]
@@ -66,27 +66,27 @@ def few_shot(root: Path, way: int = 5, shot: int = 2, fold: int = 0) -> dict[str
     }
     path = root / "ModelNetFewshot" / f"{way}way_{shot}shot" / f"{fold}.pkl"
     path.parent.mkdir(parents=True)
-    path.write_bytes(pickle.dumps(held))
-    return held
+    path.write_bytes(pickle.dumps(samples))
+    return samples
 
 
-def scanobjectnn(root: Path, count: int = 15) -> dict[str, np.ndarray]:
-    """All three variants. Returns the points by `<folder>/<file>`."""
-    written = {}
+def write_scanobjectnn(root: Path, count: int = 15) -> dict[str, np.ndarray]:
+    """Write all three variants. Returns the points by `<folder>/<file>`."""
+    points = {}
     for folder in ("main_split", "main_split_nobg"):
         (root / folder).mkdir(parents=True)
         for split in ("training", "test"):
-            for ending in ("", "_augmentedrot_scale75"):
-                name = f"{folder}/{split}_objectdataset{ending}.h5"
-                written[name] = RNG.normal(size=(count, 2048, 3)).astype(np.float32)
+            for suffix in ("", "_augmentedrot_scale75"):
+                name = f"{folder}/{split}_objectdataset{suffix}.h5"
+                points[name] = RNG.normal(size=(count, 2048, 3)).astype(np.float32)
                 with h5py.File(root / name, "w") as file:
-                    file["data"] = written[name]
+                    file["data"] = points[name]
                     file["label"] = np.arange(count, dtype=np.int32) % 15
-    return written
+    return points
 
 
-def shapenetpart(root: Path) -> dict[str, np.ndarray]:
-    """Two airplanes and a table a list. Returns the tables by `<synset>/<id>`."""
+def write_shapenetpart(root: Path) -> dict[str, np.ndarray]:
+    """Write two airplanes and a table per split. Returns the tables by `<synset>/<id>`."""
     folder = root / "shapenetcore_partanno_segmentation_benchmark_v0_normal"
     (folder / "train_test_split").mkdir(parents=True)
     (folder / "synsetoffset2category.txt").write_text("Airplane\t02691156\nTable\t04379243\n")
@@ -98,16 +98,18 @@ def shapenetpart(root: Path) -> dict[str, np.ndarray]:
             count = 2100 + 10 * number
             labels = RNG.integers(*parts, count)[:, None].astype(float)
             name = f"{synset}/{split}{number}"
-            tables[name] = np.concatenate([cloud(count, 6), labels], 1)
-            write_text(folder / f"{name}.txt", tables[name])
+            tables[name] = np.concatenate([random_cloud(count, 6), labels], 1)
+            write_table(folder / f"{name}.txt", tables[name])
             names.append(f"shape_data/{name}")
         path = folder / "train_test_split" / f"shuffled_{split}_file_list.json"
         path.write_text(json.dumps(names))
     return tables
 
 
-def s3dis(root: Path, areas: tuple[int, ...] = (1, 5), points: int = 1500) -> dict[str, np.ndarray]:
-    """One room an area, 3 m x 2 m, metres. Returns the tables by path below the root."""
+def write_s3dis(
+    root: Path, areas: tuple[int, ...] = (1, 5), points: int = 1500
+) -> dict[str, np.ndarray]:
+    """Write one room of 3 m x 2 m per area. Returns the tables by path relative to the root."""
     tables = {}
     for area in areas:
         for name in ("ceiling_1", "chair_1", "chair_2", "floor_1", "stairs_1"):
@@ -128,13 +130,13 @@ def s3dis(root: Path, areas: tuple[int, ...] = (1, 5), points: int = 1500) -> di
     return tables
 
 
-def objaverse(root: Path, split: str = "lvis") -> dict[str, dict[str, Any]]:
-    """Three shapes of two categories, as OpenShape wrote them. Returns what each holds."""
-    held, entries = {}, []
+def write_objaverse(root: Path, split: str = "lvis") -> dict[str, dict[str, Any]]:
+    """Write three shapes of two categories as OpenShape does. Returns their content by id."""
+    contents, entries = {}, []
     for number, category in enumerate(("teapot", "easy_chair", "teapot")):
         name = f"{number}" * 8
         path = f"objaverse-processed/merged_for_training_final/Objaverse/000-00{number}/{name}.npy"
-        held[name] = {
+        contents[name] = {
             "dataset": "Objaverse",
             "id": name,
             "xyz": RNG.normal(size=(10000, 3)).astype(np.float32),
@@ -144,36 +146,36 @@ def objaverse(root: Path, split: str = "lvis") -> dict[str, dict[str, Any]]:
             "image_feat": RNG.normal(size=(2, 8)).astype(np.float16),
         }
         (root / path).parent.mkdir(parents=True)
-        np.save(root / path, held[name], allow_pickle=True)
+        np.save(root / path, contents[name], allow_pickle=True)
         entries.append({"uid": name, "category": category, "data_path": f"/mnt/data/{path}"})
     (root / "meta_data" / "split").mkdir(parents=True)
     (root / "meta_data" / "split" / f"{split}.json").write_text(json.dumps(entries))
-    return held
+    return contents
 
 
-def meshes(root: Path, count: int = 6) -> None:
-    """Boxes and spheres, one folder a class, in several formats."""
+def write_meshes(root: Path, count: int = 6) -> None:
+    """Write boxes and spheres in several formats, one folder per class."""
     import trimesh
 
     for number in range(count):
         name, make = [("box", trimesh.creation.box), ("ball", trimesh.creation.icosphere)][
             number % 2
         ]
-        ending = [".ply", ".obj", ".off", ".stl", ".glb"][number % 5]
+        suffix = [".ply", ".obj", ".off", ".stl", ".glb"][number % 5]
         (root / name).mkdir(parents=True, exist_ok=True)
         mesh = make()
         mesh.apply_scale(1 + number)
-        mesh.export(root / name / f"shape{number}{ending}")
+        mesh.export(root / name / f"shape{number}{suffix}")
 
 
-def table_of_shapes(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_shape_table(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["path", "label", "caption", "image"])
         writer.writeheader()
         writer.writerows(rows)
 
 
-def picture(path: Path, seed: int = 0) -> np.ndarray:
+def write_image(path: Path, seed: int = 0) -> np.ndarray:
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return pixels

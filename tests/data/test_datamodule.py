@@ -1,6 +1,4 @@
-"""What all data modules share: seeds, workers, skipping, turning."""
-
-from pathlib import Path
+"""Base data module: seeds, workers, unreadable samples, up-axis alignment."""
 
 import numpy as np
 import pytest
@@ -10,22 +8,23 @@ from torch import Tensor
 
 from recon.data.batch import Batch, Clouds, SeededIndex, concat_channels
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.dataset import Cloud, PointCloudDataset, SampleDataset, resample_cloud
+from recon.data.dataset import Cloud, PointCloudDataset, resample_cloud
 from recon.data.datasets.furniture import FurnitureDataModule
+from recon.data.sample_dataset import SampleDataset
 from recon.data.transforms import Compose, RandomJitter, RandomRotation, RandomScale
 
 
 class Dots(PointCloudDataset):
-    """Sixteen clouds of 40 points; `bad` ones cannot be read."""
+    """Sixteen clouds of 40 points; those in `unreadable` raise an error."""
 
-    def __init__(self, bad: tuple[int, ...] = ()) -> None:
-        self.bad = bad
+    def __init__(self, unreadable: tuple[int, ...] = ()) -> None:
+        self.unreadable = unreadable
         self.ids = [f"dot{row}" for row in range(16)]
         self.labels = np.arange(16) % 4
         self.classes = ("a", "b", "c", "d")
 
     def cloud(self, index: int) -> Cloud:
-        if index in self.bad:
+        if index in self.unreadable:
             raise ValueError(f"dot{index}.npy: is empty")
         rng = np.random.default_rng(index)
         points = rng.normal(size=(40, 3)).astype(np.float32)
@@ -35,16 +34,16 @@ class Dots(PointCloudDataset):
 class DotsModule(PointCloudDataModule):
     splits = {"train": ["train"], "test": ["test"]}
 
-    def __init__(self, bad: tuple[int, ...] = (), **loading: object) -> None:
+    def __init__(self, unreadable: tuple[int, ...] = (), **loading: object) -> None:
         super().__init__(".", **{"batch_size": 4, "test_split": "test", **loading})
-        self.bad = bad
+        self.unreadable = unreadable
 
     def read_part(self, part: str) -> Dots:
-        return Dots(self.bad)
+        return Dots(self.unreadable)
 
 
-class Collect(LightningModule):
-    """Keeps what it is given."""
+class BatchRecorder(LightningModule):
+    """Record all batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +61,7 @@ class Collect(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def trainer(epochs: int = 1) -> Trainer:
+def build_trainer(epochs: int = 1) -> Trainer:
     return Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
@@ -72,22 +71,22 @@ def trainer(epochs: int = 1) -> Trainer:
 AUGMENT = Compose([RandomRotation("y"), RandomScale(), RandomJitter()])
 
 
-def seen(epochs: int = 1, **loading: object) -> list[Batch]:
-    task = Collect()
-    trainer(epochs).fit(task, DotsModule(num_points=24, transform=AUGMENT, **loading))
+def collect_training_batches(epochs: int = 1, **loading: object) -> list[Batch]:
+    task = BatchRecorder()
+    build_trainer(epochs).fit(task, DotsModule(num_points=24, transform=AUGMENT, **loading))
     return task.batches
 
 
 def test_samples_do_not_depend_on_workers() -> None:
-    alone, shared = seen(), seen(num_workers=2)
-    for one, other in zip(alone, shared, strict=True):
-        assert one["id"] == other["id"]
-        assert torch.equal(one["points"], other["points"])
+    expected, batches = collect_training_batches(), collect_training_batches(num_workers=2)
+    for first, second in zip(expected, batches, strict=True):
+        assert first["id"] == second["id"]
+        assert torch.equal(first["points"], second["points"])
 
 
-def test_no_two_workers_batches_or_epochs_share_their_randomness() -> None:
-    # The classic bug: each worker starts each epoch with the same state of numpy.
-    batches = seen(epochs=2, num_workers=2)
+def test_random_draws_differ_between_workers_batches_and_epochs() -> None:
+    # A common bug: each worker starts each epoch with the same NumPy random state.
+    batches = collect_training_batches(epochs=2, num_workers=2)
     seeds = torch.cat([batch["seed"] for batch in batches])
     assert len(set(seeds.tolist())) == len(seeds) == 32
     by_id: dict[str, list[Tensor]] = {}
@@ -95,55 +94,55 @@ def test_no_two_workers_batches_or_epochs_share_their_randomness() -> None:
         for name, points in zip(batch["id"], batch["points"], strict=True):
             by_id.setdefault(name, []).append(points)
     assert all(len(views) == 2 and not torch.equal(*views) for views in by_id.values())
-    # Which points were drawn differs from cloud to cloud as well.
+    # The drawn points differ from cloud to cloud too.
     rows = [tuple(resample_cloud(Dots().cloud(0), 24, int(seed)).points[:, 0]) for seed in seeds]
     assert len(set(rows)) == 32
 
 
 def test_augmentations_differ_between_the_batches_of_two_workers() -> None:
-    batches = seen(num_workers=2)
-    turned = []
+    batches = collect_training_batches(num_workers=2)
+    scales = []
     for batch in batches:
         index = int(batch["id"][0].removeprefix("dot"))
         before = resample_cloud(Dots().cloud(index), 24, int(batch["seed"][0])).points
-        turned.append(
+        scales.append(
             (batch["points"][0].norm(dim=-1).mean() / np.linalg.norm(before, axis=1).mean()).item()
         )
-    assert len({round(scale, 4) for scale in turned}) == len(turned)
+    assert len({round(scale, 4) for scale in scales}) == len(scales)
 
 
-def test_unreadable_samples_raise_or_are_counted() -> None:
+def test_unreadable_training_samples_raise_or_are_replaced_and_counted() -> None:
     with pytest.raises(ValueError, match=r"dot3.npy: is empty"):
-        seen(bad=(3, 7))
-    task, data = Collect(), DotsModule(bad=(3, 7), on_error="skip")
+        collect_training_batches(unreadable=(3, 7))
+    task, data = BatchRecorder(), DotsModule(unreadable=(3, 7), on_error="skip")
     with pytest.warns(UserWarning, match="2 samples could not be read and were skipped"):
-        trainer(epochs=2).fit(task, data)
+        build_trainer(epochs=2).fit(task, data)
     assert sorted(data.skipped) == ["dot3.npy: is empty", "dot7.npy: is empty"]
-    # In training the next ones take their places, and batches keep their size.
+    # In training the next samples replace them, and batches keep their size.
     names = [name for batch in task.batches for name in batch["id"]]
     assert sorted(names) == sorted([f"dot{row + (row in (3, 7))}" for row in range(16)] * 2)
     assert {len(batch["id"]) for batch in task.batches} == {4}
     assert all("skipped" not in batch for batch in task.batches)
     with pytest.raises(ValueError, match=r"none of the 4 samples of a batch can be read: dot"):
-        seen(bad=tuple(range(16)), on_error="skip")
+        collect_training_batches(unreadable=tuple(range(16)), on_error="skip")
 
 
-def test_unreadable_samples_are_left_out_of_tests() -> None:
-    task, data = Collect(), DotsModule(bad=(3, 7), on_error="skip", batch_size=2)
+def test_unreadable_test_samples_are_omitted() -> None:
+    task, data = BatchRecorder(), DotsModule(unreadable=(3, 7), on_error="skip", batch_size=2)
     with pytest.warns(UserWarning, match="2 samples could not be read and were skipped"):
-        trainer().test(task, data, verbose=False)
+        build_trainer().test(task, data, verbose=False)
     names = [name for batch in task.batches for name in batch["id"]]
     assert names == [f"dot{row}" for row in range(16) if row not in (3, 7)]
 
 
-def test_bad_options_are_named() -> None:
+def test_invalid_on_error_raises_value_error() -> None:
     with pytest.raises(ValueError, match="on_error must be raise or skip, got 'ignore'"):
         DotsModule(on_error="ignore")
 
 
-def test_tests_see_each_sample_once_in_order_without_augmentation() -> None:
-    task = Collect()
-    trainer().test(
+def test_test_loader_yields_each_sample_once_in_order_without_augmentation() -> None:
+    task = BatchRecorder()
+    build_trainer().test(
         task, DotsModule(transform=AUGMENT, batch_size=5, keys=["label", "colors"]), verbose=False
     )
     assert [name for batch in task.batches for name in batch["id"]] == Dots().ids
@@ -156,7 +155,7 @@ def test_tests_see_each_sample_once_in_order_without_augmentation() -> None:
     assert torch.allclose(colors, torch.from_numpy(Dots().cloud(3).colors) / 255)
 
 
-def test_what_the_data_have_not_is_named() -> None:
+def test_missing_fields_and_splits_raise_value_error() -> None:
     data = DotsModule(keys=["normals"])
     data.setup("fit")
     with pytest.raises(ValueError, match=r"dot\d+ has no normals"):
@@ -167,52 +166,52 @@ def test_what_the_data_have_not_is_named() -> None:
         DotsModule(test_split=None).test_dataloader()
 
 
-def test_training_without_a_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"16 samples make no batch of 32: lower data.batch_size"):
-        seen(batch_size=32, drop_last=True)
-    for wrong, message in (
+def test_fewer_samples_than_batch_size_and_invalid_options_raise_value_error() -> None:
+    with pytest.raises(ValueError, match=r"16 samples are fewer than one batch of 32: lower data"):
+        collect_training_batches(batch_size=32, drop_last=True)
+    for options, message in (
         ({"num_points": 0}, "num_points must be at least 1"),
         ({"target_up": "q"}, "axis must be"),
     ):
         with pytest.raises(ValueError, match=message):
-            DotsModule(**wrong)
+            DotsModule(**options)
 
 
-def test_colours_of_different_kinds_share_a_batch() -> None:
+def test_uint8_and_float_colors_give_equal_samples() -> None:
     class Mixed(Dots):
         def cloud(self, index: int) -> Cloud:
             cloud = super().cloud(index)
             return cloud if index % 2 else cloud._replace(colors=cloud.colors / np.float32(255))
 
-    both = [SampleDataset(kind(), keys=["colors"]) for kind in (Dots, Mixed)]
+    datasets = [SampleDataset(cls(), keys=["colors"]) for cls in (Dots, Mixed)]
     for row in range(16):
-        one, other = (samples[SeededIndex(row, 0)]["colors"] for samples in both)
-        assert torch.equal(one, other)
+        first, second = (dataset[SeededIndex(row, 0)]["colors"] for dataset in datasets)
+        assert torch.equal(first, second)
 
 
-def test_fewer_points_than_asked_for_are_repeated() -> None:
+def test_resampling_a_small_cloud_repeats_points() -> None:
     cloud = Dots().cloud(0)
-    grown = resample_cloud(cloud, 100, seed=1)
-    assert np.array_equal(grown.points[:40], cloud.points)
-    assert {tuple(p) for p in grown.points} == {tuple(p) for p in cloud.points}
+    resampled = resample_cloud(cloud, 100, seed=1)
+    assert np.array_equal(resampled.points[:40], cloud.points)
+    assert {tuple(p) for p in resampled.points} == {tuple(p) for p in cloud.points}
     assert resample_cloud(cloud, 40, seed=1) is cloud
 
 
-def test_channels_are_coordinates_colours_and_location() -> None:
+def test_concat_channels_joins_points_colors_and_location() -> None:
     points, colors, location = torch.rand(3, 2, 5, 3)
     assert torch.equal(concat_channels(Clouds(points)), points)
-    both = concat_channels(Clouds(points, colors=colors, location=location))
-    assert torch.equal(both, torch.cat([points, colors, location], -1))
+    channels = concat_channels(Clouds(points, colors=colors, location=location))
+    assert torch.equal(channels, torch.cat([points, colors, location], -1))
 
 
-def test_modules_are_used_without_hydra_or_a_trainer(tmp_path: Path) -> None:
+def test_data_module_works_without_hydra_and_trainer() -> None:
     data = DotsModule()
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     assert data.augment(batch, training=True)["points"].shape == (4, 40, 3)
 
 
-def test_a_last_batch_of_one_is_left_out() -> None:
+def test_last_batch_of_one_sample_is_dropped() -> None:
     data = FurnitureDataModule(split="train", batch_size=67)  # 269 = 4 x 67 + 1
     data.setup("fit")
     sizes = [len(batch["id"]) for batch in data.train_dataloader()]

@@ -1,4 +1,4 @@
-"""A data-loading worker does not outlive the process that it loads for."""
+"""Data-loading workers exit with their parent process."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 from recon.data.workers import end_with_parent
 
-rows = [np.zeros(3_000_000)] * 100  # more than a pipe holds
+rows = [np.zeros(3_000_000)] * 100  # more than the capacity of a pipe
 load = DataLoader(rows, batch_size=None, num_workers=2, worker_init_fn=end_with_parent)
 load.collate_fn = lambda row: row
 batches = iter(load)
@@ -24,27 +24,27 @@ time.sleep(100)
 """
 
 
-def running(pid: str) -> bool:
+def is_running(pid: str) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lists processes by /proc")
-def test_workers_end_when_their_parent_is_killed_as_they_hand_over() -> None:
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_exit_when_their_parent_is_killed_during_transfer() -> None:
     command = [sys.executable, "-c", LOADER]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as told:
-        assert told.stdout is not None
-        workers = told.stdout.readline().split()
-        time.sleep(0.5)  # both then wait for room in the pipe
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        workers = process.stdout.readline().split()
+        time.sleep(0.5)  # then both workers block on a full pipe
         assert len(workers) == 2
-        assert all(map(running, workers))
-        told.kill()
+        assert all(map(is_running, workers))
+        process.kill()
     end = time.monotonic() + 10
-    while any(map(running, workers)) and time.monotonic() < end:
+    while any(map(is_running, workers)) and time.monotonic() < end:
         time.sleep(0.05)
-    left = [pid for pid in workers if running(pid)]
-    for pid in left:
+    survivors = [pid for pid in workers if is_running(pid)]
+    for pid in survivors:
         os.kill(int(pid), 9)
-    assert not left
+    assert not survivors

@@ -10,7 +10,7 @@ from lightning import seed_everything
 from omegaconf import DictConfig
 
 from recon.cli.config_dir import conf_dir
-from recon.data.dataset import SampleDataset
+from recon.data.sample_dataset import SampleDataset
 from recon.teachers.cached import read_cache
 from recon.train import train
 

@@ -1,4 +1,4 @@
-"""What travels from data to tasks."""
+"""Batches of point clouds: field names and shapes, and how samples are collated."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict, cast
@@ -10,107 +10,107 @@ from torch.utils.data import default_collate
 
 
 class Clouds(NamedTuple):
-    """A batch of clouds, and what their points carry beside coordinates."""
+    """A batch of clouds: coordinates and optional fields of each point."""
 
     points: Float[Tensor, "b n 3"]
     normals: Float[Tensor, "b n 3"] | None = None
     colors: Float[Tensor, "b n 3"] | None = None
     """RGB in [0, 1]."""
     location: Float[Tensor, "b n 3"] | None = None
-    """Place in the room, each axis in [0, 1]."""
+    """Position in the room, each axis in [0, 1]."""
     height: Float[Tensor, "b n 1"] | None = None
-    """Above the lowest point, in units of the points."""
+    """Height above the lowest point, in the units of the points."""
     point_labels: Int[Tensor, "b n"] | None = None
     """Class of each point."""
 
 
 class Batch(TypedDict, total=False):
-    """Samples of one step. `points`, `id` and `seed` are always there, the rest on request."""
+    """Samples of one step: always `points`, `id` and `seed`, other keys on request."""
 
     points: Float[Tensor, "b n 3"]
-    """Coordinates, in the units the transforms leave them in."""
+    """Coordinates after the transforms, in their units."""
     normals: Float[Tensor, "b n 3"]
     colors: Float[Tensor, "b n 3"]
     """RGB in [0, 1]."""
     location: Float[Tensor, "b n 3"]
-    """Place in the room, each axis in [0, 1]."""
+    """Position in the room, each axis in [0, 1]."""
     height: Float[Tensor, "b n 1"]
     point_labels: Int[Tensor, "b n"]
     """Class of each point."""
     second_view: Float[Tensor, "b n 3"]
-    """The same clouds, augmented once more."""
+    """A second, independent augmentation of the same clouds."""
     id: list[str]
-    """Names, unique in the data set."""
+    """Sample names, unique in the data set."""
     seed: Int[Tensor, " b"]
-    """Source of all a sample's randomness: a function of run seed, epoch and index alone."""
+    """Seed of all random draws of a sample: depends only on run seed, epoch and index."""
     global_seeds: Int[Tensor, " m"]
-    """Seeds of the batches of all processes, where several train together."""
+    """Seeds of the batches of all processes in distributed training."""
     image: UInt8[Tensor, "b 3 h w"]
-    """One augmented RGB picture of each shape."""
+    """One augmented RGB image of each shape."""
     text: list[str]
     """One sentence about each shape."""
     label: Int[Tensor, " b"]
-    """Class of each shape, -1 where it has none."""
+    """Class of each shape, -1 for unlabeled shapes."""
     category: Int[Tensor, " b"]
-    """Which clouds share a category's text. This is a label."""
+    """Category of each shape: shapes of one category share their texts. This is a label."""
     skipped: list[str]
-    """Why samples are missing that the step should have held (`on_error=skip`)."""
+    """Error messages of samples that could not be read (`on_error=skip`)."""
 
 
 class SeededIndex(NamedTuple):
-    """What a sampler asks of a data set: which sample, and the seed of its randomness."""
+    """Index that a sampler passes to a data set: the row and the seed of its random draws."""
 
     row: int
     seed: int
 
 
 class UnreadableSample(NamedTuple):
-    """A sample that could not be read, in place of the sample."""
+    """Placeholder for a sample that could not be read."""
 
     reason: str
 
 
 def global_batch_size(batch: Batch) -> int | None:
-    """Count the rows of the batches of all processes; None where one trains alone."""
+    """Return the batch size summed over all processes, None in a single process."""
     return len(batch["global_seeds"]) if "global_seeds" in batch else None
 
 
 def get_clouds(batch: Batch) -> Clouds:
-    """Take the clouds of a batch."""
+    """Return the clouds of a batch and their point fields."""
     return Clouds(**cast(Any, {name: batch.get(name) for name in Clouds._fields}))
 
 
 def replace_clouds(batch: Batch, clouds: Clouds) -> Batch:
-    """Return the batch with these clouds in place of its own."""
-    carried = {name: value for name, value in clouds._asdict().items() if value is not None}
-    return cast(Batch, {**batch, **carried})
+    """Return a copy of the batch with its clouds replaced."""
+    fields = {name: value for name, value in clouds._asdict().items() if value is not None}
+    return cast(Batch, {**batch, **fields})
 
 
 def concat_channels(clouds: Clouds) -> Float[Tensor, "b n c"]:
-    """Put points, colours and location side by side, as many of them as there are."""
-    parts = (clouds.points, clouds.colors, clouds.location)
-    return torch.cat([part for part in parts if part is not None], -1)
+    """Concatenate the points with the colors and location that are present."""
+    channels = (clouds.points, clouds.colors, clouds.location)
+    return torch.cat([channel for channel in channels if channel is not None], -1)
 
 
 def collate(samples: Sequence[dict[str, Any] | UnreadableSample]) -> Batch:
-    """Stack samples, leaving out unreadable ones.
+    """Collate samples into a batch and leave out unreadable ones.
 
-    Raises ValueError that names a cloud of another size than the first, or where none is left.
+    Raises ValueError if clouds differ in size (names two of them) or no sample is readable.
     """
     skipped = [sample.reason for sample in samples if isinstance(sample, UnreadableSample)]
-    read = [dict(sample) for sample in samples if not isinstance(sample, UnreadableSample)]
-    skipped += [why for sample in read for why in sample.pop("skipped", ())]
-    if not read:
+    readable = [dict(sample) for sample in samples if not isinstance(sample, UnreadableSample)]
+    skipped += [reason for sample in readable for reason in sample.pop("skipped", ())]
+    if not readable:
         raise ValueError(f"none of the {len(samples)} samples of a batch can be read: {skipped[0]}")
-    first = read[0]
-    for sample in read:
+    first = readable[0]
+    for sample in readable:
         if len(sample["points"]) != len(first["points"]):
             raise ValueError(
                 f"{sample['id']} has {len(sample['points'])} points and {first['id']} "
                 f"{len(first['points'])}: clouds of one batch must have the same number; "
-                "data.num_points=<points> draws as many from each"
+                "set data.num_points=<points> to draw that many points from each cloud"
             )
-    batch: Batch = default_collate(read)
+    batch: Batch = default_collate(readable)
     if skipped:
         batch["skipped"] = skipped
     return batch

@@ -1,4 +1,4 @@
-"""The one data module that does the work; each data set's own is a few lines beside it."""
+"""Base Lightning data module: splits, loaders and batch augmentation of all data sets."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -13,10 +13,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from recon.data.batch import Batch, collate, get_clouds, global_batch_size, replace_clouds
-from recon.data.dataset import PointCloudDataset, SampleDataset, concat_datasets
+from recon.data.dataset import PointCloudDataset, concat_datasets
 from recon.data.image_augmentation import ImageAugmentation
-from recon.data.prepared.dataset import PreparedDataset, is_prepared
-from recon.data.sampler import OrderedDistributedSampler, ResumableDistributedSampler
+from recon.data.prepared.dataset import PreparedDataset
+from recon.data.prepared.layout import is_prepared
+from recon.data.sample_dataset import SampleDataset
+from recon.data.sampler import (
+    OrderedDistributedSampler,
+    ResumableDistributedSampler,
+    check_world_size,
+    compute_epoch_size,
+    find_resume_position,
+)
 from recon.data.splits import split_train_val, stratified_subset
 from recon.data.transforms import AlignUpAxis, Transform, axis_index
 from recon.data.workers import end_with_parent
@@ -27,27 +35,27 @@ Split = str | Sequence[str]
 
 
 class PointCloudDataModule(LightningDataModule, ABC):
-    """Batches of augmented clouds with what a task asks for beside them.
+    """Provide batches of augmented clouds and the other inputs that a task requests.
 
-    `root` holds the data set as it lies on disk, or as `recon.prepare` wrote it: the samples are
-    the same. `split` is trained on, `val_split` validated, `test_split` tested; `val_share` holds
-    such a share of `split` out of training to validate on instead, and `fraction` is the share of
-    the rest that is trained on. `keys` names what a batch holds
-    beside points (see `Batch`). `num_points` draws as many points from each cloud, None
-    takes all; `target_up` turns clouds so that this axis points upwards, None leaves them.
-    `transform` augments whole training batches after they reached the device, `test_transform` the
-    others. `image_views` fixes the number of different augmentations of a picture, None draws
-    fresh ones. Samples that cannot be read raise ValueError; with `on_error=skip` they are counted
-    and left out of tests, and the next ones take their places in training.
+    `root` holds the original files of the data set, or the files that `recon.prepare` wrote; both
+    give the same samples. `split` is for training, `val_split` for validation and `test_split` for
+    tests. `val_share` is the share of `split` that is held out for validation instead of
+    `val_split`. `fraction` is the share of the remaining samples that is trained on. `keys` lists
+    the fields of a batch beside points (see `Batch`). `num_points` is the number of points drawn
+    from each cloud, None uses all points. `target_up` rotates clouds so that this axis points up,
+    None keeps them unrotated. `transform` augments training batches on the device, `test_transform`
+    all other batches. `image_views` is the number of fixed augmentations per image, None draws a
+    new one each time. Unreadable samples raise ValueError. With `on_error=skip` they are counted:
+    tests omit them, and in training the next readable samples replace them.
 
-    A batch is a function of `seed`, epoch and position alone, so that a run stopped and resumed,
-    in the middle of an epoch too, sees what the uninterrupted one does.
+    A batch depends only on `seed`, epoch and position, so that a resumed run sees the same batches
+    as an uninterrupted one, also within an epoch.
     """
 
     splits: Mapping[str, Sequence[str]]
-    """Names of splits, and the parts on disk that each consists of."""
+    """Maps each split to its parts on disk."""
     published_sizes: Mapping[str, int] = {}
-    """Clouds of each part, by its publication."""
+    """Published number of clouds of each part."""
 
     @renamed_arguments(size="num_points", workers="num_workers")
     def __init__(
@@ -74,7 +82,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         if val_split is not None and val_share is not None:
-            raise ValueError("validate on `val_split` or on `val_share` of `split`, not on both")
+            raise ValueError("val_split and val_share are both set: set one of them to null")
         if num_points is not None and num_points < 1:
             raise ValueError(f"num_points must be at least 1, got {num_points}")
         if target_up is not None:
@@ -90,38 +98,39 @@ class PointCloudDataModule(LightningDataModule, ABC):
         self.keys, self.image_views = frozenset(keys), image_views
         self.augment_image = augment_image or ImageAugmentation()
         self.on_error, self.skipped = on_error, dict[str, None]()
-        self.upright: AlignUpAxis | None = None
+        self.align_up_axis: AlignUpAxis | None = None
 
     @abstractmethod
     def read_part(self, part: str) -> PointCloudDataset:
-        """Open one part of the data set as it lies on disk.
+        """Open the original files of one part of the data set.
 
-        Raises FileNotFoundError that tells how to get it, and ValueError that names a bad file.
+        Raises FileNotFoundError with download instructions if files are missing, and ValueError
+        with the file name if a file is invalid.
         """
 
     def settings(self) -> dict[str, Any]:
-        """Return the options that change which samples there are."""
+        """Return the options that affect the samples; prepared files record them."""
         return {}
 
     def open_split(self, split: Split) -> PointCloudDataset:
-        """Open a split, or several one after the other; raise ValueError for an unknown one."""
+        """Open a split or the concatenation of several; raise ValueError for an unknown split."""
         names = [split] if isinstance(split, str) else split
         for name in names:
             if name not in self.splits:
-                known = ", ".join(self.splits)
+                choices = ", ".join(self.splits)
                 raise ValueError(
-                    f"{type(self).__name__} has no split {name!r}: choose among {known}"
+                    f"{type(self).__name__} has no split {name!r}: choose among {choices}"
                 )
         return concat_datasets(
             [self.open_part(part) for name in names for part in self.splits[name]]
         )
 
     def stored_parts(self) -> list[str]:
-        """Return the parts on disk, each once."""
+        """Return the names of all parts on disk, without duplicates."""
         return list(dict.fromkeys(part for parts in self.splits.values() for part in parts))
 
     def open_part(self, part: str) -> PointCloudDataset:
-        """Open one part, from the original files or prepared ones."""
+        """Open one part from prepared files if `root` holds them, else from the original files."""
         if is_prepared(self.root):
             return PreparedDataset(
                 self.root, part, {"data": type(self).__name__, **self.settings()}
@@ -129,11 +138,11 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return self.read_part(part)
 
     def train_dataset(self) -> PointCloudDataset:
-        """Open the data to train on."""
+        """Open the training split."""
         return self.open_split(self.split)
 
     def setup(self, stage: str | None = None) -> None:
-        # Each is opened once, though trainers ask again: some are read as a whole.
+        # Trainers call this repeatedly. Each split is opened once: some are read into memory.
         if stage in (None, "fit") and not hasattr(self, "dataset"):
             self.dataset = self.train_dataset()
             if self.val_share is not None:
@@ -141,19 +150,21 @@ class PointCloudDataModule(LightningDataModule, ABC):
                     self.dataset, self.val_share, self.seed
                 )
             self.dataset = stratified_subset(self.dataset, self.fraction, self.seed)
-        validated = stage in (None, "fit", "validate") and self.val_split is not None
-        if validated and not hasattr(self, "val_dataset"):
+        validates = stage in (None, "fit", "validate") and self.val_split is not None
+        if validates and not hasattr(self, "val_dataset"):
             self.val_dataset = self.open_split(self.val_split or ())
-        tested = stage in (None, "test", "predict") and self.test_split is not None
-        if tested and not hasattr(self, "test_dataset"):
+        tests = stage in (None, "test", "predict") and self.test_split is not None
+        if tests and not hasattr(self, "test_dataset"):
             self.test_dataset = self.open_split(self.test_split or ())
         for name in ("dataset", "val_dataset", "test_dataset"):
             if self.target_up is not None and hasattr(self, name):
-                opened = getattr(self, name)
-                self.upright = AlignUpAxis(opened.up, self.target_up, mirror=opened.mirrored)
+                dataset = getattr(self, name)
+                self.align_up_axis = AlignUpAxis(
+                    dataset.up, self.target_up, mirror=dataset.mirrored
+                )
 
     def teacher_keys(self) -> dict[str, Collection[str]]:
-        """Return all ids and, where texts are asked for, all of them and the class names."""
+        """Return all ids and, if `keys` has "text", all texts and class names."""
         texts: dict[str, None] = {}
         if "text" in self.keys:
             for index in range(len(self.dataset)):
@@ -162,8 +173,11 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return {"id": self.dataset.ids, "text": texts}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(
-            self.dataset, self._sampler(), replace_unreadable=True, num_points=self.num_points
+        return self._build_loader(
+            self.dataset,
+            self._build_train_sampler(),
+            replace_unreadable=True,
+            num_points=self.num_points,
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -177,18 +191,18 @@ class PointCloudDataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader[Any]:
         return self.test_dataloader()
 
-    def sequential_dataloader(self, dataset: PointCloudDataset, **changed: Any) -> DataLoader[Any]:
-        """Load each sample of a data set once, in order."""
-        rank, ranks = (
+    def sequential_dataloader(self, dataset: PointCloudDataset, **options: Any) -> DataLoader[Any]:
+        """Return a loader of each sample of a data set, once and in order."""
+        rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        _one_each(len(dataset), ranks)
+        check_world_size(len(dataset), world_size)
         sampler = OrderedDistributedSampler(
-            len(dataset), seed=self.seed, rank=rank, num_replicas=ranks
+            len(dataset), seed=self.seed, rank=rank, num_replicas=world_size
         )
-        return self._loader(dataset, sampler, **{"num_points": self.num_points, **changed})
+        return self._build_loader(dataset, sampler, **{"num_points": self.num_points, **options})
 
-    def _loader(
+    def _build_loader(
         self,
         dataset: PointCloudDataset,
         sampler: ResumableDistributedSampler | OrderedDistributedSampler,
@@ -217,64 +231,43 @@ class PointCloudDataModule(LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
         )
 
-    def _kept(self, ranks: int) -> int:
-        """Count the samples of an epoch: all, or those of whole batches of all processes."""
-        count, whole = len(self.dataset), self.batch_size * ranks
-        _one_each(count, ranks)
-        rest = count % whole
-        if self.drop_last and count < whole:
-            raise ValueError(
-                f"{count} samples make no batch of {whole}: lower data.batch_size, or set "
-                "data.drop_last=false"
-            )
-        # Batch statistics need two of each process: fewer are left out, others each epoch.
-        alone = count > whole and self.batch_size > 1 and rest < 2 * ranks
-        return count - rest if self.drop_last or alone or rest < ranks else count
-
-    def _sampler(self) -> ResumableDistributedSampler:
-        if self.trainer is None:
-            return ResumableDistributedSampler(
-                len(self.dataset), seed=self.seed, epoch_size=self._kept(1)
-            )
-        ranks = self.trainer.world_size
-        # Where training stands: Lightning restores its loops before it asks for this loader.
-        loop = self.trainer.fit_loop
-        epochs: Any = loop.epoch_progress.current
-        epoch, done = epochs.processed, 0
-        if epochs.started > epoch:  # stopped inside an epoch, or at its last step
-            batches: Any = loop.epoch_loop.batch_progress
-            done = 0 if batches.is_last_batch else batches.current.processed
-            epoch += batches.is_last_batch
+    def _build_train_sampler(self) -> ResumableDistributedSampler:
+        rank, world_size, epoch, num_batches = 0, 1, 0, 0
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            epoch, num_batches = find_resume_position(self.trainer)
         return ResumableDistributedSampler(
             len(self.dataset),
             seed=self.seed,
-            rank=self.trainer.global_rank,
-            num_replicas=ranks,
+            rank=rank,
+            num_replicas=world_size,
             epoch=epoch,
-            consumed_samples=done * self.batch_size,
-            epoch_size=self._kept(ranks),
+            consumed_samples=num_batches * self.batch_size,
+            epoch_size=compute_epoch_size(
+                len(self.dataset), self.batch_size, world_size, drop_last=self.drop_last
+            ),
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        for why in batch.pop("skipped", ()):
-            if why not in self.skipped:
-                warnings.warn(f"skipped ({len(self.skipped) + 1}): {why}", stacklevel=2)
-            self.skipped[why] = None
+        for reason in batch.pop("skipped", ()):
+            if reason not in self.skipped:
+                warnings.warn(f"skipped ({len(self.skipped) + 1}): {reason}", stacklevel=2)
+            self.skipped[reason] = None
         training = self.trainer is not None and self.trainer.training
         if training and rank_and_world_size()[1] > 1:
             batch["global_seeds"] = all_gather_with_grad(batch["seed"])
         return self.augment(batch, training=training)
 
     def augment(self, batch: Batch, *, training: bool) -> Batch:
-        """Turn a batch upright and transform it, from its own seeds."""
+        """Align the up axis of a batch and transform it, seeded by the batch itself."""
         clouds = get_clouds(batch)
-        if self.upright is not None:
-            clouds = self.upright(clouds)
+        if self.align_up_axis is not None:
+            clouds = self.align_up_axis(clouds)
         transform = self.transform if training else self.test_transform
         if transform is None:
             return replace_clouds(batch, clouds)
-        first = batch.get("global_seeds", batch["seed"])[0]
-        generator = torch.Generator(clouds.points.device).manual_seed(int(first))
+        seed = batch.get("global_seeds", batch["seed"])[0]
+        generator = torch.Generator(clouds.points.device).manual_seed(int(seed))
         with synced_rng(global_batch_size(batch)):
             augmented = replace_clouds(batch, transform(clouds, generator))
             if training and "second_view" in self.keys:
@@ -285,9 +278,3 @@ class PointCloudDataModule(LightningDataModule, ABC):
         if self.skipped:
             count = len(self.skipped)
             warnings.warn(f"{count} samples could not be read and were skipped", stacklevel=2)
-
-
-def _one_each(count: int, ranks: int) -> None:
-    """Raise ValueError where a process would have nothing to do."""
-    if count < ranks > 1:
-        raise ValueError(f"{count} samples for {ranks} processes: set trainer.devices={count}")

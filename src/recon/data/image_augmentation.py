@@ -1,4 +1,4 @@
-"""Pictures for image teachers."""
+"""Augment images for image teachers."""
 
 import torch
 from jaxtyping import UInt8
@@ -8,12 +8,13 @@ from torchvision.transforms import v2
 
 
 class ImageAugmentation:
-    """Augment a picture by a seed: flip, crop, and random operations [1].
+    """Augment an image with flips, crops and RandAugment, seeded per image [1].
 
-    A PIL image and a seed -> RGB bytes (3, size, size). The same seed gives the same picture.
+    Maps a PIL image and a seed to a uint8 RGB tensor (3, size, size). The same seed gives the same
+    result.
 
     [1] Qi et al., arXiv:2302.02318 (as released): resize, flip, RandomResizedCrop of 64 to 100 %,
-    RandAugment(2, 10). Pictures stay RGB; the released code swaps red and blue.
+    RandAugment(2, 10). Images stay RGB; the released code swaps red and blue.
     """
 
     def __init__(self, size: int = 224) -> None:

@@ -1,4 +1,4 @@
-"""Draw a cloud: the picture of a shape that came without one."""
+"""Render a point cloud as an image, for shapes without images."""
 
 import numpy as np
 from PIL import Image
@@ -11,40 +11,41 @@ LIGHT_DIRECTION = np.array([0.3, 0.5, 0.8]) / np.linalg.norm([0.3, 0.5, 0.8])
 
 
 def render_cloud(cloud: Cloud, *, up: str = "y", size: int = 224) -> Image.Image:
-    """Draw points as small discs, nearest on top, seen from the front, above and to the right.
+    """Render points as small disks, seen from the front, above and to the right.
 
-    White ground; colours where there are some, shaded by normals, or else by depth.
+    Near points cover far ones. The background is white. Points have their colors, or gray without
+    colors, and are shaded by their normals, or by depth without normals.
     """
     axis = "xyz".index(up)
     order = [(axis + 2) % 3, axis, (axis + 1) % 3] if axis != 1 else [0, 1, 2]
     points = cloud.points[:, order] - cloud.points[:, order].mean(0)
-    right, top, depth = _seen(points).T
+    right, top, depth = _rotate_to_camera(points).T
     extent = max(np.abs(right).max(), np.abs(top).max(), 1e-9)
     radius = max(1, round(0.9 * size / np.sqrt(len(points))))
     scale = (size / 2 - radius - 2) / extent
-    shade = _shade(cloud, order, depth)
+    brightness = _compute_brightness(cloud, order, depth)
     colors = np.full((len(points), 3), DEFAULT_GRAY)
     if cloud.colors is not None:
-        bytes_ = cloud.colors.dtype == np.uint8
-        colors = cloud.colors / 255 if bytes_ else cloud.colors.astype(np.float64)
-    pixels = np.clip(255 * colors * shade[:, None], 0, 255).astype(np.uint8)
+        is_uint8 = cloud.colors.dtype == np.uint8
+        colors = cloud.colors / 255 if is_uint8 else cloud.colors.astype(np.float64)
+    pixels = np.clip(255 * colors * brightness[:, None], 0, 255).astype(np.uint8)
 
     far_first = np.argsort(depth, kind="stable")
     x = np.rint(size / 2 + scale * right[far_first]).astype(int)
     y = np.rint(size / 2 - scale * top[far_first]).astype(int)
     offsets = np.arange(-radius, radius + 1)
     dx, dy = (grid.ravel() for grid in np.meshgrid(offsets, offsets))
-    disc = dx * dx + dy * dy <= radius * radius
+    disk = dx * dx + dy * dy <= radius * radius
     canvas = np.full((size, size, 3), 255, dtype=np.uint8)
-    # Of pixels written more than once, the last stays: the nearest point.
-    rows = np.clip(y[:, None] + dy[disc], 0, size - 1)
-    columns = np.clip(x[:, None] + dx[disc], 0, size - 1)
+    # A pixel that is written more than once keeps the last value: the nearest point.
+    rows = np.clip(y[:, None] + dy[disk], 0, size - 1)
+    columns = np.clip(x[:, None] + dx[disk], 0, size - 1)
     canvas[rows, columns] = pixels[far_first][:, None]
     return Image.fromarray(canvas)
 
 
-def _seen(vectors: np.ndarray) -> np.ndarray:
-    """Turn vectors (right, top, front) into the camera's."""
+def _rotate_to_camera(vectors: np.ndarray) -> np.ndarray:
+    """Rotate vectors (right, top, front) into camera coordinates."""
     x, y, z = vectors.T
     x, z = (
         np.cos(CAMERA_AZIMUTH) * x - np.sin(CAMERA_AZIMUTH) * z,
@@ -60,8 +61,8 @@ def _seen(vectors: np.ndarray) -> np.ndarray:
     )
 
 
-def _shade(cloud: Cloud, order: list[int], depth: np.ndarray) -> np.ndarray:
+def _compute_brightness(cloud: Cloud, order: list[int], depth: np.ndarray) -> np.ndarray:
     """Return the brightness of each point, in [0, 1]."""
     if cloud.normals is not None:
-        return 0.35 + 0.65 * np.abs(_seen(cloud.normals[:, order]) @ LIGHT_DIRECTION)
+        return 0.35 + 0.65 * np.abs(_rotate_to_camera(cloud.normals[:, order]) @ LIGHT_DIRECTION)
     return 0.55 + 0.45 * (depth - depth.min()) / max(float(np.ptp(depth)), 1e-9)

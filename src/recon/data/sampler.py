@@ -1,16 +1,17 @@
-"""The order of samples: a function of seed and epoch, resumable at any batch."""
+"""Samplers: the order of samples depends only on seed and epoch and can resume at any batch."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from lightning import Trainer
 from torch.utils.data import Dataset, DistributedSampler
 
 from recon.data.batch import SeededIndex
 
 
-class _Rows(Dataset[int]):
-    """A data set of which only the size is known."""
+class _SizedDataset(Dataset[int]):
+    """Stand-in for a data set: `DistributedSampler` needs only its length."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -19,18 +20,18 @@ class _Rows(Dataset[int]):
         return self.size
 
 
-def _seeds(size: int, seed: int, epoch: int) -> list[int]:
+def _draw_seeds(size: int, seed: int, epoch: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randint(2**31, (size,), generator=generator).tolist()
 
 
 class ResumableDistributedSampler(DistributedSampler[Any]):
-    """Shuffle by seed and epoch, give each sample its own seed, start anywhere in an epoch.
+    """Shuffle by seed and epoch, give each sample its own seed, and resume within an epoch.
 
-    Order and seeds depend on nothing else: not on workers, on what ran before, or on how often a
-    run was stopped. Ranks share one order and take turns; no sample is given twice. `kept` is how
-    many of an epoch's samples are given, all by default. `skip` leaves out as many of a rank's
-    samples at the start of epoch `epoch`.
+    Order and seeds depend on nothing else: not on the workers, earlier epochs, or how often a run
+    was stopped. All ranks share one order and take turns; no sample is repeated. `epoch_size` is
+    the number of samples per epoch of all ranks, by default all samples. `consumed_samples` is the
+    number of samples that this rank skips at the start of epoch `epoch`.
     """
 
     def __init__(
@@ -44,48 +45,98 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         consumed_samples: int = 0,
         epoch_size: int | None = None,
     ) -> None:
-        self.size, self.kept = dataset_size, dataset_size if epoch_size is None else epoch_size
-        super().__init__(_Rows(dataset_size), num_replicas=num_replicas, rank=rank, seed=seed)
-        self._resumed_epoch, self._skip = epoch, consumed_samples
+        self.dataset_size = dataset_size
+        self.epoch_size = dataset_size if epoch_size is None else epoch_size
+        super().__init__(
+            _SizedDataset(dataset_size), num_replicas=num_replicas, rank=rank, seed=seed
+        )
+        self._resumed_epoch, self._consumed_samples = epoch, consumed_samples
         self.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.kept, self.num_replicas))
+        return len(range(self.rank, self.epoch_size, self.num_replicas))
 
     def __iter__(self) -> Iterator[SeededIndex]:
-        seeds = _seeds(self.size, self.seed, self.epoch)
-        skip = self._skip if self.epoch == self._resumed_epoch else 0
+        seeds = _draw_seeds(self.dataset_size, self.seed, self.epoch)
+        skip = self._consumed_samples if self.epoch == self._resumed_epoch else 0
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.size, generator=generator).tolist()[: self.kept]
+        order = torch.randperm(self.dataset_size, generator=generator).tolist()[: self.epoch_size]
         for row in order[self.rank :: self.num_replicas][skip:]:
             yield SeededIndex(row, seeds[row])
 
 
 class OrderedDistributedSampler(DistributedSampler[Any]):
-    """Each sample once, in order, with a seed of its own; ranks take turns, and none repeats.
+    """Yield each sample once, in order, with its own seed; ranks take turns, without repeats.
 
-    A `DistributedSampler`, so that trainers do not share it out once more.
+    It is a `DistributedSampler`, so that Lightning does not wrap it in another one.
     """
 
     def __init__(
         self, dataset_size: int, *, seed: int = 0, rank: int = 0, num_replicas: int = 1
     ) -> None:
         super().__init__(
-            _Rows(dataset_size), num_replicas=num_replicas, rank=rank, shuffle=False, seed=seed
+            _SizedDataset(dataset_size),
+            num_replicas=num_replicas,
+            rank=rank,
+            shuffle=False,
+            seed=seed,
         )
-        self.rows, self.seeds = (
-            range(rank, dataset_size, num_replicas),
-            _seeds(dataset_size, seed, 0),
-        )
+        self.rows = range(rank, dataset_size, num_replicas)
+        self.seeds = _draw_seeds(dataset_size, seed, 0)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def global_batch_seeds(self, batch_index: int, batch_size: int) -> list[int]:
-        """Return the seeds of the samples that the ranks' batches of this number hold together."""
-        whole = batch_size * self.num_replicas
-        return self.seeds[batch_index * whole : (batch_index + 1) * whole]
+        """Return the seeds of all samples in the batches of this index, over all ranks."""
+        global_size = batch_size * self.num_replicas
+        return self.seeds[batch_index * global_size : (batch_index + 1) * global_size]
 
     def __iter__(self) -> Iterator[SeededIndex]:
         for row in self.rows:
             yield SeededIndex(row, self.seeds[row])
+
+
+def check_world_size(num_samples: int, world_size: int) -> None:
+    """Raise ValueError if some processes would have no samples."""
+    if num_samples < world_size > 1:
+        raise ValueError(
+            f"{num_samples} samples for {world_size} processes: set trainer.devices={num_samples}"
+        )
+
+
+def compute_epoch_size(
+    num_samples: int, batch_size: int, world_size: int, *, drop_last: bool
+) -> int:
+    """Return the number of samples per epoch: all, or only those of full global batches.
+
+    Raises ValueError if some processes would have no samples, or no batch would be full.
+    """
+    check_world_size(num_samples, world_size)
+    global_size = batch_size * world_size
+    remainder = num_samples % global_size
+    if drop_last and num_samples < global_size:
+        raise ValueError(
+            f"{num_samples} samples are fewer than one batch of {global_size}: lower "
+            "data.batch_size, or set data.drop_last=false"
+        )
+    # BatchNorm needs two samples in each process: smaller last batches are left out. The shuffle
+    # leaves out other samples in each epoch.
+    too_small = num_samples > global_size and batch_size > 1 and remainder < 2 * world_size
+    drop = drop_last or too_small or remainder < world_size
+    return num_samples - remainder if drop else num_samples
+
+
+def find_resume_position(trainer: Trainer) -> tuple[int, int]:
+    """Return the epoch and the batch in it at which training continues.
+
+    Lightning restores its loops before it requests the training loader.
+    """
+    loop = trainer.fit_loop
+    epochs: Any = loop.epoch_progress.current
+    epoch, num_batches = epochs.processed, 0
+    if epochs.started > epoch:  # stopped inside an epoch, or at its last step
+        batches: Any = loop.epoch_loop.batch_progress
+        num_batches = 0 if batches.is_last_batch else batches.current.processed
+        epoch += batches.is_last_batch
+    return epoch, num_batches

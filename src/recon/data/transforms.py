@@ -1,7 +1,6 @@
-"""Augmentations of whole batches, on their device; each draws from the generator it is given.
+"""Point-cloud transforms of whole batches on their device, driven by a random generator.
 
-Each takes clouds with what their points carry, or a tensor of points alone (B, N, 3), and gives
-back the same kind.
+Each transform maps `Clouds` to `Clouds`, or a tensor of points (B, N, 3) to a tensor of points.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +20,7 @@ AXES = "xyz"
 
 
 class Transform(ABC):
-    """Clouds in, clouds out; without a generator, torch's own random numbers are used."""
+    """Abstract transform of clouds; without a generator it uses the global one of torch."""
 
     @overload
     def __call__(self, clouds: Clouds, generator: Generator | None = None) -> Clouds: ...
@@ -36,15 +35,15 @@ class Transform(ABC):
 
     @abstractmethod
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
-        """Transform clouds with what their points carry."""
+        """Transform clouds and the fields of their points."""
 
 
-def _uniform(
+def _draw_uniform(
     points: Tensor, width: int, low: float, high: float, generator: Generator | None
 ) -> Float[Tensor, "b 1 width"]:
     shape = (len(points), 1, width)
-    drawn = torch.rand(shape, generator=generator, device=points.device, dtype=points.dtype)
-    return low + (high - low) * drawn
+    fractions = torch.rand(shape, generator=generator, device=points.device, dtype=points.dtype)
+    return low + (high - low) * fractions
 
 
 def axis_index(name: str) -> int:
@@ -54,21 +53,19 @@ def axis_index(name: str) -> int:
     return AXES.index(name)
 
 
-def _take(clouds: Clouds, rows: Int[Tensor, "b m"]) -> Clouds:
-    """Keep the points of these rows, with what they carry."""
-    taken = {
+def _select_points(clouds: Clouds, rows: Int[Tensor, "b m"]) -> Clouds:
+    """Select points by row, with all their fields."""
+    fields = {
         name: field.gather(1, rows) if field.ndim == 2 else gather_rows(field, rows)
         for name, field in clouds._asdict().items()
         if field is not None
     }
-    return Clouds(**taken)
+    return Clouds(**fields)
 
 
-def _enough(points: Tensor, count: int) -> None:
-    if points.shape[1] < count:
-        raise ValueError(
-            f"cannot keep {count} of {points.shape[1]} points: lower `count` (the option `points`)"
-        )
+def _check_num_points(points: Tensor, num_points: int) -> None:
+    if points.shape[1] < num_points:
+        raise ValueError(f"cannot keep {num_points} of {points.shape[1]} points: lower num_points")
 
 
 class Compose(Transform):
@@ -84,51 +81,51 @@ class Compose(Transform):
 
 
 class RandomPointSample(Transform):
-    """Keep `count` points at random without repetition; (B, N, 3) -> (B, count, 3)."""
+    """Draw `num_points` random points without replacement; (B, N, 3) -> (B, num_points, 3)."""
 
     def __init__(self, num_points: int) -> None:
         self.num_points = num_points
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         points = clouds.points
-        _enough(points, self.num_points)
+        _check_num_points(points, self.num_points)
         scores = torch.rand(points.shape[:2], generator=generator, device=points.device)
-        return _take(clouds, scores.topk(self.num_points, dim=1, sorted=False).indices)
+        return _select_points(clouds, scores.topk(self.num_points, dim=1, sorted=False).indices)
 
 
 class FarthestPointSample(Transform):
-    """Keep `count` points by farthest point sampling, in that order; nothing random."""
+    """Select `num_points` points by farthest point sampling, in that order, deterministically."""
 
     def __init__(self, num_points: int) -> None:
         self.num_points = num_points
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         check_clouds(clouds.points)
-        _enough(clouds.points, self.num_points)
-        return _take(clouds, farthest_point_sample(clouds.points, self.num_points))
+        _check_num_points(clouds.points, self.num_points)
+        return _select_points(clouds, farthest_point_sample(clouds.points, self.num_points))
 
 
 class PointDropout(Transform):
-    """Drop a share of each cloud's points, drawn from [0, `most`]: the first takes their place [1].
+    """Replace a random share of each cloud's points, up to `max_dropout_ratio`, by its first [1].
 
     [1] Qi et al., arXiv:1706.02413 (PointNet++, random input dropout, as released).
     """
 
     def __init__(self, max_dropout_ratio: float = 0.875) -> None:
         if not 0 <= max_dropout_ratio < 1:
-            raise ValueError(f"`most` must lie in [0, 1), got {max_dropout_ratio}")
-        self.most = max_dropout_ratio
+            raise ValueError(f"max_dropout_ratio must lie in [0, 1), got {max_dropout_ratio}")
+        self.max_dropout_ratio = max_dropout_ratio
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         points = clouds.points
-        share = _uniform(points, 1, 0.0, self.most, generator)[..., 0]
-        drawn = torch.rand(points.shape[:2], generator=generator, device=points.device)
+        ratio = _draw_uniform(points, 1, 0.0, self.max_dropout_ratio, generator)[..., 0]
+        scores = torch.rand(points.shape[:2], generator=generator, device=points.device)
         rows = torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
-        return _take(clouds, rows.where(drawn > share, torch.zeros_like(rows)))
+        return _select_points(clouds, rows.where(scores > ratio, torch.zeros_like(rows)))
 
 
 class UnitSphere(Transform):
-    """Centre each cloud at its mean and scale its farthest point to distance 1."""
+    """Center each cloud at its mean and scale it so that its farthest point has distance 1."""
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         points = clouds.points
@@ -140,86 +137,86 @@ class UnitSphere(Transform):
 
 
 class AlignUpAxis(Transform):
-    """Turn clouds so that the axis `source`, which points upwards, becomes `target`.
+    """Rotate clouds so that their up axis `source` becomes `target`.
 
-    A rotation; `mirror` swaps the two axes instead, as some of the literature does.
+    With `mirror`, swap the two axes instead, a reflection that some of the literature uses.
     """
 
     def __init__(self, source: str, target: str, *, mirror: bool = False) -> None:
         self.source, self.target, self.mirror = axis_index(source), axis_index(target), mirror
 
-    def _turn(self, vectors: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
-        turned = vectors.clone()
-        turned[..., self.target] = vectors[..., self.source]
+    def _align(self, vectors: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
+        aligned = vectors.clone()
+        aligned[..., self.target] = vectors[..., self.source]
         swapped = vectors[..., self.target]
-        turned[..., self.source] = swapped if self.mirror else -swapped
-        return turned
+        aligned[..., self.source] = swapped if self.mirror else -swapped
+        return aligned
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         if self.source == self.target:
             return clouds
-        normals = None if clouds.normals is None else self._turn(clouds.normals)
-        return clouds._replace(points=self._turn(clouds.points), normals=normals)
+        normals = None if clouds.normals is None else self._align(clouds.normals)
+        return clouds._replace(points=self._align(clouds.points), normals=normals)
 
 
 class AddHeight(Transform):
-    """Add each point's height above the lowest one, along `axis`."""
+    """Add the height of each point above the lowest point, along `axis`."""
 
     def __init__(self, axis: str = "y") -> None:
         self.axis = axis_index(axis)
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
-        along = clouds.points[..., self.axis, None]
-        return clouds._replace(height=along - along.amin(1, keepdim=True))
+        coordinate = clouds.points[..., self.axis, None]
+        return clouds._replace(height=coordinate - coordinate.amin(1, keepdim=True))
 
 
 class RandomRotation(Transform):
-    """Rotate each cloud about one axis by an angle in [-degrees, degrees]."""
+    """Rotate each cloud about one axis by a random angle in [-degrees, degrees]."""
 
     def __init__(self, axis: str = "y", degrees: float = 180.0) -> None:
         self.axis, self.radians = axis_index(axis), degrees * torch.pi / 180
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
-        angle = _uniform(clouds.points, 1, -self.radians, self.radians, generator)[..., 0]
-        normals = None if clouds.normals is None else self._turn(clouds.normals, angle)
-        return clouds._replace(points=self._turn(clouds.points, angle), normals=normals)
+        angle = _draw_uniform(clouds.points, 1, -self.radians, self.radians, generator)[..., 0]
+        normals = None if clouds.normals is None else self._rotate(clouds.normals, angle)
+        return clouds._replace(points=self._rotate(clouds.points, angle), normals=normals)
 
-    def _turn(
+    def _rotate(
         self, vectors: Float[Tensor, "b n 3"], angle: Float[Tensor, "b 1"]
     ) -> Float[Tensor, "b n 3"]:
         first, second = (self.axis + 1) % 3, (self.axis + 2) % 3
         cos, sin = angle.cos(), angle.sin()
-        turned = vectors.clone()
-        turned[..., first] = cos * vectors[..., first] - sin * vectors[..., second]
-        turned[..., second] = sin * vectors[..., first] + cos * vectors[..., second]
-        return turned
+        rotated = vectors.clone()
+        rotated[..., first] = cos * vectors[..., first] - sin * vectors[..., second]
+        rotated[..., second] = sin * vectors[..., first] + cos * vectors[..., second]
+        return rotated
 
 
 class RandomSO3Rotation(Transform):
-    """Rotate each cloud by a rotation drawn uniformly from SO(3) [1].
+    """Rotate each cloud by a uniformly random rotation in SO(3) [1].
 
     [1] Shoemake, Uniform random rotations, Graphics Gems III, 1992: a uniform unit quaternion.
     """
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         points = clouds.points
-        drawn = torch.randn(
+        quaternion = torch.randn(
             len(points), 4, generator=generator, device=points.device, dtype=points.dtype
         )
-        w, *xyz = (drawn / drawn.norm(dim=1, keepdim=True)).unbind(1)
+        w, *xyz = (quaternion / quaternion.norm(dim=1, keepdim=True)).unbind(1)
         v = torch.stack(xyz, 1)
         eye = torch.eye(3, device=points.device, dtype=points.dtype)
         cross = torch.linalg.cross(v[:, None], eye.expand(len(points), 3, 3))
         outer = v[:, :, None] * v[:, None]
         square = (w * w - (v * v).sum(1))[:, None, None]
-        # Rows of `cross` are v x e_i, so this is the transpose of R: points are rows as well.
+        # Rows of `cross` are v x e_i, so this is the transpose of R, as needed for points in rows.
         rotation = square * eye + 2 * outer + 2 * w[:, None, None] * cross
         normals = None if clouds.normals is None else clouds.normals @ rotation
         return clouds._replace(points=points @ rotation, normals=normals)
 
 
 class RandomScale(Transform):
-    """Scale each cloud by a factor in [low, high], one an axis where `anisotropic`."""
+    """Scale each cloud by a random factor in [low, high], one per axis if `anisotropic`."""
 
     def __init__(
         self, low: float = 2 / 3, high: float = 3 / 2, *, anisotropic: bool = False
@@ -227,26 +224,26 @@ class RandomScale(Transform):
         self.low, self.high, self.width = low, high, 3 if anisotropic else 1
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
-        factor = _uniform(clouds.points, self.width, self.low, self.high, generator)
+        factor = _draw_uniform(clouds.points, self.width, self.low, self.high, generator)
         normals = clouds.normals
-        if normals is not None and self.width == 3:  # they stay orthogonal to the surface
+        if normals is not None and self.width == 3:  # keep normals orthogonal to the surface
             normals = torch.nn.functional.normalize(normals / factor, dim=-1)
         return clouds._replace(points=clouds.points * factor, normals=normals)
 
 
 class RandomTranslate(Transform):
-    """Shift each cloud along each axis by up to `distance` units."""
+    """Shift each cloud along each axis by a random offset in [-distance, distance]."""
 
     def __init__(self, distance: float = 0.2) -> None:
         self.distance = distance
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
-        shift = _uniform(clouds.points, 3, -self.distance, self.distance, generator)
+        shift = _draw_uniform(clouds.points, 3, -self.distance, self.distance, generator)
         return clouds._replace(points=clouds.points + shift)
 
 
 class RandomJitter(Transform):
-    """Move each point by Gaussian noise of deviation `sigma`, cut off at `clip`, in its units."""
+    """Add Gaussian noise of standard deviation `sigma` to each point, clipped to [-clip, clip]."""
 
     def __init__(self, sigma: float = 0.01, clip: float = 0.05) -> None:
         self.sigma, self.clip = sigma, clip
@@ -256,21 +253,21 @@ class RandomJitter(Transform):
         noise = torch.randn(
             points.shape, generator=generator, device=points.device, dtype=points.dtype
         )
-        moved = points + (self.sigma * noise).clamp(-self.clip, self.clip)
-        return clouds._replace(points=moved)
+        jittered = points + (self.sigma * noise).clamp(-self.clip, self.clip)
+        return clouds._replace(points=jittered)
 
 
 class RandomColorDrop(Transform):
-    """Paint whole clouds in one grey, each with probability `share`; others keep their colours [1].
+    """Replace all colors of a cloud by one gray with probability `p` [1].
 
-    [1] Liu et al., arXiv:2305.10764 (OpenShape, as released: grey 0.4).
+    [1] Liu et al., arXiv:2305.10764 (OpenShape, as released: gray 0.4).
     """
 
     def __init__(self, p: float = 0.5, gray: float = 0.4) -> None:
-        self.share, self.grey = p, gray
+        self.p, self.gray = p, gray
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         if clouds.colors is None:
             return clouds
-        dropped = _uniform(clouds.points, 1, 0.0, 1.0, generator) < self.share
-        return clouds._replace(colors=clouds.colors.masked_fill(dropped, self.grey))
+        dropped = _draw_uniform(clouds.points, 1, 0.0, 1.0, generator) < self.p
+        return clouds._replace(colors=clouds.colors.masked_fill(dropped, self.gray))

@@ -1,4 +1,4 @@
-"""What a data-loading worker does before its first sample."""
+"""Terminate data-loading workers when their parent process dies."""
 
 import os
 import threading
@@ -6,15 +6,15 @@ from multiprocessing import parent_process
 
 
 def end_with_parent(worker: int) -> None:
-    """Have a worker end when the process that started it is gone, however that ended.
+    """Make a worker exit when its parent process ends, for whatever reason.
 
-    A `worker_init_fn` of loaders. torch watches between samples alone: a worker that hands one over
-    when its parent is killed would wait for it for ever.
+    Use it as `worker_init_fn` of a DataLoader. torch checks the parent only between samples: a
+    worker that is sending a sample when its parent is killed would block forever.
     """
-    threading.Thread(target=_watch, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _watch() -> None:
+def _exit_with_parent() -> None:
     if (parent := parent_process()) is not None:
         parent.join()
         os._exit(1)

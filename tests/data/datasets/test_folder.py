@@ -1,3 +1,5 @@
+"""Custom shapes: file formats, folders, tables, images, and damaged files."""
+
 from pathlib import Path
 
 import laspy
@@ -8,11 +10,12 @@ import trimesh
 from PIL import Image
 from pyarrow import Table, parquet
 
+from recon.data.dataset import Cloud
 from recon.data.datasets.folder import FolderDataModule, ShapeFolder
 from recon.data.io.shape import READERS, read_shape
 from recon.data.render import render_cloud
 from recon.teachers.prompts import build_prompts
-from trees import meshes, picture, table_of_shapes
+from trees import write_image, write_meshes, write_shape_table
 
 POINTS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
 NORMALS = POINTS / np.linalg.norm(POINTS, axis=1, keepdims=True)
@@ -28,26 +31,26 @@ def write_las(path: Path) -> None:
     las.write(path)
 
 
-def write_ply(path: Path, kind: str) -> None:
+def write_ply(path: Path, encoding: str) -> None:
     header = "".join(f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz"))
     header += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
-    head = f"ply\nformat {kind} 1.0\nelement vertex {len(POINTS)}\n{header}end_header\n"
-    if kind == "ascii":
+    preamble = f"ply\nformat {encoding} 1.0\nelement vertex {len(POINTS)}\n{header}end_header\n"
+    if encoding == "ascii":
         rows = zip(POINTS, NORMALS, COLORS, strict=True)
         body = "".join(
             " ".join(map(repr, map(float, (*p, *n)))) + f" {c[0]} {c[1]} {c[2]}\n"
             for p, n, c in rows
         )
-        path.write_text(head + body)
+        path.write_text(preamble + body)
         return
     fields = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
     rows = np.zeros(len(POINTS), [*fields, *((name, "u1") for name in ("r", "g", "b"))])
     for i, name in enumerate(("x", "y", "z")):
         rows[name], rows[f"n{name}"], rows["rgb"[i]] = POINTS[:, i], NORMALS[:, i], COLORS[:, i]
-    path.write_bytes(head.encode() + rows.tobytes())
+    path.write_bytes(preamble.encode() + rows.tobytes())
 
 
-CLOUDS = {
+CLOUD_WRITERS = {
     "ascii.ply": lambda path: write_ply(path, "ascii"),
     "binary.ply": lambda path: write_ply(path, "binary_little_endian"),
     "six.npy": lambda path: np.save(path, np.concatenate([POINTS, COLORS], 1)),
@@ -56,18 +59,18 @@ CLOUDS = {
     ),
     "named.npz": lambda path: np.savez(path, points=POINTS, colors=COLORS, normals=NORMALS),
     "nine.xyz": lambda path: np.savetxt(path, np.concatenate([POINTS, NORMALS, COLORS], 1)),
-    "colours.xyz": lambda path: np.savetxt(path, np.concatenate([POINTS, COLORS], 1)),
+    "colors.xyz": lambda path: np.savetxt(path, np.concatenate([POINTS, COLORS], 1)),
     "normals.xyz": lambda path: np.savetxt(path, np.concatenate([POINTS, NORMALS], 1)),
     "three.xyz": lambda path: np.savetxt(path, POINTS, delimiter=","),
-    "colours.glb": lambda path: trimesh.PointCloud(POINTS, colors=COLORS).export(path),
-    "colours.las": write_las,
-    "colours.laz": write_las,
+    "colors.glb": lambda path: trimesh.PointCloud(POINTS, colors=COLORS).export(path),
+    "colors.las": write_las,
+    "colors.laz": write_las,
 }
 
 
-@pytest.mark.parametrize("name", CLOUDS)
-def test_clouds_keep_points_colours_and_normals(name: str, tmp_path: Path) -> None:
-    CLOUDS[name](tmp_path / name)
+@pytest.mark.parametrize("name", CLOUD_WRITERS)
+def test_clouds_keep_points_colors_and_normals(name: str, tmp_path: Path) -> None:
+    CLOUD_WRITERS[name](tmp_path / name)
     cloud = read_shape(tmp_path / name, count=7)
     assert np.allclose(cloud.points, POINTS, atol=1e-6)
     has_colors = name not in ("normals.xyz", "three.xyz")
@@ -84,11 +87,11 @@ def test_clouds_keep_points_colours_and_normals(name: str, tmp_path: Path) -> No
         assert np.allclose(cloud.normals, NORMALS, atol=1e-6)
 
 
-@pytest.mark.parametrize("ending", [".ply", ".obj", ".off", ".stl", ".glb"])
-def test_meshes_are_sampled_by_area(ending: str, tmp_path: Path) -> None:
-    # Two faces in z = 0 and z = 1, the second with three times the area.
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".off", ".stl", ".glb"])
+def test_meshes_are_sampled_by_area(suffix: str, tmp_path: Path) -> None:
+    # One face at z = 0, and one at z = 1 with three times its area.
     vertices = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 0, 1], [0, 1, 1]]
-    path = tmp_path / f"faces{ending}"
+    path = tmp_path / f"faces{suffix}"
     trimesh.Trimesh(vertices, [[0, 1, 2], [3, 4, 5]], process=False).export(path)
     cloud = read_shape(path, count=4000)
     assert cloud.points.shape == (4000, 3)
@@ -100,7 +103,7 @@ def test_meshes_are_sampled_by_area(ending: str, tmp_path: Path) -> None:
     assert np.array_equal(read_shape(path, count=4000).points, cloud.points)
 
 
-def test_parts_of_a_scene_stand_where_they_belong(tmp_path: Path) -> None:
+def test_scene_transforms_are_applied(tmp_path: Path) -> None:
     scene = trimesh.Scene()
     for shift in (0, 5):
         scene.add_geometry(
@@ -114,7 +117,7 @@ def test_parts_of_a_scene_stand_where_they_belong(tmp_path: Path) -> None:
     assert (points[:, 0] > 2.5).mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_meshes_keep_the_colours_of_textures_materials_and_vertices(tmp_path: Path) -> None:
+def test_meshes_keep_colors_of_textures_materials_and_vertices(tmp_path: Path) -> None:
     triangle = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\n"
     Image.new("RGB", (4, 4), (10, 200, 30)).save(tmp_path / "texture.png")
     for name, material, color in (
@@ -131,7 +134,7 @@ def test_meshes_keep_the_colours_of_textures_materials_and_vertices(tmp_path: Pa
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
-def test_glb_textures_colour_the_points(mode: str, tmp_path: Path) -> None:
+def test_points_take_colors_of_glb_textures(mode: str, tmp_path: Path) -> None:
     box = trimesh.creation.box()
     image = Image.new("RGB", (8, 8), (250, 250, 250)).convert(mode)
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
@@ -139,14 +142,16 @@ def test_glb_textures_colour_the_points(mode: str, tmp_path: Path) -> None:
     box.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
     box.export(tmp_path / "t.glb")
     colors = read_shape(tmp_path / "t.glb", 30).colors
-    assert colors.min() >= (200 if mode == "P" else 248)  # a palette has few colours
-    box.visual = trimesh.visual.TextureVisuals(material=material)  # no place in the texture
+    assert colors.min() >= (200 if mode == "P" else 248)  # a palette has few colors
+    box.visual = trimesh.visual.TextureVisuals(material=material)  # no texture coordinates
     box.export(tmp_path / "t.glb")
     assert read_shape(tmp_path / "t.glb", 30).points.shape == (30, 3)
 
 
-def ply(tmp_path: Path, properties: str, vertices: bytes, faces: str, body: bytes) -> Path:
-    path = tmp_path / "made.ply"
+def write_binary_ply(
+    tmp_path: Path, properties: str, vertices: bytes, faces: str, body: bytes
+) -> Path:
+    path = tmp_path / "binary.ply"
     path.write_bytes(b"ply\nformat binary_little_endian 1.0\n" + (properties + faces).encode()
                      + b"end_header\n" + vertices + body)  # fmt: skip
     return path
@@ -157,13 +162,13 @@ SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], "<f4")
 FACES = "element face {}\nproperty list uchar int vertex_indices\n"
 
 
-def polygon(*corners: int) -> bytes:
+def encode_polygon(*corners: int) -> bytes:
     return bytes([len(corners)]) + np.array(corners, "<i4").tobytes()
 
 
-def test_binary_ply_with_triangles_and_quads_is_read(tmp_path: Path) -> None:
-    body = polygon(0, 1, 2, 3) + polygon(0, 1, 2)
-    path = ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(2), body)
+def test_binary_ply_with_triangles_and_quads(tmp_path: Path) -> None:
+    body = encode_polygon(0, 1, 2, 3) + encode_polygon(0, 1, 2)
+    path = write_binary_ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(2), body)
     cloud = read_shape(path, 500)
     assert np.allclose(cloud.normals, [0, 0, 1])
     assert cloud.points.max(0) == pytest.approx([1, 1, 0], abs=0.05)
@@ -171,33 +176,37 @@ def test_binary_ply_with_triangles_and_quads_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("corner", [-1, 4])
-def test_ply_faces_of_foreign_vertices_are_refused(corner: int, tmp_path: Path) -> None:
-    path = ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(1), polygon(0, 1, corner))
-    with pytest.raises(ValueError, match=r"made.ply: faces name vertices that are not there"):
+def test_ply_faces_with_invalid_vertices_raise_value_error(corner: int, tmp_path: Path) -> None:
+    body = encode_polygon(0, 1, corner)
+    path = write_binary_ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(1), body)
+    with pytest.raises(ValueError, match=r"binary.ply: a face uses a vertex index outside"):
         read_shape(path)
 
 
-def test_ply_cut_before_its_faces_is_refused(tmp_path: Path) -> None:
-    path = ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(3), b"")
-    with pytest.raises(ValueError, match=r"made.ply: not a readable shape"):
+def test_ply_truncated_before_its_faces_raises_value_error(tmp_path: Path) -> None:
+    path = write_binary_ply(tmp_path, XYZ, SQUARE.tobytes(), FACES.format(3), b"")
+    with pytest.raises(ValueError, match=r"binary.ply: not a readable shape"):
         read_shape(path)
 
 
-@pytest.mark.parametrize(("kind", "code", "scale"), [("float", "<f4", 1), ("ushort", "<u2", 257)])
-def test_ply_colours_of_other_types_are_read(
-    kind: str, code: str, scale: int, tmp_path: Path
+@pytest.mark.parametrize(
+    ("ply_type", "dtype", "scale"), [("float", "<f4", 1), ("ushort", "<u2", 257)]
+)
+def test_ply_colors_of_float_and_ushort(
+    ply_type: str, dtype: str, scale: int, tmp_path: Path
 ) -> None:
     names = ("red", "green", "blue")
-    head = XYZ.replace("vertex 4", "vertex 50")
-    head += "".join(f"property {kind} {name}\n" for name in names)
-    rows = np.zeros(50, [("p", "<f4", 3), ("c", code, 3)])
+    properties = XYZ.replace("vertex 4", "vertex 50")
+    properties += "".join(f"property {ply_type} {name}\n" for name in names)
+    rows = np.zeros(50, [("p", "<f4", 3), ("c", dtype, 3)])
     rows["p"], rows["c"] = POINTS, COLORS.astype(int) * scale
-    colors = read_shape(ply(tmp_path, head, rows.tobytes(), "", b"")).colors
-    expected = COLORS if kind == "float" else COLORS / 255
+    path = write_binary_ply(tmp_path, properties, rows.tobytes(), "", b"")
+    colors = read_shape(path).colors
+    expected = COLORS if ply_type == "float" else COLORS / 255
     assert np.allclose(colors, expected, atol=1e-6)
 
 
-def test_comments_of_off_files_cost_neither_time_nor_vertices(tmp_path: Path) -> None:
+def test_off_files_with_comments(tmp_path: Path) -> None:
     path = tmp_path / "a.off"
     path.write_text("OFF\n" + "#" * 60 + "\n4 2 0\n0 0 0 # first\n1 0 0\n1 1 0\n0 1 0\n"
                     "3 0 1 2 # a\n\n3 0 2 3\n")  # fmt: skip
@@ -206,7 +215,7 @@ def test_comments_of_off_files_cost_neither_time_nor_vertices(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"a.off: .*ends after"):
         read_shape(path)
     path.write_text("OFF\n4 0 0\n" + "\n".join("0 1 2" for _ in range(4)))
-    assert read_shape(path).colors is None  # no colour is invented
+    assert read_shape(path).colors is None  # no color is invented
 
 
 @pytest.mark.parametrize(
@@ -216,7 +225,9 @@ def test_comments_of_off_files_cost_neither_time_nor_vertices(tmp_path: Path) ->
         ("1,5;2,25;3,75\n", "decimal commas"),
     ],
 )
-def test_numbers_are_not_taken_apart(text: str, message: str, tmp_path: Path) -> None:
+def test_ambiguous_numbers_and_shapes_raise_value_error(
+    text: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.xyz"
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"a.xyz: .*{message}"):
@@ -229,7 +240,7 @@ def test_numbers_are_not_taken_apart(text: str, message: str, tmp_path: Path) ->
         read_shape(tmp_path / "t.npy")
 
 
-def test_columns_are_found_by_name_or_place(tmp_path: Path) -> None:
+def test_columns_are_found_by_name_or_position(tmp_path: Path) -> None:
     path = tmp_path / "a.xyz"
     path.write_text("//X Y Z Intensity R G B\n2\n1 2 3 -40 7 8 9\n4 5 6 -41 10 11 12\n")
     named = read_shape(path)
@@ -241,15 +252,15 @@ def test_columns_are_found_by_name_or_place(tmp_path: Path) -> None:
     assert read_shape(path).points.tolist() == [[1, 2, 3]]
 
 
-def test_cut_las_files_are_refused(tmp_path: Path) -> None:
+def test_truncated_las_files_raise_value_error(tmp_path: Path) -> None:
     write_las(tmp_path / "a.las")
-    whole = (tmp_path / "a.las").read_bytes()
-    (tmp_path / "a.las").write_bytes(whole[: len(whole) - 34 * 10])
+    content = (tmp_path / "a.las").read_bytes()
+    (tmp_path / "a.las").write_bytes(content[: len(content) - 34 * 10])
     with pytest.raises(ValueError, match=r"a.las: not a readable LAS file"):
         read_shape(tmp_path / "a.las")
 
 
-def test_large_tiles_and_millimetres_keep_their_detail(tmp_path: Path) -> None:
+def test_large_tiles_and_millimeters_keep_their_precision(tmp_path: Path) -> None:
     tile = np.random.default_rng(0).uniform(0, 1000, (2000, 3)) + [500_000, 5_400_000, 0]
     np.save(tmp_path / "tile.npy", tile)
     points = read_shape(tmp_path / "tile.npy").points
@@ -259,16 +270,16 @@ def test_large_tiles_and_millimetres_keep_their_detail(tmp_path: Path) -> None:
     assert np.allclose(points - points[0], ((tile - tile[0]) * 1000), atol=2)
 
 
-def test_normals_that_are_not_finite_become_zero(tmp_path: Path) -> None:
+def test_non_finite_normals_become_zero(tmp_path: Path) -> None:
     normals = NORMALS.copy()
     normals[3] = np.nan
     np.savez(tmp_path / "a.npz", points=POINTS, normals=normals)
-    found = read_shape(tmp_path / "a.npz").normals
-    assert found[3].tolist() == [0, 0, 0]
-    assert np.array_equal(found[4:], NORMALS[4:])
+    result = read_shape(tmp_path / "a.npz").normals
+    assert result[3].tolist() == [0, 0, 0]
+    assert np.array_equal(result[4:], NORMALS[4:])
 
 
-def test_coordinates_far_from_the_origin_keep_their_detail(tmp_path: Path) -> None:
+def test_coordinates_far_from_the_origin_keep_their_precision(tmp_path: Path) -> None:
     far = POINTS.astype(np.float64) + [500_000, 4_500_000, 0]
     np.save(tmp_path / "far.npy", far)
     points = read_shape(tmp_path / "far.npy").points
@@ -278,16 +289,20 @@ def test_coordinates_far_from_the_origin_keep_their_detail(tmp_path: Path) -> No
     assert np.array_equal(read_shape(tmp_path / "near.npy").points, near.astype(np.float32))
 
 
-def broken() -> dict[str, bytes]:
+def build_damaged_files() -> dict[str, bytes]:
     box = trimesh.creation.box()
-    whole = {f"cut{e}": box.export(file_type=e[1:]) for e in (".ply", ".off", ".stl", ".glb")}
-    cut = {name: (c if isinstance(c, bytes) else c.encode())[:-40] for name, c in whole.items()}
-    cut["text.ply"] = box.export(file_type="ply", encoding="ascii").rstrip().rpartition(b"\n")[0]
-    garbage = {f"garbage{ending}": b"garbage \x00\xff" * 30 for ending in READERS}
+    exports = {f"cut{e}": box.export(file_type=e[1:]) for e in (".ply", ".off", ".stl", ".glb")}
+    truncated = {
+        name: (content if isinstance(content, bytes) else content.encode())[:-40]
+        for name, content in exports.items()
+    }
+    text_ply = box.export(file_type="ply", encoding="ascii")
+    truncated["text.ply"] = text_ply.rstrip().rpartition(b"\n")[0]
+    garbage = {f"garbage{suffix}": b"garbage \x00\xff" * 30 for suffix in READERS}
     return {
-        **cut,
+        **truncated,
         **garbage,
-        **{f"empty{ending}": b"" for ending in READERS},
+        **{f"empty{suffix}": b"" for suffix in READERS},
         "no_area.off": b"OFF\n3 1 0\n0 0 0\n0 0 0\n0 0 0\n3 0 1 2\n",
         "not_finite.off": b"OFF\n3 1 0\n0 0 0\nnan 0 0\n0 1 0\n3 0 1 2\n",
         "foreign_vertex.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n",
@@ -300,17 +315,17 @@ def broken() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", sorted(broken()))
-def test_every_broken_file_ends_in_one_message_with_its_name(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(build_damaged_files()))
+def test_damaged_files_raise_value_error_with_their_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    path.write_bytes(broken()[name])
+    path.write_bytes(build_damaged_files()[name])
     with pytest.raises(ValueError, match=rf"{name}\b") as caught:
         read_shape(path)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_unknown_endings_and_arrays_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a.blend: unknown ending, known are .glb, .las"):
+def test_unknown_suffixes_and_arrays_raise_value_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a.blend: unknown file extension: .* .glb, .las"):
         read_shape(tmp_path / "a.blend")
     np.savez(tmp_path / "a.npz", stuff=POINTS, other=POINTS)
     with pytest.raises(
@@ -318,13 +333,13 @@ def test_unknown_endings_and_arrays_are_named(tmp_path: Path) -> None:
     ):
         read_shape(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", points=POINTS, colors=COLORS[:9])
-    with pytest.raises(ValueError, match=r"a.npz: has colours of shape \(9, 3\) for 50 points"):
+    with pytest.raises(ValueError, match=r"a.npz: has colors of shape \(9, 3\) for 50 points"):
         read_shape(tmp_path / "a.npz")
 
 
-def test_classes_are_folders(tmp_path: Path) -> None:
-    meshes(tmp_path)
-    (tmp_path / "readme.txt").write_text("no shape")
+def test_subfolders_are_classes(tmp_path: Path) -> None:
+    write_meshes(tmp_path)
+    (tmp_path / "readme.txt").write_text("not a shape")
     data = ShapeFolder(tmp_path, num_surface_points=100)
     assert data.classes == ["ball", "box"]
     assert [data.ids[row].split("/")[0] for row in range(6)] == [
@@ -333,12 +348,12 @@ def test_classes_are_folders(tmp_path: Path) -> None:
     assert all(data.cloud(row).points.shape == (100, 3) for row in range(6))
     assert data.texts(0) == build_prompts("ball")
     assert ShapeFolder(tmp_path, classes=["box", "ball"]).labels.tolist() == [1, 1, 1, 0, 0, 0]
-    with pytest.raises(ValueError, match=r"\['ball'\] are none of the classes \['box'\]: add them"):
+    with pytest.raises(ValueError, match=r"\['ball'\] are not among the classes \['box'\]: add"):
         ShapeFolder(tmp_path, classes=["box"])
 
 
 @pytest.mark.parametrize("layout", ["{split}/{name}", "{name}/{split}"])
-def test_splits_are_folders(layout: str, tmp_path: Path) -> None:
+def test_folders_can_be_splits(layout: str, tmp_path: Path) -> None:
     for name in ("chair", "table"):
         for split, count in (("train", 2), ("test", 1)):
             folder = tmp_path / layout.format(split=split, name=name)
@@ -355,7 +370,7 @@ def test_splits_are_folders(layout: str, tmp_path: Path) -> None:
         ShapeFolder(tmp_path, "val")
 
 
-def test_links_are_followed_and_hidden_folders_are_not(tmp_path: Path) -> None:
+def test_symlinks_are_followed_and_hidden_folders_are_skipped(tmp_path: Path) -> None:
     for folder in ("root/chair", "elsewhere", "root/.cache", "root/__MACOSX"):
         (tmp_path / folder).mkdir(parents=True)
         np.save(tmp_path / folder / "a.npy", POINTS)
@@ -364,7 +379,7 @@ def test_links_are_followed_and_hidden_folders_are_not(tmp_path: Path) -> None:
     assert list(ShapeFolder(tmp_path / "root").ids) == ["chair/a.npy", "lamp/a.npy"]
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+def test_a_class_may_be_named_train(tmp_path: Path) -> None:
     for name in ("airplane", "train"):
         (tmp_path / "classes" / name).mkdir(parents=True)
         np.save(tmp_path / "classes" / name / "a.npy", POINTS)
@@ -377,20 +392,20 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert data.labels.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("ending", [".csv", ".parquet"])
-def test_a_table_lists_shapes(ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_tables_list_shapes_labels_captions_and_images(suffix: str, tmp_path: Path) -> None:
     (tmp_path / "shapes").mkdir()
     for row in range(3):
         np.save(tmp_path / "shapes" / f"{row}.npy", POINTS + row)
-    pixels = picture(tmp_path / "front.png")
+    pixels = write_image(tmp_path / "front.png")
     rows = [
         {"path": "shapes/2.npy", "label": "lamp", "caption": "a tall lamp", "image": "front.png"},
         {"path": "shapes/0.npy", "label": "chair", "caption": "", "image": ""},
         {"path": "shapes/1.npy", "label": "", "caption": "a thing", "image": ""},
     ]
-    path = tmp_path / f"list{ending}"
-    if ending == ".csv":
-        table_of_shapes(path, rows)
+    path = tmp_path / f"list{suffix}"
+    if suffix == ".csv":
+        write_shape_table(path, rows)
     else:
         parquet.write_table(Table.from_pylist(rows), path)
     data = ShapeFolder(path)
@@ -413,51 +428,49 @@ def test_a_table_lists_shapes(ending: str, tmp_path: Path) -> None:
         ("", "is empty"),
         ("path\n", "lists no shapes"),
         ("file,label\na.ply,x\n", r"has the columns \['file', 'label'\], `path` is missing"),
-        ("path\n../outside.ply\n", "line 2: lists '../outside.ply', which is no path inside"),
+        ("path\n../outside.ply\n", "line 2: lists '../outside.ply', which is not a path inside"),
         ("path,label\n/etc/passwd,x\n", "line 2: lists '/etc/passwd'"),
         ("path,image\na.ply,../../x.png\n", "line 2: lists '../../x.png'"),
         ("path,label\n,x\n", "line 2 has no path"),
         (
             "path,split\na.ply,holdout\n",
-            "line 2: has the split 'holdout', known are train, val, test",
+            "line 2: unknown split 'holdout': choose train, val, test",
         ),
         ("path\na.ply\na.ply\n", "lists 'a.ply' more than once"),
         ("path\n\xff\xfe\n", "not a readable table"),
     ],
 )
-def test_bad_tables_are_named(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_tables_raise_value_error(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_bytes(text.encode("latin1"))
     with pytest.raises(ValueError, match=rf"list\.csv.*{message}"):
         ShapeFolder(path)
 
 
-def test_missing_and_empty_folders_are_explained(tmp_path: Path) -> None:
+def test_missing_and_empty_folders_raise_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere: not found: data.root is a folder of"):
         ShapeFolder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"holds no shapes; known are .glb"):
+    with pytest.raises(ValueError, match=r"contains no shapes; supported formats are .glb"):
         ShapeFolder(tmp_path)
     np.save(tmp_path / "a.npy", POINTS)
     with pytest.raises(
-        ValueError, match=r"a.npy: nothing is known to say about it: .*student=generative"
+        ValueError, match=r"a.npy: has no caption and no class: .*student=generative"
     ):
         ShapeFolder(tmp_path).texts(0)
 
 
-def test_a_picture_beside_a_shape_is_its_picture_and_else_it_is_drawn(tmp_path: Path) -> None:
+def test_image_files_of_the_same_name_are_used_and_others_rendered(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", POINTS)
     np.save(tmp_path / "b.npy", POINTS)
-    pixels = picture(tmp_path / "a.png")
+    pixels = write_image(tmp_path / "a.png")
     data = ShapeFolder(tmp_path)
     assert np.array_equal(np.array(data.image(0)), pixels)
-    drawn = np.array(data.image(1))
-    assert drawn.shape == (224, 224, 3)
-    assert 0.02 < (drawn < 250).any(-1).mean() < 0.9
+    rendered = np.array(data.image(1))
+    assert rendered.shape == (224, 224, 3)
+    assert 0.02 < (rendered < 250).any(-1).mean() < 0.9
 
 
-def test_drawings_show_the_nearest_points_upright() -> None:
-    from recon.data.dataset import Cloud
-
+def test_renderings_show_the_nearest_points_upright() -> None:
     rng = np.random.default_rng(0)
     front = rng.uniform((-1, -1, 0.9), (1, 1, 1), (3000, 3)).astype(np.float32)
     back = front - np.array([0, 0, 2], dtype=np.float32)
@@ -475,16 +488,16 @@ def test_drawings_show_the_nearest_points_upright() -> None:
         assert np.ptp(rows) > 1.5 * np.ptp(columns), up
 
 
-def test_batches_of_mixed_sizes_are_upright(tmp_path: Path) -> None:
+def test_clouds_of_different_sizes_are_batched_and_aligned(tmp_path: Path) -> None:
     np.save(tmp_path / "large.npy", np.arange(3000.0).reshape(-1, 3))
     np.save(tmp_path / "small.npy", POINTS)
     data = FolderDataModule(tmp_path, num_points=200, up="z", batch_size=2)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     assert batch["points"].shape == (2, 200, 3)
-    turned = data.augment(batch, training=True)["points"]
+    aligned = data.augment(batch, training=True)["points"]
     x, y, z = batch["points"].unbind(-1)
-    assert torch.equal(turned, torch.stack([x, z, -y], -1))
+    assert torch.equal(aligned, torch.stack([x, z, -y], -1))
     small = batch["points"][batch["id"].index("small.npy")].numpy()
     assert {tuple(point) for point in small} == {tuple(point) for point in POINTS}
     large = batch["points"][batch["id"].index("large.npy")].numpy()

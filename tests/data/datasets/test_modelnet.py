@@ -1,3 +1,6 @@
+"""ModelNet: text files, .dat cache, farthest point sampling, errors."""
+
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +10,12 @@ import torch
 from recon.data.datasets.modelnet import ModelNet, ModelNetDataModule
 from recon.data.transforms import FarthestPointSample
 from recon.teachers.prompts import build_prompts
-from trees import MODELNET_CLASSES, modelnet, modelnet_cache
+from trees import MODELNET_CLASSES, write_modelnet, write_modelnet_cache
 
 
 @pytest.mark.parametrize("folder", [".", "modelnet40_normal_resampled"])
-def test_the_text_tree_comes_back(tmp_path: Path, folder: str) -> None:
-    tables = modelnet(tmp_path)
+def test_text_files_round_trip(tmp_path: Path, folder: str) -> None:
+    tables = write_modelnet(tmp_path)
     data = ModelNet(tmp_path / folder, "train")
     assert list(data.classes) == list(MODELNET_CLASSES)
     assert len(data) == 9
@@ -24,8 +27,8 @@ def test_the_text_tree_comes_back(tmp_path: Path, folder: str) -> None:
     assert data.texts(3) == build_prompts("flower pot")
 
 
-def test_the_cache_comes_back(tmp_path: Path) -> None:
-    clouds = modelnet_cache(tmp_path)
+def test_cache_round_trip(tmp_path: Path) -> None:
+    clouds = write_modelnet_cache(tmp_path)
     data = ModelNet(tmp_path, "train")
     assert data.labels.tolist() == [0, 1, 2]
     for row, table in enumerate(clouds):
@@ -35,20 +38,20 @@ def test_the_cache_comes_back(tmp_path: Path) -> None:
     assert np.array_equal(first.points, clouds[0][:1024, :3])
 
 
-def test_a_count_is_kept_by_farthest_point_sampling(tmp_path: Path) -> None:
-    tables = modelnet(tmp_path)
+def test_num_fps_points_are_selected_by_farthest_point_sampling(tmp_path: Path) -> None:
+    tables = write_modelnet(tmp_path)
     cloud = ModelNet(tmp_path, "test", num_fps_points=20).cloud(0)
-    whole = tables["airplane_0004"].astype(np.float32)
-    points = torch.from_numpy(whole[None, :, :3].copy())
+    table = tables["airplane_0004"].astype(np.float32)
+    points = torch.from_numpy(table[None, :, :3].copy())
     assert np.array_equal(cloud.points, FarthestPointSample(20)(points)[0].numpy())
-    rows = [whole[:, :3].tolist().index(point.tolist()) for point in cloud.points]
-    assert np.array_equal(cloud.normals, whole[rows, 3:])
-    with pytest.raises(ValueError, match=r"airplane_0004.txt: has 60 points, 61 are asked for"):
+    rows = [table[:, :3].tolist().index(point.tolist()) for point in cloud.points]
+    assert np.array_equal(cloud.normals, table[rows, 3:])
+    with pytest.raises(ValueError, match=r"airplane_0004.txt: has 60 points, fewer than .*=61"):
         ModelNet(tmp_path, "test", num_fps_points=61).cloud(0)
 
 
-def test_ten_classes_have_their_own_lists(tmp_path: Path) -> None:
-    modelnet(tmp_path, classes=10)
+def test_modelnet10_has_its_own_splits(tmp_path: Path) -> None:
+    write_modelnet(tmp_path, classes=10)
     assert len(ModelNetDataModule(tmp_path, number_of_classes=10).open_split("all")) == 12
     with pytest.raises(
         FileNotFoundError, match=r"modelnet40_shape_names.txt: not found\. ModelNet"
@@ -58,8 +61,8 @@ def test_ten_classes_have_their_own_lists(tmp_path: Path) -> None:
         ModelNet(tmp_path, number_of_classes=20)
 
 
-def test_bad_trees_are_named(tmp_path: Path) -> None:
-    modelnet(tmp_path)
+def test_invalid_text_files_raise_errors(tmp_path: Path) -> None:
+    write_modelnet(tmp_path)
     folder = tmp_path / "modelnet40_normal_resampled"
     data = ModelNet(tmp_path, "train")
     path = folder / "airplane" / "airplane_0001.txt"
@@ -73,30 +76,28 @@ def test_bad_trees_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"airplane_0001.txt: not found"):
         data.cloud(0)
     (folder / "modelnet40_train.txt").write_text("spaceship_0001")
-    with pytest.raises(ValueError, match=r"modelnet40_train.txt: 'spaceship_0001' is of none"):
+    with pytest.raises(ValueError, match=r"modelnet40_train.txt: 'spaceship_0001' belongs to none"):
         ModelNet(tmp_path)
 
 
-def test_bad_caches_are_named(tmp_path: Path) -> None:
-    import pickle
-
-    clouds = modelnet_cache(tmp_path)
+def test_invalid_caches_raise_value_error(tmp_path: Path) -> None:
+    clouds = write_modelnet_cache(tmp_path)
     path = tmp_path / "modelnet40_normal_resampled" / "modelnet40_train_8192pts_fps.dat"
     labels = [np.array([0])] * 3
-    for held, message in (
-        ([clouds, labels[:2]], "no list of clouds"),
-        ("text", "no list of clouds"),
-        ([1, 2], "no list of clouds"),
-        ([[], []], "no list of clouds"),
+    for content, message in (
+        ([clouds, labels[:2]], "does not contain a list of clouds"),
+        ("text", "does not contain a list of clouds"),
+        ([1, 2], "does not contain a list of clouds"),
+        ([[], []], "does not contain a list of clouds"),
         ([clouds, [[0, 1], 0, 0]], "not a readable list of labels"),
         ([clouds, [np.array([40])] * 3], "label 40"),
     ):
-        path.write_bytes(pickle.dumps(held))
+        path.write_bytes(pickle.dumps(content))
         with pytest.raises(ValueError, match=rf"fps\.dat: .*{message}"):
             ModelNet(tmp_path)
-    path.write_bytes(b"(" * 100_000 + b"t" * 100_000 + b".")  # too deep to be printed
-    with pytest.raises(ValueError, match=r"fps\.dat: holds no list of clouds"):
+    path.write_bytes(b"(" * 100_000 + b"t" * 100_000 + b".")  # nested too deeply to be printed
+    with pytest.raises(ValueError, match=r"fps\.dat: does not contain a list of clouds"):
         ModelNet(tmp_path)
-    path.write_bytes(pickle.dumps([["no cloud"] * 3, labels]))
+    path.write_bytes(pickle.dumps([["not a cloud"] * 3, labels]))
     with pytest.raises(ValueError, match=r"fps\.dat \(train-0\): holds a str"):
         ModelNet(tmp_path).cloud(0)

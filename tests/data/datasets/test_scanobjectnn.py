@@ -1,3 +1,5 @@
+"""ScanObjectNN: variants, batches, errors."""
+
 from pathlib import Path
 
 import h5py
@@ -6,29 +8,29 @@ import pytest
 
 from recon.data.datasets.scanobjectnn import VARIANTS, ScanObjectNN, ScanObjectNNDataModule
 from recon.teachers.prompts import build_prompts
-from trees import scanobjectnn
+from trees import write_scanobjectnn
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_each_variant_comes_back(variant: str, tmp_path: Path) -> None:
-    written = scanobjectnn(tmp_path / "ScanObjectNN")
-    folder, ending = VARIANTS[variant]
+def test_variants_round_trip(variant: str, tmp_path: Path) -> None:
+    points = write_scanobjectnn(tmp_path / "ScanObjectNN")
+    folder, suffix = VARIANTS[variant]
     for split, file in (("train", "training"), ("test", "test")):
         data = ScanObjectNN(tmp_path, split, variant=variant)
-        assert np.array_equal(data.cloud(7).points, written[f"{folder}/{file}{ending}"][7])
+        assert np.array_equal(data.cloud(7).points, points[f"{folder}/{file}{suffix}"][7])
         assert data.labels.tolist() == list(range(15))
     assert data.texts(14) == build_prompts("toilet")
 
 
-def test_bad_files_are_named(tmp_path: Path) -> None:
+def test_invalid_files_raise_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"training_objectdataset.h5: not found\. Scan"):
         ScanObjectNN(tmp_path)
     with pytest.raises(ValueError, match="no variant 'OBJ': choose OBJ_BG, OBJ_ONLY, PB_T50_RS"):
         ScanObjectNN(tmp_path, variant="OBJ")
-    scanobjectnn(tmp_path)
+    write_scanobjectnn(tmp_path)
     path = tmp_path / "main_split" / "training_objectdataset.h5"
-    whole = path.read_bytes()
-    for content in (b"", whole[: len(whole) // 2], b"no hdf5"):
+    original = path.read_bytes()
+    for content in (b"", original[: len(original) // 2], b"not HDF5"):
         path.write_bytes(content)
         with pytest.raises(
             ValueError, match=r"training_objectdataset.h5: (is empty|not a readable)"
@@ -39,7 +41,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     for fields, message in (
         ({"data": points}, "no data set `label`"),
         ({"data": points, "label": [0, 15]}, r"label 15 \(number 1\) is none of the 15"),
-        ({"data": points, "label": [0]}, "has 1 labels for 2"),
+        ({"data": points, "label": [0]}, "has 1 labels of type int64, expected 2"),
         ({"data": points[0], "label": [0]}, r"expected \(n, 2048, 3\)"),
     ):
         with h5py.File(path, "w") as file:
@@ -54,7 +56,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 
 
 def test_batches_have_labels(tmp_path: Path) -> None:
-    scanobjectnn(tmp_path)
+    write_scanobjectnn(tmp_path)
     data = ScanObjectNNDataModule(tmp_path, batch_size=5, keys=["label"])
     data.setup()
     assert next(iter(data.test_dataloader()))["label"].tolist() == [0, 1, 2, 3, 4]

@@ -1,3 +1,5 @@
+"""ShapeNet-55: clouds, images, category table, errors."""
+
 import json
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from recon.data.datasets.shapenet import ShapeNet, ShapeNetDataModule
 from recon.teachers.prompts import build_prompts
 
 
-def test_reads_what_lies_on_disk(shapenet_root: Path) -> None:
+def test_files_round_trip(shapenet_root: Path) -> None:
     data = ShapeNet(shapenet_root, "train")
     assert data.ids[:2] == ["02691156-model0", "04379243-model0"]
     stored = np.load(shapenet_root / "shapenet_pc" / "04379243-model0.npy")
@@ -20,12 +22,12 @@ def test_reads_what_lies_on_disk(shapenet_root: Path) -> None:
         assert np.array_equal(np.array(data.image(1)), np.array(image))
 
 
-def test_pretraining_takes_both_lists(shapenet_root: Path) -> None:
+def test_default_split_has_train_and_test(shapenet_root: Path) -> None:
     assert len(ShapeNetDataModule(shapenet_root).train_dataset()) == 8
     assert len(ShapeNet(shapenet_root, "test")) == 2
 
 
-def test_the_table_may_be_stored_by_rows(shapenet_root: Path) -> None:
+def test_category_table_by_rows(shapenet_root: Path) -> None:
     rows = [
         {"catalogue": 2691156, "describe": "airplane"},
         {"catalogue": 4379243, "describe": "table"},
@@ -34,42 +36,42 @@ def test_the_table_may_be_stored_by_rows(shapenet_root: Path) -> None:
     assert ShapeNet(shapenet_root).texts(1)[0] == "table."
 
 
-def test_missing_data_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="not found") as caught:
+def test_missing_files_raise_an_error_with_the_expected_tree(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not found") as error:
         ShapeNet(tmp_path / "nowhere")
     for part in ("nowhere/shapenet55.json", "shapenet_pc/", "github.com", "data.root="):
-        assert part in str(caught.value)
+        assert part in str(error.value)
 
 
-def test_bad_files_are_named(shapenet_root: Path) -> None:
+def test_invalid_files_raise_errors(shapenet_root: Path) -> None:
     data, path = ShapeNet(shapenet_root), shapenet_root / "shapenet_pc" / "02691156-model3.npy"
     row = data.ids.index("02691156-model3")
-    whole = path.read_bytes()
+    original = path.read_bytes()
     points = np.load(path)
     points[5, 1] = np.nan
-    bad = {
+    invalid_arrays = {
         "1 of 8192 points are NaN or infinite": points,
         "expected numbers of shape": np.zeros(7),
         "expected numbers of shape .N, 3.": np.array([{"a": 1}], dtype=object),
     }
-    for message, array in bad.items():
+    for message, array in invalid_arrays.items():
         np.save(path, array, allow_pickle=True)
         with pytest.raises(ValueError, match=f"{path.name}.*{message}"):
             data.points(row)
-    for content, message in ((b"", "is empty"), (whole[:300], "not a readable array")):
+    for content, message in ((b"", "is empty"), (original[:300], "not a readable array")):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"{path.name}: {message}"):
             data.points(row)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=path.name):
         data.points(row)
-    picture = shapenet_root / "shapenet_img" / "02691156-model3.png"
-    picture.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=f"{picture.name}: not a readable picture"):
+    image = shapenet_root / "shapenet_img" / "02691156-model3.png"
+    image.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=f"{image.name}: not a readable image"):
         data.image(row)
 
 
-def test_wrong_splits_and_tables_are_named(shapenet_root: Path) -> None:
+def test_invalid_splits_and_tables_raise_value_error(shapenet_root: Path) -> None:
     with pytest.raises(ValueError, match="no split 'val': choose train, test or all"):
         ShapeNet(shapenet_root, "val")
     table = shapenet_root / "shapenet55.json"
@@ -84,16 +86,16 @@ def test_wrong_splits_and_tables_are_named(shapenet_root: Path) -> None:
         ShapeNet(shapenet_root)
 
 
-def test_a_list_that_is_no_text_is_named(shapenet_root: Path) -> None:
+def test_binary_split_files_raise_value_error(shapenet_root: Path) -> None:
     (shapenet_root / "ShapeNet-55" / "train.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"train.txt: not a readable list of names"):
         ShapeNet(shapenet_root)
 
 
-def test_a_cloud_of_another_size_is_named(shapenet_root: Path) -> None:
+def test_clouds_of_different_sizes_raise_value_error(shapenet_root: Path) -> None:
     np.save(shapenet_root / "shapenet_pc" / "02691156-model3.npy", np.zeros((500, 3)))
     data = ShapeNetDataModule(shapenet_root, batch_size=8)
     data.setup("fit")
-    with pytest.raises(ValueError, match="must have the same number") as caught:
+    with pytest.raises(ValueError, match="must have the same number") as error:
         next(iter(data.train_dataloader()))
-    assert "02691156-model3" in str(caught.value)
+    assert "02691156-model3" in str(error.value)

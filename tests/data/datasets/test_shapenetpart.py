@@ -1,3 +1,5 @@
+"""ShapeNetPart: splits, part labels, errors."""
+
 import json
 from pathlib import Path
 
@@ -5,11 +7,11 @@ import numpy as np
 import pytest
 
 from recon.data.datasets.shapenetpart import CLASS_TO_PARTS, ShapeNetPart, ShapeNetPartDataModule
-from trees import shapenetpart, write_text
+from trees import write_shapenetpart, write_table
 
 
-def test_the_tree_comes_back(tmp_path: Path) -> None:
-    tables = shapenetpart(tmp_path)
+def test_files_round_trip(tmp_path: Path) -> None:
+    tables = write_shapenetpart(tmp_path)
     for split in ("train", "val", "test"):
         data = ShapeNetPart(tmp_path, split)
         assert data.labels.tolist() == [0, 0, 1]
@@ -22,12 +24,12 @@ def test_the_tree_comes_back(tmp_path: Path) -> None:
     assert len(data.point_classes) == 50
 
 
-def test_the_fifty_parts_belong_to_one_class_each() -> None:
-    assert sorted(part for own in CLASS_TO_PARTS.values() for part in own) == list(range(50))
+def test_each_part_belongs_to_one_class() -> None:
+    assert sorted(part for parts in CLASS_TO_PARTS.values() for part in parts) == list(range(50))
 
 
-def test_batches_have_2048_points_with_their_labels(tmp_path: Path) -> None:
-    tables = shapenetpart(tmp_path)
+def test_batches_have_2048_points_with_labels(tmp_path: Path) -> None:
+    tables = write_shapenetpart(tmp_path)
     data = ShapeNetPartDataModule(tmp_path, keys=["point_labels", "label"], batch_size=6)
     data.setup()
     assert len(data.dataset) == 6
@@ -41,29 +43,32 @@ def test_batches_have_2048_points_with_their_labels(tmp_path: Path) -> None:
         assert [table[tuple(point)] for point in points.tolist()] == labels.tolist()
 
 
-def test_bad_files_are_named(tmp_path: Path) -> None:
-    tables = shapenetpart(tmp_path)
+def test_invalid_files_raise_value_error(tmp_path: Path) -> None:
+    tables = write_shapenetpart(tmp_path)
     folder = tmp_path / "shapenetcore_partanno_segmentation_benchmark_v0_normal"
     data = ShapeNetPart(tmp_path)
     foreign = tables[data.ids[0]].copy()
     foreign[3, 6] = 48
-    write_text(folder / f"{data.ids[0]}.txt", foreign)
+    write_table(folder / f"{data.ids[0]}.txt", foreign)
     with pytest.raises(
-        ValueError, match=r"train0.txt: 1 points are of parts \[48\], a Airplane has"
+        ValueError, match=r"train0.txt: 1 points have the parts \[48\], the class Airplane has"
     ):
         data.cloud(0)
     foreign[3, 6] = 50
-    write_text(folder / f"{data.ids[0]}.txt", foreign)
+    write_table(folder / f"{data.ids[0]}.txt", foreign)
     with pytest.raises(ValueError, match=r"train0.txt: label 50.0 .* is none of the 50"):
         data.cloud(0)
-    listed = folder / "train_test_split" / "shuffled_train_file_list.json"
-    for names, message in ((["shape_data/999/x"], "of none of the 2"), ({"a": 1}, "not a list"),
-                           (["shape_data/02691156/../../x"], "no path inside")):  # fmt: skip
-        listed.write_text(json.dumps(names))
+    split_path = folder / "train_test_split" / "shuffled_train_file_list.json"
+    for names, message in (
+        (["shape_data/999/x"], "belongs to none of the 2"),
+        ({"a": 1}, "not a list"),
+        (["shape_data/02691156/../../x"], "not a path inside"),
+    ):
+        split_path.write_text(json.dumps(names))
         with pytest.raises(ValueError, match=rf"shuffled_train_file_list.json: .*{message}"):
             ShapeNetPart(tmp_path)
     (folder / "synsetoffset2category.txt").write_text("Spaceship 999\n")
     with pytest.raises(
-        ValueError, match=r"synsetoffset2category.txt: \['Spaceship'\] are no classes"
+        ValueError, match=r"synsetoffset2category.txt: \['Spaceship'\] are not classes"
     ):
         ShapeNetPart(tmp_path)

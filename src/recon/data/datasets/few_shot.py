@@ -1,7 +1,8 @@
-"""Few-shot episodes: `way` classes, `shot` shapes of each to learn from, others to be told apart.
+"""Few-shot classification: released folds of ModelNet40, or episodes drawn from any data set.
 
-Folds as Point-BERT spread them (ModelNet40), or episodes drawn by the same protocol from any data
-set with classes: supports from its train split, queries from its test split [1].
+An episode has `way` classes, `shot` support shapes per class to learn from, and query shapes to
+classify. Episodes follow the protocol of the folds that Point-BERT released: supports come from the
+train split, queries from the test split [1].
 
 [1] Yu et al., arXiv:2111.14819; Sharma and Kaul, NeurIPS 2020.
 """
@@ -26,7 +27,7 @@ from recon.data.io.file_checks import (
 from recon.data.io.safe_pickle import read_pickle
 
 LAYOUT = ExpectedLayout(
-    "ModelNet40's few-shot set",
+    "The few-shot data of ModelNet40",
     """\
 {root}/
   5way_10shot/0.pkl ... 9.pkl    and 5way_20shot, 10way_10shot, 10way_20shot""",
@@ -35,38 +36,38 @@ LAYOUT = ExpectedLayout(
 
 
 def find_folds_folder(root: Path) -> Path:
-    """Return the folder of the folds: `root`, or the usual one below it."""
-    below = root / "ModelNetFewshot"
-    return below if below.is_dir() else root
+    """Return the folder of the folds: `root/ModelNetFewshot` if it exists, else `root`."""
+    subfolder = root / "ModelNetFewshot"
+    return subfolder if subfolder.is_dir() else root
 
 
 class FewShotFold(PointCloudDataset):
-    """One part, train or test, of a released fold: clouds of 8,192 points with normals."""
+    """Read one part, train or test, of a released fold: clouds of 8,192 points with normals."""
 
     in_memory = True
 
     def __init__(
         self, root: str | Path, split: str = "train", *, way: int = 5, shot: int = 10, fold: int = 0
     ) -> None:
-        names = [f"{way}way{dash}{shot}shot/{fold}.pkl" for dash in ("_", "")]
-        found = [path for name in names if (path := find_folds_folder(Path(root)) / name).exists()]
+        folder = find_folds_folder(Path(root))
+        paths = [folder / f"{way}way{dash}{shot}shot/{fold}.pkl" for dash in ("_", "")]
         self._source = LAYOUT.require(
-            [*found, find_folds_folder(Path(root)) / names[0]][0], Path(root)
+            next((path for path in paths if path.exists()), paths[0]), Path(root)
         )
-        held = read_pickle(check_file(self._source))
-        entries = held.get(split) if isinstance(held, dict) else None
-        good = isinstance(entries, list) and all(
+        content = read_pickle(check_file(self._source))
+        entries = content.get(split) if isinstance(content, dict) else None
+        is_valid = isinstance(entries, list) and all(
             isinstance(entry, list | tuple) and len(entry) == 3 for entry in entries
         )
-        if not good or not entries:
+        if not is_valid or not entries:
             raise ValueError(
                 f"{self._source}: has no list `{split}` of (points, label, original label): "
                 f"{COPY_AGAIN_HINT}"
             )
         self._clouds = [entry[0] for entry in entries]
         with wrap_read_errors(self._source, "list of labels"):
-            numbers = np.array([to_scalar(entry[1]) for entry in entries])
-        self.labels = check_labels(numbers, len(entries), way, str(self._source))
+            labels = np.array([to_scalar(entry[1]) for entry in entries])
+        self.labels = check_labels(labels, len(entries), way, str(self._source))
         self.classes = [f"class {number}" for number in range(way)]
         self.ids = [f"{split}-{row}" for row in range(len(entries))]
 
@@ -89,35 +90,34 @@ def sample_episode(
     query: int = 20,
     seed: int = 0,
 ) -> tuple[DatasetView, DatasetView]:
-    """Draw `way` classes, and of each `shot` supports and `query` queries.
+    """Draw `way` classes, and `shot` supports and `query` queries of each class.
 
-    A function of seed, way, shot and fold. Raises ValueError where too few classes have enough
-    shapes.
+    The draw depends only on seed, way, shot and fold. Raises ValueError if too few classes have
+    enough shapes.
     """
     pools = [
         {c: np.flatnonzero(np.asarray(data.labels) == c) for c in range(len(supports.classes))}
         for data in (supports, queries)
     ]
-    enough = [c for c in pools[0] if len(pools[0][c]) >= shot and len(pools[1][c]) >= query]
-    if len(enough) < way:
+    eligible = [c for c in pools[0] if len(pools[0][c]) >= shot and len(pools[1][c]) >= query]
+    if len(eligible) < way:
         raise ValueError(
-            f"{way}-way {shot}-shot needs {way} classes with {shot} shapes to learn from and "
-            f"{query} others to tell apart, there are {len(enough)}: lower data.way, data.shot or "
-            "data.query"
+            f"{way}-way {shot}-shot needs {way} classes with {shot} supports and {query} queries, "
+            f"there are {len(eligible)}: lower data.way, data.shot or data.query"
         )
     rng = np.random.default_rng([seed, way, shot, fold])
-    chosen = rng.choice(enough, way, replace=False).tolist()
-    relabel = {old: new for new, old in enumerate(chosen)}
+    chosen = rng.choice(eligible, way, replace=False).tolist()
+    label_map = {old: new for new, old in enumerate(chosen)}
     names = [supports.classes[old] for old in chosen]
     views = []
     for data, pool, count in zip((supports, queries), pools, (shot, query), strict=True):
         rows = [(0, int(row)) for c in chosen for row in rng.choice(pool[c], count, replace=False)]
-        views.append(DatasetView([data], rows, label_map=relabel, classes=names))
+        views.append(DatasetView([data], rows, label_map=label_map, classes=names))
     return views[0], views[1]
 
 
 class FewShotDataModule(PointCloudDataModule):
-    """Batches of one episode: a released fold in `root`, or one drawn from `source`."""
+    """Provide batches of one episode: a released fold in `root`, or drawn from `datamodule`."""
 
     splits = {"train": ["train"], "test": ["test"]}
 
@@ -135,7 +135,7 @@ class FewShotDataModule(PointCloudDataModule):
         **loading: Any,
     ) -> None:
         if (root is None) == (datamodule is None):
-            raise ValueError("few-shot needs either `root`, with released folds, or a `source`")
+            raise ValueError("set either data.root to released folds, or data.datamodule, not both")
         super().__init__(
             datamodule.root if datamodule else root or "", test_split=test_split, **loading
         )
@@ -148,7 +148,9 @@ class FewShotDataModule(PointCloudDataModule):
 
     def stored_parts(self) -> list[str]:
         if self.datamodule is not None:
-            raise ValueError("episodes are drawn, not prepared: prepare what they are drawn from")
+            raise ValueError(
+                "drawn episodes cannot be prepared: prepare the data set of data.datamodule"
+            )
         return super().stored_parts()
 
     def open_part(self, part: str) -> PointCloudDataset:

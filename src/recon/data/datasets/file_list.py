@@ -1,4 +1,4 @@
-"""Shapes by the names of files: a folder, a table that lists them, patterns."""
+"""Open shape files by name, glob pattern, folder or table, as for `recon.embed`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,12 +7,13 @@ from torch.utils.data import Dataset
 
 from recon.data.batch import UnreadableSample
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.folder import TABLE_SUFFIXES, ShapeFolder
+from recon.data.datasets.folder import ShapeFolder
+from recon.data.datasets.shape_listing import TABLE_SUFFIXES
 from recon.data.io.shape import find_shape_files, read_shape
 
 
 class FileList(PointCloudDataset):
-    """Single files, called as they were asked for; of meshes `count` points each."""
+    """Read single files under given names; meshes are sampled with `num_surface_points` points."""
 
     def __init__(self, paths: Mapping[str, Path], *, num_surface_points: int, up: str) -> None:
         self.ids, self.paths = list(paths), list(paths.values())
@@ -28,24 +29,25 @@ class FileList(PointCloudDataset):
 def open_shape_files(
     patterns: str | Sequence[str], *, num_surface_points: int, up: str
 ) -> PointCloudDataset:
-    """Open shapes by one name or several, in their order; `up` is their axis that points upwards.
+    """Open the shapes of one or more file names or patterns, in this order, with up axis `up`.
 
-    One folder or table gives classes too, see `Folder`, and names relative to it. Raises
-    FileNotFoundError where a name finds nothing, and what `Folder` raises.
+    A single folder or table is opened as a `ShapeFolder`, with classes and relative names. Raises
+    FileNotFoundError if a name matches nothing, ValueError without names, and the errors of
+    `ShapeFolder`.
     """
     names = [patterns] if isinstance(patterns, str) else list(patterns)
     if not names:
-        raise ValueError("files=[]: name a folder, a file, or a pattern in quotes")
+        raise ValueError("files=[]: give a folder, a file, or a quoted pattern")
     if len(names) == 1:
         path = Path(names[0]).expanduser()
         if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
             return ShapeFolder(path, num_surface_points=num_surface_points, up=up)
-    found = {file.as_posix(): file for name in names for file in find_shape_files(name)}
-    return FileList(found, num_surface_points=num_surface_points, up=up)
+    paths = {file.as_posix(): file for name in names for file in find_shape_files(name)}
+    return FileList(paths, num_surface_points=num_surface_points, up=up)
 
 
 class RawCloudDataset(Dataset[Cloud | UnreadableSample]):
-    """The clouds of a data set as they lie on disk; those that cannot be read say why."""
+    """Return the clouds of a data set as stored on disk, and `UnreadableSample` for failures."""
 
     def __init__(self, dataset: PointCloudDataset) -> None:
         self.dataset = dataset

@@ -1,6 +1,6 @@
-"""The embedded data set: 820 real 3D models of furniture and household things.
+"""Bundled data set: 820 real 3D models of furniture and household objects.
 
-How it was made, its splits, licences and attributions: docs/furniture.md.
+See docs/furniture.md for its creation, splits, licenses and attribution.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from recon.data.io.file_checks import check_cloud, wrap_read_errors
 
 SPLITS = ("train", "test", "unlabelled", "unused")
 ARCHIVE_NAME = "furniture.npz"
-REINSTALL_HINT = "install the package again, or leave data.root unset"
+REINSTALL_HINT = "reinstall the package, or leave data.root unset"
 
 
 def asset_path(name: str) -> Path:
-    """Return the path of a file of the data set inside the package."""
+    """Return the path of a file of the bundled data set."""
     return Path(str(files("recon") / "assets" / "furniture" / name))
 
 
 @lru_cache(maxsize=2)
 def read_archive(path: Path) -> dict[str, np.ndarray]:
-    """Read a file of the data set; raise FileNotFoundError or ValueError that names it."""
+    """Read an archive of the data set; raise FileNotFoundError or ValueError with its name."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found: {REINSTALL_HINT}")
     try:
@@ -39,11 +39,11 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
 
 
 class Furniture(PointCloudDataset):
-    """Clouds of 2,048 points, y up, front +z, with colours, icons, captions and 26 classes.
+    """Read clouds of 2,048 points, y up, front +z, with colors, icons, captions and 26 classes.
 
-    `splits` picks among train (269 shapes), test (141), unlabelled (404, no class). Families of
-    near-duplicates lie on one side of the split. Labels are read by evaluation alone. `root` is a
-    folder with another copy of furniture.npz than the package's.
+    `splits` selects among train (269 shapes), test (141) and unlabelled (404, without classes).
+    Families of near-duplicates are on one side of the split. Only evaluation uses the labels.
+    `root` is a folder with another copy of furniture.npz than the bundled one.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Furniture(PointCloudDataset):
         self.path = Path(root) / ARCHIVE_NAME if root else asset_path(ARCHIVE_NAME)
         archive = read_archive(self.path)
         with wrap_read_errors(self.path, "table of models"):
-            self._take(archive, splits)
+            self._select_splits(archive, splits)
 
-    def _take(self, archive: dict[str, np.ndarray], splits: Sequence[str]) -> None:
+    def _select_splits(self, archive: dict[str, np.ndarray], splits: Sequence[str]) -> None:
         self.rows = np.flatnonzero(np.isin(archive["split"], [SPLITS.index(s) for s in splits]))
         self._archive = archive
         self.ids = archive["model_id"][self.rows].tolist()
@@ -72,9 +72,11 @@ class Furniture(PointCloudDataset):
         """Width, height and depth of each model, in cm."""
         for name in ("points", "colors", "icons"):
             if len(archive[name]) != len(archive["split"]):
-                raise ValueError(f"it has {len(archive[name])} `{name}` of {len(archive['split'])}")
+                raise ValueError(
+                    f"it has {len(archive[name])} `{name}` for {len(archive['split'])} models"
+                )
         if not all(isinstance(name, str) for name in (*self.ids, *self.classes, *self.captions)):
-            raise ValueError("its names are no text")
+            raise ValueError("its names are not text")
 
     def cloud(self, index: int) -> Cloud:
         row = self.rows[index]
@@ -92,7 +94,7 @@ class Furniture(PointCloudDataset):
 
 
 class FurnitureDataModule(PointCloudDataModule):
-    """Batches of the embedded data set, by default for pretraining: train and unlabelled shapes."""
+    """Provide batches of the bundled data set, by default of train and unlabelled shapes."""
 
     splits = {name: [name] for name in ("pretrain", *SPLITS[:3])}
     published_sizes = {"pretrain": 673, "train": 269, "test": 141, "unlabelled": 404}

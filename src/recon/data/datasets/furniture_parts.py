@@ -1,6 +1,6 @@
-"""Parts of 108 embedded models: what their materials' names tell, point by point.
+"""Bundled part segmentation data set: 108 models with part labels from their material names.
 
-How they were made and how far they can be trusted: docs/furniture.md.
+See docs/furniture.md for how the labels were made and how reliable they are.
 """
 
 from pathlib import Path
@@ -17,29 +17,33 @@ PARTS_ARCHIVE_NAME = "parts.npz"
 
 
 class FurnitureParts(Furniture):
-    """The models of 8 classes whose points have parts: 74 in train, 34 in test, -1 where unknown.
+    """Read models of 8 classes with part labels: 74 in train, 34 in test; -1 is unknown.
 
-    28 kinds of parts, named `<class>/<part>`; `root` is a folder with other copies of the files.
+    There are 28 parts, named `<class>/<part>`. `root` is a folder with other copies of the files.
     """
 
     def __init__(self, split: str = "train", *, root: str | Path | None = None) -> None:
         super().__init__([split], root=root)
         path = Path(root) / PARTS_ARCHIVE_NAME if root else asset_path(PARTS_ARCHIVE_NAME)
-        known = read_archive(path)
+        archive = read_archive(path)
         with wrap_read_errors(path, "table of parts"):
-            self._take_parts(known)
+            self._select_shapes_with_parts(archive)
 
-    def _take_parts(self, known: dict[str, np.ndarray]) -> None:
-        place = {int(row): number for number, row in enumerate(known["index"])}
-        rows = np.array([row for row, of_all in enumerate(self.rows) if int(of_all) in place])
-        self._part = known["part"][[place[int(self.rows[row])] for row in rows]].astype(np.int64)
-        self.point_classes = known["part_names"].tolist()
-        owner = [name.split("/")[0] for name in self.point_classes]
-        own = list(dict.fromkeys(owner))
-        numbers = {name: number for number, name in enumerate(own)}
-        self.parts = {n: [i for i, other in enumerate(owner) if other == n] for n in own}
-        self.labels = np.array([numbers[self.classes[self.labels[row]]] for row in rows])
-        self.classes = own
+    def _select_shapes_with_parts(self, archive: dict[str, np.ndarray]) -> None:
+        part_rows = {int(row): part_row for part_row, row in enumerate(archive["index"])}
+        rows = np.array([i for i, row in enumerate(self.rows) if int(row) in part_rows])
+        labels = archive["part"][[part_rows[int(self.rows[i])] for i in rows]]
+        self._point_labels = labels.astype(np.int64)
+        self.point_classes = archive["part_names"].tolist()
+        part_to_class = [name.split("/")[0] for name in self.point_classes]
+        classes = list(dict.fromkeys(part_to_class))
+        class_indices = {name: index for index, name in enumerate(classes)}
+        self.parts = {
+            name: [part for part, owner in enumerate(part_to_class) if owner == name]
+            for name in classes
+        }
+        self.labels = np.array([class_indices[self.classes[self.labels[row]]] for row in rows])
+        self.classes = classes
         self.rows, self.families = self.rows[rows], self.families[rows]
         self.ids = [self.ids[row] for row in rows]
         self.names = [self.names[row] for row in rows]
@@ -47,11 +51,11 @@ class FurnitureParts(Furniture):
         self.sizes_cm = self.sizes_cm[rows]
 
     def cloud(self, index: int) -> Cloud:
-        return super().cloud(index)._replace(point_labels=self._part[index])
+        return super().cloud(index)._replace(point_labels=self._point_labels[index])
 
 
 class FurniturePartsDataModule(PointCloudDataModule):
-    """Batches of embedded models with the parts of their points."""
+    """Provide batches of bundled models with part labels."""
 
     splits = {name: [name] for name in ("train", "test")}
     published_sizes = {"train": 74, "test": 34}

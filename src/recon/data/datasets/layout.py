@@ -1,4 +1,4 @@
-"""How a data set is expected to lie on disk, and what to say where it does not."""
+"""Expected directory layout of a data set, shown in errors about missing files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,27 +6,27 @@ from typing import NamedTuple
 
 
 class ExpectedLayout(NamedTuple):
-    """The files of a data set, drawn for people, and where to get them."""
+    """Directory tree of a data set and the page to get it from."""
 
     name: str
     tree: str
-    """Lines of a tree, `{root}` standing for its folder."""
+    """Lines of the directory tree; `{root}` stands for its folder."""
     url: str
 
     def require(self, path: Path, root: Path) -> Path:
-        """Return the path; raise FileNotFoundError that draws the tree where nothing is there."""
+        """Return an existing path; raise FileNotFoundError with the expected tree otherwise."""
         if not path.exists():
             raise FileNotFoundError(
                 f"{path}: not found. {self.name} is expected as\n"
                 f"{self.tree.format(root=root)}\n"
-                f"Get it as {self.url} says, then set data.root=<folder>"
+                f"Download it as described on {self.url}, then set data.root=<folder>"
             )
         return path
 
-    def find_root(self, root: Path, mark: str, below: Sequence[str]) -> Path:
-        """Return the folder that holds `mark`: `root` or one of the usual folders below it."""
-        for folder in (root, *(root / name for name in below)):
-            if (folder / mark).exists():
+    def find_root(self, root: Path, marker: str, subfolders: Sequence[str]) -> Path:
+        """Return the folder that contains `marker`: `root` or one of the common subfolders."""
+        for folder in (root, *(root / name for name in subfolders)):
+            if (folder / marker).exists():
                 return folder
-        self.require(root / mark, root)
+        self.require(root / marker, root)
         raise AssertionError("unreachable")

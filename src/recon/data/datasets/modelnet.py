@@ -1,4 +1,4 @@
-"""ModelNet10 and ModelNet40, resampled with normals: 10,000 points a shape, y up [1].
+"""ModelNet10 and ModelNet40: CAD models resampled to 10,000 points with normals, y up [1].
 
 [1] Wu et al., arXiv:1406.5670; resampled by Qi et al., arXiv:1706.02413 (PointNet++).
 """
@@ -42,16 +42,16 @@ or, in place of the folders of classes,
 
 
 def cloud_from_table(table: np.ndarray, source: str) -> Cloud:
-    """Split rows x y z nx ny nz into points and normals; raise ValueError that names bad ones."""
+    """Split rows x y z nx ny nz into points and normals; raise ValueError for invalid values."""
     normals = check_cloud(table[:, 3:], f"{source} (normals)") if table.shape[1] >= 6 else None
     return Cloud(check_cloud(table[:, :3], source), normals)
 
 
 class ModelNet(PointCloudDataset):
-    """One list of ModelNet, train or test, from the text tree, else from the .dat cache.
+    """Read one split of ModelNet, train or test, from the text files, else from the .dat cache.
 
-    `count` keeps as many points by farthest point sampling, starting with the first (None: all).
-    The cache is in that order already: its first points are taken.
+    `num_fps_points` keeps that many points by farthest point sampling, starting with the first
+    point (None keeps all). The cache is stored in that order: its first points are kept.
     """
 
     _clouds: Sequence[np.ndarray] | None = None
@@ -67,66 +67,70 @@ class ModelNet(PointCloudDataset):
         if number_of_classes not in (10, 40):
             raise ValueError(f"ModelNet has 10 or 40 classes, not {number_of_classes}")
         name, self.num_fps_points = f"modelnet{number_of_classes}", num_fps_points
-        mark = f"{name}_shape_names.txt"
-        self.root = LAYOUT.find_root(Path(root), mark, [FOLDER, f"ModelNet/{FOLDER}"])
-        self.classes = read_lines(self.root / mark)
+        names_file = f"{name}_shape_names.txt"
+        self.root = LAYOUT.find_root(Path(root), names_file, [FOLDER, f"ModelNet/{FOLDER}"])
+        self.classes = read_lines(self.root / names_file)
         if len({*self.classes}) < len(self.classes):
-            raise ValueError(f"{self.root / mark}: lists a class twice: {COPY_AGAIN_HINT}")
+            raise ValueError(f"{self.root / names_file}: lists a class twice: {COPY_AGAIN_HINT}")
         cache = self.root / f"{name}_{split}_8192pts_fps.dat"
-        listed = self.root / f"{name}_{split}.txt"
-        names = read_lines(listed) if listed.is_file() or not cache.is_file() else None
-        # The text files are the originals; the cache serves where they are not there.
-        self._list = listed
-        first = names and self._path(names[0])
+        split_path = self.root / f"{name}_{split}.txt"
+        names = read_lines(split_path) if split_path.is_file() or not cache.is_file() else None
+        # The text files are the originals; the cache is used if they are missing.
+        self._split_path = split_path
+        first = names and self._cloud_path(names[0])
         if cache.is_file() and not (first and first.is_file()):
             self._open_cache(cache, split, names)
         else:
-            self._open_tree(listed, names or [])
+            self._open_text_files(names or [])
 
-    def _path(self, name: str) -> Path:
-        return resolve_inside(self.root, f"{name.rpartition('_')[0]}/{name}.txt", self._list)
+    def _cloud_path(self, name: str) -> Path:
+        return resolve_inside(self.root, f"{name.rpartition('_')[0]}/{name}.txt", self._split_path)
 
-    def _open_tree(self, listed: Path, names: list[str]) -> None:
-        number = {name: row for row, name in enumerate(self.classes)}
+    def _open_text_files(self, names: list[str]) -> None:
+        class_indices = {name: index for index, name in enumerate(self.classes)}
         for name in names:
-            if name.rpartition("_")[0] not in number:
+            if name.rpartition("_")[0] not in class_indices:
                 raise ValueError(
-                    f"{listed}: {name!r} is of none of the {len(number)} classes: {COPY_AGAIN_HINT}"
+                    f"{self._split_path}: {name!r} belongs to none of the {len(class_indices)} "
+                    f"classes: {COPY_AGAIN_HINT}"
                 )
         self.ids = names
-        self.labels = np.array([number[name.rpartition("_")[0]] for name in names], np.int64)
+        labels = [class_indices[name.rpartition("_")[0]] for name in names]
+        self.labels = np.array(labels, np.int64)
 
     def _open_cache(self, path: Path, split: str, names: list[str] | None) -> None:
-        held = read_pickle(check_file(path))
-        lists = isinstance(held, list | tuple) and [isinstance(part, list) for part in held]
-        if lists != [True, True] or not len(held[0]) == len(held[1]) > 0:
+        content = read_pickle(check_file(path))
+        are_lists = isinstance(content, list | tuple) and [isinstance(x, list) for x in content]
+        if are_lists != [True, True] or not len(content[0]) == len(content[1]) > 0:
             raise ValueError(
-                f"{path}: holds no list of clouds with a list of labels: {COPY_AGAIN_HINT}"
+                f"{path}: does not contain a list of clouds and a list of labels of equal length: "
+                f"{COPY_AGAIN_HINT}"
             )
-        clouds, labels = held
+        clouds, labels = content
         self._clouds, self._source, self.in_memory = clouds, path, True
         with wrap_read_errors(path, "list of labels"):
-            numbers = np.array([to_scalar(label) for label in labels])
-        self.labels = check_labels(numbers, len(clouds), len(self.classes), str(path))
-        fits = names is not None and len(names) == len(clouds)
-        self.ids = names if names and fits else [f"{split}-{i}" for i in range(len(clouds))]
+            values = np.array([to_scalar(label) for label in labels])
+        self.labels = check_labels(values, len(clouds), len(self.classes), str(path))
+        has_names = names is not None and len(names) == len(clouds)
+        self.ids = names if names and has_names else [f"{split}-{i}" for i in range(len(clouds))]
 
     def file_paths(self, index: int) -> list[Path]:
-        return [self._path(self.ids[index]) if self._clouds is None else self._source]
+        return [self._cloud_path(self.ids[index]) if self._clouds is None else self._source]
 
     def cloud(self, index: int) -> Cloud:
         if self._clouds is not None:
             source, table = f"{self._source} ({self.ids[index]})", self._clouds[index]
             check_cloud(table, source)
         else:
-            path = LAYOUT.require(self._path(self.ids[index]), self.root)
+            path = LAYOUT.require(self._cloud_path(self.ids[index]), self.root)
             source, table = str(path), read_table(path, columns=(3, 6))
         cloud = cloud_from_table(table, source)
         if self.num_fps_points is None or self.num_fps_points == len(cloud.points):
             return cloud
         if self.num_fps_points > len(cloud.points):
             raise ValueError(
-                f"{source}: has {len(cloud.points)} points, {self.num_fps_points} are asked for"
+                f"{source}: has {len(cloud.points)} points, fewer than "
+                f"data.num_fps_points={self.num_fps_points}: lower it"
             )
         if self._clouds is not None:
             return cloud.take(slice(self.num_fps_points))
@@ -141,7 +145,7 @@ class ModelNet(PointCloudDataset):
 
 
 class ModelNetDataModule(PointCloudDataModule):
-    """Batches of ModelNet40, or of ModelNet10 with `number_of_classes=10`."""
+    """Provide batches of ModelNet40, or of ModelNet10 with `number_of_classes=10`."""
 
     splits = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}
 

@@ -1,4 +1,4 @@
-"""Objaverse-LVIS and OpenShape's ensemble: one .npy file a shape, 10,000 coloured points, z up [1].
+"""Objaverse-LVIS and the OpenShape ensemble: one .npy file of 10,000 colored points each [1].
 
 [1] Deitke et al., arXiv:2212.08051; processed by Liu et al., arXiv:2305.10764 (OpenShape).
 """
@@ -32,25 +32,26 @@ LAYOUT = ExpectedLayout(
 )
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """Read a split: a list of entries or paths, or a table id -> category."""
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    """Read a split: a list of entries or paths, or a mapping of ids to categories."""
     table = read_json(path)
     if isinstance(table, dict):
         table = [{"id": name, "category": category} for name, category in table.items()]
     if not isinstance(table, list) or not table:
         raise ValueError(f"{path}: lists no shapes: {COPY_AGAIN_HINT}")
-    entries = [{"data_path": e} if isinstance(e, str) else e for e in table]
+    entries = [{"data_path": item} if isinstance(item, str) else item for item in table]
     for entry in entries:
-        known = isinstance(entry, dict) and [entry.get(key) for key in PATH_KEYS if entry.get(key)]
-        if not known or not all(isinstance(value, str) for value in known):
+        paths = isinstance(entry, dict) and [entry.get(key) for key in PATH_KEYS if entry.get(key)]
+        if not paths or not all(isinstance(value, str) for value in paths):
             raise ValueError(
-                f"{path}: has entries with none of {', '.join(PATH_KEYS)}: {COPY_AGAIN_HINT}"
+                f"{path}: has entries with none of {', '.join(PATH_KEYS)} as text: "
+                f"{COPY_AGAIN_HINT}"
             )
     return entries
 
 
-def _places(entry: dict[str, Any]) -> Iterator[str]:
-    """List where an entry's file may lie: tails of its own path, then dataset, group and id."""
+def _candidate_paths(entry: dict[str, Any]) -> Iterator[str]:
+    """Yield possible paths of an entry: suffixes of its path, then of dataset, group and id."""
     parts = PurePosixPath(entry.get("data_path") or entry.get("path") or "").parts
     tails = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] != "/"]
     ident = entry.get("id") or entry.get("uid")
@@ -63,9 +64,9 @@ def _places(entry: dict[str, Any]) -> Iterator[str]:
 
 
 class OpenShape(PointCloudDataset):
-    """The shapes that one JSON split lists; classes are those of its `category` fields, sorted.
+    """Read the shapes of one JSON split; classes are the sorted values of `category`.
 
-    Coordinates are z up. The literature swaps y and z; so does `up: y` here.
+    Coordinates are z up. As in the literature, `target_up=y` swaps y and z.
     """
 
     up = "z"
@@ -74,102 +75,107 @@ class OpenShape(PointCloudDataset):
     def __init__(self, root: str | Path, split: str = "lvis") -> None:
         self.root = Path(root)
         folder = LAYOUT.find_root(self.root, f"{split}.json", [SPLIT_FOLDER, "split", "meta_data"])
-        self._list = folder / f"{split}.json"
-        self._files = _entries(self._list)
+        self._split_path = folder / f"{split}.json"
+        self._entries = _read_entries(self._split_path)
         self.ids = [
             str(e.get("id") or e.get("uid") or PurePosixPath(e.get("data_path") or e["path"]).stem)
-            for e in self._files
+            for e in self._entries
         ]
-        check_printable(self.ids, self._list)
-        categories = [entry.get("category") for entry in self._files]
+        check_printable(self.ids, self._split_path)
+        categories = [entry.get("category") for entry in self._entries]
         if any(category is not None for category in categories):
             self.classes = sorted({str(c) for c in categories if c is not None})
-            check_printable(self.classes, self._list)
-            number = {name: row for row, name in enumerate(self.classes)}
-            numbers = [-1 if c is None else number[str(c)] for c in categories]
-            self.labels = np.array(numbers, dtype=np.int64)
-        self._rule = self._found(0)
+            check_printable(self.classes, self._split_path)
+            class_indices = {name: index for index, name in enumerate(self.classes)}
+            labels = [-1 if c is None else class_indices[str(c)] for c in categories]
+            self.labels = np.array(labels, dtype=np.int64)
+        self._path_rule = self._find_path_rule(0)
 
-    def _found(self, index: int) -> int:
-        """Return which of an entry's possible places holds its file, the first where none does."""
-        for rule, place in enumerate(_places(self._files[index])):
-            if resolve_inside(self.root, place, self._list).is_file():
+    def _find_path_rule(self, index: int) -> int:
+        """Return the index of the candidate path that exists, 0 if none does."""
+        for rule, path in enumerate(_candidate_paths(self._entries[index])):
+            if resolve_inside(self.root, path, self._split_path).is_file():
                 return rule
         return 0
 
-    def _path(self, index: int) -> Path:
-        places = [resolve_inside(self.root, p, self._list) for p in _places(self._files[index])]
-        path = places[self._rule] if self._rule < len(places) else places[0]
-        return path if path.is_file() else places[self._found(index)]
+    def _cloud_path(self, index: int) -> Path:
+        names = _candidate_paths(self._entries[index])
+        paths = [resolve_inside(self.root, name, self._split_path) for name in names]
+        path = paths[self._path_rule] if self._path_rule < len(paths) else paths[0]
+        return path if path.is_file() else paths[self._find_path_rule(index)]
 
     def file_paths(self, index: int) -> list[Path]:
-        return [self._path(index)]
+        return [self._cloud_path(index)]
 
-    def _read(self, index: int) -> Any:
-        path = LAYOUT.require(self._path(index), self.root)
+    def _read_file(self, index: int) -> Any:
+        path = LAYOUT.require(self._cloud_path(index), self.root)
         return read_npy(path), str(path)
 
     def cloud(self, index: int) -> Cloud:
-        held, source = self._read(index)
-        if not isinstance(held, dict):
-            points = check_cloud(held, source)
-            return Cloud(points, colors=_colors(held[:, 3:6], len(points), source))
-        if "xyz" not in held:
+        content, source = self._read_file(index)
+        if not isinstance(content, dict):
+            points = check_cloud(content, source)
+            return Cloud(points, colors=_check_colors(content[:, 3:6], len(points), source))
+        if "xyz" not in content:
             raise ValueError(
-                f"{source}: has no `xyz`, but {sorted(map(str, held))}: {COPY_AGAIN_HINT}"
+                f"{source}: has no `xyz`, but {sorted(map(str, content))}: {COPY_AGAIN_HINT}"
             )
-        points = check_cloud(held["xyz"], source)
-        return Cloud(points, colors=_colors(held.get("rgb"), len(points), source))
+        points = check_cloud(content["xyz"], source)
+        return Cloud(points, colors=_check_colors(content.get("rgb"), len(points), source))
 
     def texts(self, index: int) -> Sequence[str]:
-        held, source = self._read(index)
-        found: list[str] = []
-        for key in TEXT_KEYS if isinstance(held, dict) else ():
-            value = held.get(key)
-            listed = value if isinstance(value, list | tuple) else [value]
-            found += [text for text in listed if isinstance(text, str)]
-        if not found and (label := self._class_of(index)):
-            found = build_prompts(label)
-        if not found:
-            raise ValueError(f"{source}: has no text, and {self._list} no category for it")
-        return found
+        content, source = self._read_file(index)
+        texts: list[str] = []
+        for key in TEXT_KEYS if isinstance(content, dict) else ():
+            value = content.get(key)
+            values = value if isinstance(value, list | tuple) else [value]
+            texts += [text for text in values if isinstance(text, str)]
+        if not texts and (class_name := self._class_name(index)):
+            texts = build_prompts(class_name)
+        if not texts:
+            raise ValueError(
+                f"{source}: has no text, and {self._split_path} has no category for it: add one of "
+                "them, or train without teachers (student=generative)"
+            )
+        return texts
 
-    def _class_of(self, index: int) -> str:
+    def _class_name(self, index: int) -> str:
         row = self.labels[index] if len(self.labels) else -1
         return self.classes[row].replace("_", " ") if row >= 0 else ""
 
     def category(self, index: int) -> int:
         if not len(self.labels) or self.labels[index] < 0:
-            raise ValueError(f"{self._list}: has no category for {self.ids[index]}")
+            raise ValueError(f"{self._split_path}: has no category for {self.ids[index]}")
         return int(self.labels[index])
 
 
-def _colors(rgb: Any, count: int, source: str) -> np.ndarray | None:
-    """Return RGB as fractions, as stored, or as bytes; raise ValueError that names bad ones."""
+def _check_colors(rgb: Any, count: int, source: str) -> np.ndarray | None:
+    """Return RGB colors as float32 fractions or uint8; raise ValueError for invalid colors."""
     if rgb is None or (isinstance(rgb, np.ndarray) and not rgb.size):
         return None
     if not isinstance(rgb, np.ndarray):
         raise ValueError(
-            f"{source}: its colours are a {type(rgb).__name__}, no array: {COPY_AGAIN_HINT}"
+            f"{source}: its colors are a {type(rgb).__name__}, not an array: {COPY_AGAIN_HINT}"
         )
     colors = rgb
     if colors.shape != (count, 3) or colors.dtype.kind not in "iuf":
         raise ValueError(
-            f"{source}: its colours have shape {colors.shape} for {count} points: {COPY_AGAIN_HINT}"
+            f"{source}: its colors have shape {colors.shape} for {count} points: {COPY_AGAIN_HINT}"
         )
     if colors.dtype == np.uint8:
         return colors
-    check_cloud(colors, f"{source} (colours)")
+    check_cloud(colors, f"{source} (colors)")
     low, high = float(colors.min()), float(colors.max())
     if low < 0 or high > 255:
         raise ValueError(
-            f"{source}: its colours lie in [{low:g}, {high:g}], not in [0, 1]: {COPY_AGAIN_HINT}"
+            f"{source}: its colors lie in [{low:g}, {high:g}], not in [0, 1] or [0, 255]: "
+            f"{COPY_AGAIN_HINT}"
         )
     return colors.astype(np.float32) if high <= 1 else colors.round().astype(np.uint8)
 
 
 class ObjaverseLVISDataModule(PointCloudDataModule):
-    """Batches of Objaverse-LVIS, and of what OpenShape trains on (`split=train`)."""
+    """Provide batches of Objaverse-LVIS, or of the training set of OpenShape (`split=train`)."""
 
     splits = {
         "lvis": ["lvis"], "train": ["train_all"], "train_no_lvis": ["train_no_lvis"],

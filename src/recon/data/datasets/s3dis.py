@@ -1,4 +1,4 @@
-"""S3DIS: 272 rooms in six areas, each point labelled with one of 13 classes, z up, metres [1].
+"""S3DIS: 272 scanned rooms in six areas, with 13 point classes, z up, in meters [1].
 
 [1] Armeni et al., 3D Semantic Parsing of Large-Scale Indoor Spaces, CVPR 2016.
 """
@@ -41,16 +41,16 @@ LAYOUT = ExpectedLayout(
     """\
 {root}/
   Area_1/<room>/Annotations/<class>_<number>.txt   lines x y z r g b
-  ... Area_6                                       (some of them: data.split=[Area_1,Area_2])""",
+  ... Area_6                                       (for some areas: data.split=[Area_1,Area_2])""",
     "http://buildingparser.stanford.edu/dataset.html",
 )
 
 
 class S3DISRooms(PointCloudDataset):
-    """Whole rooms of one area, as annotated: metres, z up, RGB bytes, a class for each point.
+    """Read the annotated rooms of one area: meters, z up, uint8 RGB colors, point classes.
 
-    `order` says which number a class has: PointNet's order, or KPConv's. Classes that have none
-    (`stairs`) are clutter. Points come file by file, by name.
+    `order` is the order of the classes, of PointNet or KPConv. Other classes (`stairs`) are mapped
+    to clutter. Points are ordered by the names of their files.
     """
 
     up = "z"
@@ -68,31 +68,33 @@ class S3DISRooms(PointCloudDataset):
             LAYOUT.require(self.root / area / "<room>" / "Annotations", self.root)
         check_printable((room.parent.name for room in rooms), self.root)
         self.ids = [f"{area}/{room.parent.name}" for room in rooms]
-        self._number = {name: row for row, name in enumerate(self.point_classes)}
+        self._class_indices = {name: index for index, name in enumerate(self.point_classes)}
 
-    def _objects(self, index: int) -> list[Path]:
-        # Names that begin with a dot are leftovers of file managers.
-        found = sorted((self.root / self.ids[index] / "Annotations").glob("[!.]*.txt"))
-        if not found:
+    def _find_object_files(self, index: int) -> list[Path]:
+        # File managers leave hidden files, whose names begin with a dot.
+        paths = sorted((self.root / self.ids[index] / "Annotations").glob("[!.]*.txt"))
+        if not paths:
             raise ValueError(
                 f"{self.root / self.ids[index]}: has no annotated objects: {COPY_AGAIN_HINT}"
             )
-        check_printable((path.name for path in found), self.root / self.ids[index])
-        return found
+        check_printable((path.name for path in paths), self.root / self.ids[index])
+        return paths
 
     def file_paths(self, index: int) -> list[Path]:
-        return self._objects(index)
+        return self._find_object_files(index)
 
     def cloud(self, index: int) -> Cloud:
         tables, labels = [], []
-        for path in self._objects(index):
+        for path in self._find_object_files(index):
             table = read_table(path, columns=(6,))
             check_cloud(table[:, :3], str(path))
             colors = table[:, 3:]
             if not ((colors >= 0) & (colors <= 255)).all():
-                raise ValueError(f"{path}: has colours outside [0, 255]: {COPY_AGAIN_HINT}")
+                raise ValueError(f"{path}: has colors outside [0, 255]: {COPY_AGAIN_HINT}")
             tables.append(table)
-            number = self._number.get(_class_of(path), self._number["clutter"])
+            number = self._class_indices.get(
+                _parse_class_name(path), self._class_indices["clutter"]
+            )
             labels.append(np.full(len(table), number, dtype=np.int64))
         room = np.concatenate(tables)
         return Cloud(
@@ -102,24 +104,28 @@ class S3DISRooms(PointCloudDataset):
         )
 
     def file_warnings(self) -> list[str]:
-        strange = Counter(
+        unknown_classes = Counter(
             name
             for index in range(len(self.ids))
-            for name in map(_class_of, self._objects(index))
-            if name not in self._number
+            for name in map(_parse_class_name, self._find_object_files(index))
+            if name not in self._class_indices
         )
-        return [f"{n} objects of class {name!r} count as clutter" for name, n in strange.items()]
+        return [
+            f"{count} objects of class {name!r} are mapped to clutter"
+            for name, count in unknown_classes.items()
+        ]
 
 
-def _class_of(path: Path) -> str:
+def _parse_class_name(path: Path) -> str:
     return path.stem.rpartition("_")[0] or path.stem
 
 
 class S3DISDataModule(PointCloudDataModule):
-    """Columns of the other areas' rooms to train on, whole rooms of `test_area` to test.
+    """Provide blocks of five areas for training and whole rooms of `test_area` for testing.
 
-    Batches have 3, 6 or 9 `channels`: coordinates, with `colors`, with `location`. `size` points
-    are drawn from each column; see `RoomColumns` for `width`, `fewest` and `rate`.
+    `channels` is 3 (coordinates), 6 (with `colors`) or 9 (with `colors` and `location`).
+    `num_points` points are drawn from each block; see `RoomBlocks` for `width`, `min_points` and
+    `rate`.
     """
 
     published_sizes = dict(zip(AREAS, (44, 40, 23, 49, 68, 48), strict=True))
@@ -151,7 +157,7 @@ class S3DISDataModule(PointCloudDataModule):
             **{area: [area] for area in AREAS},
         }
         self.order = order
-        self.columns = partial(
+        self.make_blocks = partial(
             RoomBlocks, num_points=num_points, width=width, min_points=min_points, rate=rate
         )
         self.keys |= {"point_labels", *CHANNELS[channels]}
@@ -166,19 +172,19 @@ class S3DISDataModule(PointCloudDataModule):
         return WholeRooms(super().open_split(split))
 
     def train_dataset(self) -> RoomBlocks:
-        """Open the rooms to train on, in columns."""
+        """Open the training rooms as blocks."""
         names = [self.split] if isinstance(self.split, str) else self.split
         parts = [self.open_part(part) for name in names for part in self.splits[name]]
-        columns = self.columns(parts, skip_unreadable=self.on_error == "skip")
-        self.skipped |= dict.fromkeys(columns.skipped)
-        return columns
+        blocks = self.make_blocks(parts, skip_unreadable=self.on_error == "skip")
+        self.skipped |= dict.fromkeys(blocks.skipped)
+        return blocks
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Whole rooms too, where a split is validated."""
+        """Return a loader of whole validation rooms, one per batch, or no loader."""
         if not hasattr(self, "val_dataset"):
             return []
         return self.sequential_dataloader(self.val_dataset, batch_size=1, num_points=None)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Whole rooms, one a batch, all their points."""
+        """Return a loader of whole test rooms with all points, one per batch."""
         return self.sequential_dataloader(self.test_dataset, batch_size=1, num_points=None)

@@ -1,4 +1,4 @@
-"""ScanObjectNN: scans of real objects of 15 classes, 2,048 points each, y up [1].
+"""ScanObjectNN: scans of real objects in 15 classes, 2,048 points each, y up [1].
 
 [1] Uy et al., arXiv:1908.04616.
 """
@@ -17,6 +17,7 @@ from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.io.file_checks import (
     MIN_UNPACK_LIMIT,
+    UnsupportedContentError,
     check_cloud,
     check_file,
     check_labels,
@@ -31,6 +32,8 @@ CLASSES = (
 SHUFFLE, CHECKSUM = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 DEFLATE = h5py.h5z.FILTER_DEFLATE
 CHECKSUM_BYTES = 4
+MAX_EXPANSION = 64
+"""Maximum ratio of the size of a data set in memory to the size of its file."""
 HARDEST_SUFFIX = "_objectdataset_augmentedrot_scale75.h5"
 VARIANTS = {
     "OBJ_BG": ("main_split", "_objectdataset.h5"),
@@ -49,17 +52,19 @@ LAYOUT = ExpectedLayout(
 
 
 def check_hdf5_dataset(data: h5py.Dataset, size: int) -> None:
-    """Raise ValueError for what takes far more memory than the `size` bytes of its file.
+    """Raise ValueError for a data set that needs far more memory than its file of `size` bytes.
 
-    HDF5 believes it: what is not there is filled, of a chunk all is unpacked, and what a packed
-    one unpacks to, or a list of any length that many numbers share, has no limit.
+    HDF5 trusts the declared sizes: it fills missing data, decompresses whole chunks, and limits
+    neither the decompressed size of a chunk nor variable-length values that many elements share.
     """
     if data.dtype.kind not in "iuf":
-        raise ValueError(f"`{data.name[1:]}` holds {data.dtype}, not numbers")
+        raise ValueError(f"`{data.name[1:]}` contains {data.dtype}, not numbers")
     chunk = prod(data.chunks or ()) * data.dtype.itemsize
-    most = max(chunk, data.nbytes)
-    if most > 64 * size or chunk > max(data.nbytes, MIN_UNPACK_LIMIT):
-        raise ValueError(f"`{data.name[1:]}` announces {most:,} bytes")
+    num_bytes = max(chunk, data.nbytes)
+    if num_bytes > MAX_EXPANSION * size or chunk > max(data.nbytes, MIN_UNPACK_LIMIT):
+        raise ValueError(
+            f"`{data.name[1:]}` declares {num_bytes:,} bytes, too many for a file of {size:,} bytes"
+        )
     if data.chunks:
         _check_chunks(data, chunk, size)
     elif data.id.get_storage_size() < data.nbytes:
@@ -67,39 +72,42 @@ def check_hdf5_dataset(data: h5py.Dataset, size: int) -> None:
 
 
 def _check_chunks(data: h5py.Dataset, length: int, size: int) -> None:
-    """Raise ValueError for chunks that are not there, or are not of the `length` of each.
+    """Raise ValueError for missing chunks and chunks that do not decompress to `length` bytes.
 
-    HDF5 reads past the end of a shorter one: the memory behind it, or none.
+    HDF5 reads past the end of a chunk that is too short.
     """
     layout, name = data.id.get_create_plist(), data.name[1:]
     filters = [layout.get_filter(number)[0] for number in range(layout.get_nfilters())]
     if not set(filters) <= {SHUFFLE, CHECKSUM, DEFLATE} or len({*filters}) < len(filters):
-        raise ValueError(f"`{name}` is packed by the filters {filters}: write it anew by gzip")
+        raise UnsupportedContentError(
+            f"`{name}` uses the HDF5 filters {filters}: write it again with gzip compression"
+        )
     chunks: list[Any] = []
     data.id.chunk_iter(chunks.append)
-    grid = prod(-(-whole // part) for whole, part in zip(data.shape, data.chunks, strict=True))
-    if len(chunks) != grid:
-        raise ValueError(f"of the {grid} chunks of `{name}` {len(chunks)} were written")
-    if sum(part.size for part in chunks) > size:
-        raise ValueError(f"`{name}` has chunks that lie in one another")
-    for part in chunks:
-        if _unpacked(data, part, filters, length) != length:
-            raise ValueError(f"a chunk of `{name}` is not as long as it announces")
+    num_chunks = prod(-(-n // chunk) for n, chunk in zip(data.shape, data.chunks, strict=True))
+    if len(chunks) != num_chunks:
+        raise ValueError(f"`{name}` has {len(chunks)} of its {num_chunks} chunks")
+    if sum(chunk.size for chunk in chunks) > size:
+        raise ValueError(f"`{name}` has overlapping chunks")
+    for chunk in chunks:
+        if _unpacked_size(data, chunk, filters, length) != length:
+            raise ValueError(f"a chunk of `{name}` does not have its declared length")
 
 
-def _unpacked(data: h5py.Dataset, part: Any, filters: Sequence[int], length: int) -> int:
-    """Return the bytes that a chunk unpacks to, no more than one beyond `length` and checksum."""
-    used = [kind for place, kind in enumerate(filters) if not part.filter_mask >> place & 1]
+def _unpacked_size(data: h5py.Dataset, chunk: Any, filters: Sequence[int], length: int) -> int:
+    """Return the decompressed size of a chunk in bytes; stop one byte after `length`."""
+    used = [kind for index, kind in enumerate(filters) if not chunk.filter_mask >> index & 1]
     checksum = CHECKSUM_BYTES if CHECKSUM in used else 0
     if DEFLATE not in used:
-        return int(part.size) - checksum
-    inner = checksum if CHECKSUM in used[: used.index(DEFLATE)] else 0
-    content = data.id.read_direct_chunk(part.chunk_offset)[1]
-    return len(zlib.decompressobj().decompress(content, length + inner + 1)) - inner
+        return int(chunk.size) - checksum
+    # A checksum added before compression is part of the decompressed bytes.
+    overhead = checksum if CHECKSUM in used[: used.index(DEFLATE)] else 0
+    content = data.id.read_direct_chunk(chunk.chunk_offset)[1]
+    return len(zlib.decompressobj().decompress(content, length + overhead + 1)) - overhead
 
 
 class ScanObjectNN(PointCloudDataset):
-    """One part, train or test, of a variant: OBJ_BG, OBJ_ONLY or PB_T50_RS (the hardest)."""
+    """Read one part, train or test, of a variant: OBJ_BG, OBJ_ONLY or PB_T50_RS (hardest)."""
 
     classes = CLASSES
     in_memory = True
@@ -109,17 +117,17 @@ class ScanObjectNN(PointCloudDataset):
             raise ValueError(
                 f"ScanObjectNN has no variant {variant!r}: choose {', '.join(VARIANTS)}"
             )
-        folder, ending = VARIANTS[variant]
-        name = f"{folder}/{'training' if split == 'train' else split}{ending}"
+        folder, suffix = VARIANTS[variant]
+        name = f"{folder}/{'training' if split == 'train' else split}{suffix}"
         path = LAYOUT.find_root(Path(root), name, ["ScanObjectNN", "h5_files"]) / name
         with wrap_read_errors(path, "HDF5 file"), h5py.File(check_file(path), "r") as file:
             for key in ("data", "label"):
-                # Links to other files are not followed.
+                # Links to other files are rejected.
                 link = file.get(key, getlink=True)
                 if not isinstance(link, h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
                     raise ValueError(f"it has no data set `{key}`, but {sorted(file)}")
                 if file[key].external or file[key].is_virtual:
-                    raise ValueError(f"`{key}` lies in other files")
+                    raise ValueError(f"`{key}` is stored in other files")
                 check_hdf5_dataset(file[key], path.stat().st_size)
             self._points, labels = file["data"][:], file["label"][:]
         if self._points.ndim != 3 or self._points.shape[2] < 3 or not len(self._points):
@@ -145,7 +153,7 @@ class ScanObjectNN(PointCloudDataset):
 
 
 class ScanObjectNNDataModule(PointCloudDataModule):
-    """Batches of one variant of ScanObjectNN."""
+    """Provide batches of one variant of ScanObjectNN."""
 
     splits = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}
 
@@ -159,9 +167,9 @@ class ScanObjectNNDataModule(PointCloudDataModule):
     ) -> None:
         super().__init__(root, test_split=test_split, **loading)
         self.variant = variant
-        hardest = variant == "PB_T50_RS"
+        is_hardest = variant == "PB_T50_RS"
         self.published_sizes = (
-            {"train": 11_416, "test": 2_882} if hardest else {"train": 2_309, "test": 581}
+            {"train": 11_416, "test": 2_882} if is_hardest else {"train": 2_309, "test": 581}
         )
 
     def settings(self) -> dict[str, Any]:

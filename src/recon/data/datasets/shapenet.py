@@ -1,4 +1,4 @@
-"""ShapeNet-55: 52,470 clouds of 8,192 points, a rendering and a category name each [1].
+"""ShapeNet-55: 52,470 clouds of 8,192 points, each with a rendering and a category [1].
 
 [1] Chang et al., arXiv:1512.03012; split of Yu et al., arXiv:2111.14819 (Point-BERT).
 """
@@ -14,7 +14,13 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.io.arrays import read_json, read_lines, read_npy
-from recon.data.io.file_checks import check_cloud, check_file, resolve_inside, wrap_read_errors
+from recon.data.io.file_checks import (
+    COPY_AGAIN_HINT,
+    check_cloud,
+    check_file,
+    resolve_inside,
+    wrap_read_errors,
+)
 from recon.data.io.image_checks import decode_image
 from recon.teachers.prompts import build_prompts
 from recon.utils.printable import check_printable
@@ -32,8 +38,8 @@ LAYOUT = ExpectedLayout(
 )
 
 
-def _categories(path: Path) -> dict[str, tuple[int, str]]:
-    """Read synset -> (row, category name) from a table stored by columns or by rows."""
+def _read_categories(path: Path) -> dict[str, tuple[int, str]]:
+    """Read a table, stored by columns or rows, as a mapping of synset to (row, category name)."""
     table = read_json(path)
     with wrap_read_errors(path, "table with the columns catalogue and describe"):
         rows = table
@@ -42,23 +48,23 @@ def _categories(path: Path) -> dict[str, tuple[int, str]]:
                 {"catalogue": table["catalogue"][key], "describe": table["describe"][key]}
                 for key in table["catalogue"]
             ]
-        # The synset is kept as a number, without its leading zero.
+        # The table stores the synset as a number, without its leading zero.
         if any(not isinstance(row["describe"], str) for row in rows):
             raise ValueError("it has a category without a name")
-        found = {
+        categories = {
             f"{int(row['catalogue']):08d}": (index, row["describe"])
             for index, row in enumerate(rows)
         }
-        if len(found) < len(rows):
+        if len(categories) < len(rows):
             raise ValueError("it has two rows of one category")
-        return found
+        return categories
 
 
 class ShapeNet(PointCloudDataset):
-    """ShapeNet-55 as it lies on disk; `split` is train, test, or all (test and train together).
+    """Read ShapeNet-55; `split` is train, test, or all (test followed by train).
 
-    Raises FileNotFoundError that shows the expected tree where a file is missing, and ValueError
-    that names a corrupt one.
+    Raises FileNotFoundError with the expected directory tree for a missing file, and ValueError
+    with the name of a corrupt file.
     """
 
     def __init__(self, root: str | Path, split: str = "all") -> None:
@@ -66,17 +72,17 @@ class ShapeNet(PointCloudDataset):
             raise ValueError(f"ShapeNet-55 has no split {split!r}: choose train, test or all")
         self.root = LAYOUT.find_root(Path(root), "shapenet55.json", ["ShapeNet55-34"])
         table = LAYOUT.require(self.root / "shapenet55.json", self.root)
-        self.categories = _categories(table)
+        self.categories = _read_categories(table)
         self.classes = [name for _, name in self.categories.values()]
         check_printable(self.classes, table)
-        lists = [self.root / "ShapeNet-55" / f"{part}.txt" for part in SPLITS[split]]
+        split_paths = [self.root / "ShapeNet-55" / f"{part}.txt" for part in SPLITS[split]]
         self.ids = []
-        for path in lists:
+        for path in split_paths:
             for line in read_lines(LAYOUT.require(path, self.root)):
                 resolve_inside(self.root / "shapenet_pc", line, path)
                 self.ids.append(line.removesuffix(".npy"))
         if unknown := {i.split("-")[0] for i in self.ids} - self.categories.keys():
-            raise ValueError(f"{table}: has no category for {sorted(unknown)}")
+            raise ValueError(f"{table}: has no category for {sorted(unknown)}: {COPY_AGAIN_HINT}")
         self.labels = np.array([self.category(index) for index in range(len(self.ids))], np.int64)
 
     def cloud(self, index: int) -> Cloud:
@@ -86,7 +92,7 @@ class ShapeNet(PointCloudDataset):
     def file_paths(self, index: int) -> Sequence[Path]:
         name = self.ids[index]
         folders = (("shapenet_pc", "npy"), ("shapenet_img", "png"))
-        return [self.root / folder / f"{name}.{ending}" for folder, ending in folders]
+        return [self.root / folder / f"{name}.{suffix}" for folder, suffix in folders]
 
     def image_bytes(self, index: int) -> bytes | None:
         if not (folder := self.root / "shapenet_img").is_dir():
@@ -99,10 +105,8 @@ class ShapeNet(PointCloudDataset):
 
     def file_warnings(self) -> list[str]:
         clouds = {path.stem for path in (self.root / "shapenet_pc").glob("*.npy")}
-        pictures = sorted((self.root / "shapenet_img").glob("*.png"))
-        return [
-            f"{path}: a picture without its cloud" for path in pictures if path.stem not in clouds
-        ]
+        images = sorted((self.root / "shapenet_img").glob("*.png"))
+        return [f"{path}: an image without a cloud" for path in images if path.stem not in clouds]
 
     def texts(self, index: int) -> Sequence[str]:
         return build_prompts(self.classes[self.category(index)])
@@ -112,7 +116,7 @@ class ShapeNet(PointCloudDataset):
 
 
 class ShapeNetDataModule(PointCloudDataModule):
-    """Batches of ShapeNet-55 for pretraining: train and test lists together, as the paper does."""
+    """Provide batches of ShapeNet-55 for pretraining, by default train and test as in the paper."""
 
     splits = SPLITS
     published_sizes = {"train": 41_952, "test": 10_518}

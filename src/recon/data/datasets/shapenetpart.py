@@ -1,4 +1,4 @@
-"""ShapeNetPart: 16,881 shapes of 16 classes, each point labelled with one of 50 parts, y up [1].
+"""ShapeNetPart: 16,881 shapes of 16 classes, with point labels of 50 parts, y up [1].
 
 [1] Yi et al., A Scalable Active Framework for Region Annotation, SIGGRAPH Asia 2016.
 """
@@ -41,28 +41,29 @@ CLASS_TO_PARTS = {
     "Motorbike": range(30, 36), "Mug": range(36, 38), "Pistol": range(38, 41),
     "Rocket": range(41, 44), "Skateboard": range(44, 47), "Table": range(47, 50),
 }  # fmt: skip
-POINT_CLASSES = tuple(f"{name} {number}" for name, own in CLASS_TO_PARTS.items() for number in own)
+POINT_CLASSES = tuple(f"{name} {part}" for name, parts in CLASS_TO_PARTS.items() for part in parts)
 
 
 class ShapeNetPart(PointCloudDataset):
-    """One list, train, val or test: clouds of some 2,500 points with normals and part labels."""
+    """Read one split, train, val or test: clouds of about 2,500 points with normals and parts."""
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = LAYOUT.find_root(Path(root), "synsetoffset2category.txt", [FOLDER])
         self._read_classes(self.root / "synsetoffset2category.txt")
-        listed = self.root / "train_test_split" / f"shuffled_{split}_file_list.json"
-        entries = read_json(LAYOUT.require(listed, self.root))
+        split_path = self.root / "train_test_split" / f"shuffled_{split}_file_list.json"
+        entries = read_json(LAYOUT.require(split_path, self.root))
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            raise ValueError(f"{listed}: not a list of names: {COPY_AGAIN_HINT}")
-        check_printable(entries, listed)
+            raise ValueError(f"{split_path}: not a list of names: {COPY_AGAIN_HINT}")
+        check_printable(entries, split_path)
         ids, labels = [], []
         for entry in entries:
             synset, _, name = entry.removeprefix("shape_data/").partition("/")
             if synset not in self._synsets:
                 raise ValueError(
-                    f"{listed}: {entry!r} is of none of the {len(self._synsets)} classes"
+                    f"{split_path}: {entry!r} belongs to none of the {len(self._synsets)} classes: "
+                    f"{COPY_AGAIN_HINT}"
                 )
-            resolve_inside(self.root, f"{synset}/{name}.txt", listed)
+            resolve_inside(self.root, f"{synset}/{name}.txt", split_path)
             ids.append(f"{synset}/{name}")
             labels.append(self._synsets[synset])
         self.ids, self.labels = ids, np.array(labels, dtype=np.int64)
@@ -70,11 +71,11 @@ class ShapeNetPart(PointCloudDataset):
     def _read_classes(self, path: Path) -> None:
         rows = [line.split() for line in read_lines(path)]
         with wrap_read_errors(path, "list of classes and synsets"):
-            self._synsets = {synset: number for number, (_, synset) in enumerate(rows)}
+            self._synsets = {synset: index for index, (_, synset) in enumerate(rows)}
         self.classes = [name for name, _ in rows]
         if unknown := set(self.classes) - CLASS_TO_PARTS.keys():
             raise ValueError(
-                f"{path}: {sorted(unknown)} are no classes of ShapeNetPart: {COPY_AGAIN_HINT}"
+                f"{path}: {sorted(unknown)} are not classes of ShapeNetPart: {COPY_AGAIN_HINT}"
             )
         self.parts = {name: list(CLASS_TO_PARTS[name]) for name in self.classes}
         self.point_classes = POINT_CLASSES
@@ -85,18 +86,18 @@ class ShapeNetPart(PointCloudDataset):
     def cloud(self, index: int) -> Cloud:
         path = LAYOUT.require(self.root / f"{self.ids[index]}.txt", self.root)
         table = read_table(path, columns=(4, 7))
-        own = self.parts[self.classes[self.labels[index]]]
+        class_parts = self.parts[self.classes[self.labels[index]]]
         parts = check_labels(table[:, -1], len(table), len(POINT_CLASSES), str(path))
-        if strange := Counter(parts[~np.isin(parts, own)].tolist()):
+        if foreign := Counter(parts[~np.isin(parts, class_parts)].tolist()):
             raise ValueError(
-                f"{path}: {strange.total()} points are of parts {sorted(strange)}, "
-                f"a {self.classes[self.labels[index]]} has {own}: {COPY_AGAIN_HINT}"
+                f"{path}: {foreign.total()} points have the parts {sorted(foreign)}, the class "
+                f"{self.classes[self.labels[index]]} has {class_parts}: {COPY_AGAIN_HINT}"
             )
         return cloud_from_table(table[:, :-1], str(path))._replace(point_labels=parts)
 
 
 class ShapeNetPartDataModule(PointCloudDataModule):
-    """Batches of ShapeNetPart: 2,048 points drawn from each shape, trained on train and val."""
+    """Provide batches of ShapeNetPart, 2,048 points per shape, by default of train and val."""
 
     splits = {
         "train": ["train"], "val": ["val"], "test": ["test"], "trainval": ["train", "val"],
