@@ -1,9 +1,9 @@
-"""Start a SLURM of two nodes on this machine, have it take a job back, and compare the losses.
+"""Requeue a job on a local SLURM cluster of two nodes, and compare its losses.
 
 python scripts/cluster/requeue.py [--keep <folder>]
 
-Needs SLURM and munge (Debian: apt install slurm-wlm munge) and root, as slurmd does; where they
-are not installed it says that nothing was checked, and ends with 0. Nothing is left running.
+Needs SLURM and munge (Debian: apt install slurm-wlm munge) and root, as slurmd does. If they are
+missing, it prints SKIPPED and exits with 0. Nothing is left running.
 """
 
 import argparse
@@ -47,7 +47,7 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2
 PartitionName=main Nodes=n1,n2 Default=YES State=UP
 """
 TIMEOUT_SECONDS = 300.0
-"""Seconds that anything here may take."""
+"""Maximum duration of one wait."""
 FAILED_STATES = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -57,11 +57,11 @@ FAILED_STATES = (
     "OUT_OF_MEMORY",
     "TIMEOUT",
 )
-"""States that a job does not leave."""
+"""Final states of a job that did not complete."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens to."""
+    """Return unused ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
@@ -71,7 +71,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def run_slurm(folder: Path) -> Iterator[None]:
-    """Run munged, slurmctld and two slurmd with their files in a folder."""
+    """Run munged, slurmctld and two slurmd with all files in a folder."""
     for name in ("munge", "state"):
         (folder / name).mkdir()
     key = folder / "munge" / "key"
@@ -97,36 +97,36 @@ def run_slurm(folder: Path) -> Iterator[None]:
             terminate(one)
 
 
-def cancel_all(patience: float = 60) -> None:
-    """Cancel the jobs that are left, as after an error, and wait until they are gone."""
+def cancel_all(timeout: float = 60) -> None:
+    """Cancel all remaining jobs and wait until they are gone."""
     subprocess.run(["scancel", "--me"], check=False)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while subprocess.run(["squeue", "--noheader"], stdout=subprocess.PIPE, check=False).stdout:
         if time.monotonic() > deadline:
             return
         time.sleep(0.5)
 
 
-def terminate(program: "subprocess.Popen[bytes]", patience: float = 30) -> None:
-    """Ask a program to end, and kill it where it does not within so many seconds."""
+def terminate(program: "subprocess.Popen[bytes]", timeout: float = 30) -> None:
+    """Terminate a program; kill it after `timeout` seconds."""
     program.terminate()
     try:
-        program.wait(patience)
+        program.wait(timeout)
     except subprocess.TimeoutExpired:
         program.kill()
         program.wait()
 
 
 def run_command(*command: str) -> str:
-    """Return what a command prints; raise CalledProcessError where it fails."""
+    """Return the output of a command; raise CalledProcessError if it fails."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def submit(folder: Path) -> str:
-    """Queue a training of two tasks on two nodes; return the job's number."""
+    """Submit a training with two tasks on two nodes; return the job id."""
     script = folder / "job.sh"
     python = f"{sys.executable} -m recon.train {' '.join(OPTIONS)}"
-    # The two nodes are this machine, which may not know their names, and has few cores for all.
+    # Both nodes are this machine, which may not resolve their names and has few cores.
     here = "export MASTER_ADDR=127.0.0.1 OMP_NUM_THREADS=1"
     script.write_text(f"#!/bin/bash\n{here}\nsrun {python}\n")
     where = [f"--chdir={folder}", f"--output={folder}/%j.log", "--open-mode=append"]
@@ -134,53 +134,53 @@ def submit(folder: Path) -> str:
     return run_command("sbatch", "--parsable", *size, *where, str(script)).strip()
 
 
-def wait_for_log(folder: Path, job: str, words: str) -> None:
-    """Wait until a job's log holds these words; raise TimeoutError with the log."""
+def wait_for_log(folder: Path, job: str, text: str) -> None:
+    """Wait until a job's log contains a text; raise TimeoutError with the log."""
     log, deadline = folder / f"{job}.log", time.monotonic() + TIMEOUT_SECONDS
-    while not log.is_file() or words not in log.read_text():
+    while not log.is_file() or text not in log.read_text():
         if time.monotonic() > deadline:
             raise TimeoutError(log.read_text() if log.is_file() else f"job {job} did not start")
         time.sleep(0.5)
 
 
 def wait_for_state(state: str, job: str) -> None:
-    """Wait until a job is in a state; raise RuntimeError where it ended in another."""
+    """Wait until a job is in a state; raise RuntimeError if it ended in another one."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while f"JobState={state}" not in (shown := run_command("scontrol", "show", "job", job)):
         now = shown.partition("JobState=")[2].partition(" ")[0]
         if now in FAILED_STATES:
-            raise RuntimeError(f"job {job} is {now}, and will not be {state}")
+            raise RuntimeError(f"job {job} is {now}, and will not become {state}")
         if time.monotonic() > deadline:
             raise TimeoutError(f"job {job} is still {now}, not {state}")
         time.sleep(0.5)
 
 
 def wait_for_requeue(job: str) -> None:
-    """Wait until a job is over its requeue, and let it start again now: SLURM waits two minutes."""
+    """Wait until a job is requeued, and start it at once: SLURM would wait two minutes."""
     wait_for_state("PENDING", job)
     run_command("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
 def read_losses(path: Path) -> dict[int, str]:
-    """Return the total loss by step as a metrics.csv has it."""
+    """Return the total loss by step from a metrics.csv."""
     with path.open() as file:
         rows = [row for row in csv.DictReader(file) if row["train/total"]]
     return {int(row["step"]): row["train/total"] for row in rows}
 
 
 def check_requeue(folder: Path) -> list[str]:
-    """Train undisturbed, and taken back with and without a warning; return what differs."""
-    whole, job = submit(folder), submit(folder)
+    """Train undisturbed, and requeued with and without a signal; return what differs."""
+    undisturbed, job = submit(folder), submit(folder)
     for number, command in enumerate((["scancel", "--signal=USR1"], ["scontrol", "requeue"]), 1):
         wait_for_log(folder, job, f"epoch {number}/")
         run_command(*command, job)
         wait_for_requeue(job)
         wait_for_log(folder, job, "started again by the cluster")
-    for one in (whole, job):
+    for one in (undisturbed, job):
         wait_for_log(folder, one, "epoch 3/3: ")
         wait_for_state("COMPLETED", one)
     runs = folder / "outputs" / "pretrain_furniture"
-    expected, wrong, seen = read_losses(runs / whole / "metrics.csv"), [], set()
+    expected, wrong, seen = read_losses(runs / undisturbed / "metrics.csv"), [], set()
     for name in ("metrics_1", "metrics_2", "metrics"):
         part = read_losses(runs / job / f"{name}.csv")
         seen |= set(part)
@@ -190,24 +190,26 @@ def check_requeue(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Check, and say what came of it; end with 1 where losses differ."""
+    """Run the check and print the result; exit with 1 if losses differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="a new folder that keeps logs and runs")
     keep = parser.parse_args().keep
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
-        why = f"{', '.join(missing)} not installed" if missing else "this is not root"
-        print(f"SKIPPED, nothing was checked: {why}")
+        reason = f"{', '.join(missing)} not installed" if missing else "this is not root"
+        print(f"SKIPPED, nothing was checked: {reason}")
         return
     folder = keep or Path(tempfile.mkdtemp(prefix="slurm"))
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # stops the cluster too
+    signal.signal(
+        signal.SIGTERM, lambda number, _: sys.exit(128 + number)
+    )  # also stops the cluster
     with run_slurm(folder.resolve()):
         print(run_command("sinfo", "--version").strip())
         wrong = check_requeue(folder.resolve())
     if not keep:
         shutil.rmtree(folder)
-    print("all losses are those of the undisturbed job" if not wrong else f"differ: {wrong}")
+    print("all losses equal those of the undisturbed job" if not wrong else f"differ: {wrong}")
     sys.exit(bool(wrong))
 
 

@@ -1,4 +1,4 @@
-"""Callbacks that do something wrong at one step of a training."""
+"""Callbacks that inject a fault into a training step."""
 
 import multiprocessing
 import os
@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 
 class InjectFault(Callback):
-    """Do something wrong at a step, or to `until`.
+    """Inject a fault at `step`, or from `step` to `until`.
 
-    `what` is memory, overflow, gradient, or optimizer, which changes a weight and goes no further.
+    `what` is memory, overflow, gradient, or optimizer, which changes a weight and then raises.
     """
 
     def __init__(self, what: str, step: int, until: int | None = None) -> None:
@@ -48,7 +48,7 @@ class InjectFault(Callback):
 
 
 class KillWorker(Callback):
-    """Kill the data-loading workers, as the system does for want of memory."""
+    """Kill the data-loading workers, as the system does when it runs out of memory."""
 
     def __init__(self, step: int) -> None:
         self.step = step

@@ -1,10 +1,10 @@
-"""Do to trainings and preparations what machines do to them, and count what is lost.
+"""Inject faults into trainings, preparations and embeddings, and count what is lost.
 
 python scripts/stress/faults.py [--short] [--only killed] [--seed 0] [--out stress.json]
 
-A fault is survived where what comes after equals, step for step and byte for byte, what would have
-been without it: losses, samples and their seeds, randomness, rates, weights, moments. Lost items
-are steps that are missing or differ, and files that are half written. Needs Linux or macOS.
+A fault is survived if everything after it equals an undisturbed run: losses, samples and their
+seeds, random state, rates, weights and optimizer state of each step, and the bytes of each file.
+Lost items are steps that are missing or differ, and partial files. Needs Linux or macOS.
 """
 
 import argparse
@@ -42,7 +42,7 @@ FaultFunction = Callable[[Path, random.Random], "list[str]"]
 
 
 class Baseline(NamedTuple):
-    """What the faulty runs are compared with."""
+    """An undisturbed run, for comparison."""
 
     folder: Path
     steps: dict[int, dict[str, object]]
@@ -51,11 +51,11 @@ class Baseline(NamedTuple):
     """Files of an undisturbed preparation of `folder / "shapes"`."""
     checkpoint: Path
     embedded: dict[str, bytes]
-    """The table of the shapes' features by that checkpoint."""
+    """The feature table of the shapes, by that checkpoint."""
 
 
 def build_baseline(folder: Path) -> Baseline:
-    """Train and prepare once without a fault."""
+    """Train, prepare and embed once without a fault."""
     if wait_for_exit(start_training(folder / "whole")):
         raise RuntimeError((folder / "whole" / "log.txt").read_text())
     begun = time.monotonic()
@@ -70,18 +70,18 @@ def build_baseline(folder: Path) -> Baseline:
     checkpoint = folder / "whole" / "run" / "checkpoints" / "last.ckpt"
     if wait_for_exit(start_embedding(checkpoint, folder / "shapes", folder / "embedded")):
         raise RuntimeError((folder / "embedded" / "log.txt").read_text())
-    made = [read_files(folder / name / "out") for name in ("prepared", "embedded")]
-    return Baseline(folder, steps, seconds, made[0], checkpoint, made[1])
+    outputs = [read_files(folder / name / "out") for name in ("prepared", "embedded")]
+    return Baseline(folder, steps, seconds, outputs[0], checkpoint, outputs[1])
 
 
 class Faults:
-    """The faults, each a method: it does one in a folder, and returns what was lost by it."""
+    """Faults, one per method: it injects the fault in a folder and returns what was lost."""
 
-    def __init__(self, known: Baseline) -> None:
-        self.known = known
+    def __init__(self, baseline: Baseline) -> None:
+        self.baseline = baseline
 
     def finish(self, folder: Path, *options: str) -> list[str]:
-        """Let a training go on to its end; return what differs from the undisturbed one."""
+        """Resume a training to its end; return what differs from the undisturbed one."""
         lost = list_corrupt_checkpoints(folder)
         if wait_for_exit(start_training(folder, *options)):
             return [*lost, (folder / "log.txt").read_text()[-2000:]]
@@ -89,23 +89,23 @@ class Faults:
             steps = read_steps(folder)
         except ValueError as error:
             return [*lost, str(error)]
-        wrong = [s for s, seen in self.known.steps.items() if steps.get(s) != seen]
+        wrong = [s for s, record in self.baseline.steps.items() if steps.get(s) != record]
         return [*lost, *(f"step {step} is missing or differs" for step in wrong)]
 
     def killed_in_training(self, folder: Path, rng: random.Random) -> list[str]:
-        latest = 0.5 * self.known.seconds
+        latest = 0.5 * self.baseline.seconds
         while True:
             child, seconds = start_training(folder), rng.uniform(0, latest)
             if kill_after(child, seconds, lambda: bool(read_steps(folder))):
                 break
-            shutil.rmtree(folder)  # it was done before
+            shutil.rmtree(folder)  # it had finished
             latest = seconds
-        if rng.random() < 0.3:  # and once more, at any time from its start
+        if rng.random() < 0.3:  # kill it once more, at any time after its start
             kill_after(start_training(folder), rng.uniform(0, latest), lambda: True)
         return self.finish(folder)
 
     def killed_in_a_checkpoint(self, folder: Path, rng: random.Random) -> list[str]:
-        """In the middle of its bytes, before they are on the disk, or between two names."""
+        """During writing, before fsync, or between link and rename."""
         where = rng.choice(["write", "fsync", "link", "replace"])
         at, size = (
             rng.randint(1, 2) if where == "link" else rng.randint(2, 20),
@@ -114,38 +114,46 @@ class Faults:
 
         def before() -> None:
             if where == "write":
-                _die_while_writing(size, at)
+                _kill_while_writing(size, at)
             elif where == "replace":
-                _die_at(Path, "replace", at)
+                _kill_at_call(Path, "replace", at)
             else:
-                _die_at(os, where, at)
+                _kill_at_call(os, where, at)
 
         status = wait_for_exit(start_training(folder, before=before))
-        told = [] if status < 0 else [f"was not killed, but ended with {status}"]
-        return told + self.finish(folder)
+        errors = [] if status < 0 else [f"was not killed, but exited with {status}"]
+        return errors + self.finish(folder)
 
     def killed_in_preparing(self, folder: Path, rng: random.Random) -> list[str]:
-        root = self.known.folder / "shapes"
-        return _killed(lambda: start_preparing(root, folder), folder, rng, self.known.prepared)
+        root = self.baseline.folder / "shapes"
+        return _kill_and_restart(
+            lambda: start_preparing(root, folder), folder, rng, self.baseline.prepared
+        )
 
     def killed_in_embedding(self, folder: Path, rng: random.Random) -> list[str]:
-        known = self.known
-        again = lambda: start_embedding(known.checkpoint, known.folder / "shapes", folder)  # noqa: E731
-        return _killed(again, folder, rng, known.embedded)
+        baseline = self.baseline
+        start = lambda: start_embedding(  # noqa: E731
+            baseline.checkpoint, baseline.folder / "shapes", folder
+        )
+        return _kill_and_restart(start, folder, rng, baseline.embedded)
 
     def asked_to_stop(self, folder: Path, rng: random.Random) -> list[str]:
-        """By SIGTERM or Ctrl-C: the step is finished, saved, and said where."""
-        child, asked = start_training(folder), rng.choice([signal.SIGTERM, signal.SIGINT])
+        """SIGTERM or Ctrl-C: the step is finished and saved, and the checkpoint is named."""
+        child, number = start_training(folder), rng.choice([signal.SIGTERM, signal.SIGINT])
         while not read_steps(folder):
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3 * self.known.seconds))
-        os.kill(child, asked)
+        time.sleep(rng.uniform(0, 0.3 * self.baseline.seconds))
+        os.kill(child, number)
         wait_for_exit(child)
-        seen = len(read_steps(folder))
-        said = f"stopped after {seen} steps; go on with ckpt_path="
+        count = len(read_steps(folder))
+        hint = f"stopped after {count} steps; resume with ckpt_path="
         log = (folder / "log.txt").read_text()
-        told = [] if seen == NUM_STEPS or said in log else [f"{asked.name}: not said: {log[-500:]}"]
-        return told + self.finish(folder)
+        errors = (
+            []
+            if count == NUM_STEPS or hint in log
+            else [f"{number.name}: no resume hint: {log[-500:]}"]
+        )
+        return errors + self.finish(folder)
 
     def damaged_checkpoint(self, folder: Path, rng: random.Random) -> list[str]:
         child = start_training(folder)
@@ -165,19 +173,23 @@ class Faults:
     def finish_from_before(self, folder: Path) -> list[str]:
         wait_for_exit(start_training(folder))
         steps = read_steps(folder)
-        wrong = [s for s, seen in self.known.steps.items() if steps.get(s) != seen]
+        wrong = [s for s, record in self.baseline.steps.items() if steps.get(s) != record]
         return [f"step {step} is missing or differs" for step in wrong]
 
     def full_disk(self, folder: Path, rng: random.Random) -> list[str]:
-        """From one write on: by an error of the system, or a limit in the middle of the bytes."""
+        """Fill the disk from one write on, by an error of fsync or a size limit during writing."""
         at, limited = rng.randint(5, 20), rng.random() < 0.5
         if limited:
-            wait_for_exit(start_training(folder, before=lambda: _refuse_while_writing(50_000, at)))
+            wait_for_exit(
+                start_training(folder, before=lambda: _fill_disk_while_writing(50_000, at))
+            )
         else:
-            wait_for_exit(start_training(folder, before=lambda: _refuse_at(os, "fsync", at)))
+            wait_for_exit(
+                start_training(folder, before=lambda: _fill_disk_at_call(os, "fsync", at))
+            )
         log = (folder / "log.txt").read_text()
-        told = [] if "cannot be written" in log and "Traceback" not in log else [log[-2000:]]
-        return told + self.finish(folder)
+        errors = [] if "cannot be written" in log and "Traceback" not in log else [log[-2000:]]
+        return errors + self.finish(folder)
 
     def out_of_memory(self, folder: Path, rng: random.Random) -> list[str]:
         return self._stopped(folder, rng, "memory", "accumulate_grad_batches")
@@ -185,7 +197,7 @@ class Faults:
     def not_finite(self, folder: Path, rng: random.Random) -> list[str]:
         return self._stopped(folder, rng, rng.choice(["overflow", "gradient"]), "samples: ")
 
-    def _stopped(self, folder: Path, rng: random.Random, what: str, said: str) -> list[str]:
+    def _stopped(self, folder: Path, rng: random.Random, what: str, hint: str) -> list[str]:
         fault = [
             f"+callbacks.aa_fault.{k}"
             for k in ("_target_=fault_callbacks.InjectFault", f"what={what}")
@@ -193,8 +205,8 @@ class Faults:
         step = rng.randint(1, NUM_STEPS - 2)
         wait_for_exit(start_training(folder, *fault, f"+callbacks.aa_fault.step={step}"))
         log = (folder / "log.txt").read_text()
-        told = [] if said in log and "Traceback" not in log else [log[-2000:]]
-        return told + self.finish(folder)
+        errors = [] if hint in log and "Traceback" not in log else [log[-2000:]]
+        return errors + self.finish(folder)
 
     def dead_worker(self, folder: Path, rng: random.Random) -> list[str]:
         fault = ["+callbacks.kill._target_=fault_callbacks.KillWorker", "data.num_workers=1"]
@@ -202,12 +214,12 @@ class Faults:
             start_training(folder, *fault, f"+callbacks.kill.step={rng.randint(1, NUM_STEPS - 3)}")
         )
         log = (folder / "log.txt").read_text()
-        told = [] if "a data-loading worker (process " in log else [log[-2000:]]
-        return told + self.finish(folder)
+        errors = [] if "a data-loading worker (process " in log else [log[-2000:]]
+        return errors + self.finish(folder)
 
     def clock_jumps(self, folder: Path, rng: random.Random) -> list[str]:
-        """To and fro by years, in a training that is killed and resumed."""
-        child = start_training(folder, before=_shake_clock)
+        """Let the clock jump by years in a training that is killed and resumed."""
+        child = start_training(folder, before=_randomize_clock)
         kill_after(child, 0.1, lambda: len(read_steps(folder)) > 7)
         for path in (folder / "run" / "checkpoints").glob("*.ckpt"):
             about = rng.uniform(0, 4e9)
@@ -215,51 +227,55 @@ class Faults:
         return self.finish(folder)
 
     def second_writer(self, folder: Path, rng: random.Random) -> list[str]:
-        """Into the folder of a training, or of a preparation, that is at work."""
-        known = self.known
+        """Start a second program in the folder of a running training or preparation."""
+        baseline = self.baseline
         trained = rng.random() < 0.5
 
         def start() -> int:
             return (
                 start_training(folder)
                 if trained
-                else start_preparing(known.folder / "shapes", folder)
+                else start_preparing(baseline.folder / "shapes", folder)
             )
 
         first = start()
         while not (read_steps(folder) or any((folder / "out").glob("*/*"))):
             time.sleep(0.005)
-        os.kill(first, signal.SIGSTOP)  # it stays at work for as long as that takes
+        os.kill(first, signal.SIGSTOP)  # it stays running meanwhile
         refused = wait_for_exit(start())
         os.kill(first, signal.SIGCONT)
         ended = wait_for_exit(first)
         log = (folder / "log.txt").read_text()
-        told = [] if refused and not ended and "is being written by process" in log else [log]
+        errors = [] if refused and not ended and "is being written by process" in log else [log]
         if trained:
-            return told + self.finish(folder)
-        return told + ([] if read_files(folder / "out") == known.prepared else ["files differ"])
+            return errors + self.finish(folder)
+        return errors + (
+            [] if read_files(folder / "out") == baseline.prepared else ["files differ"]
+        )
 
 
-def _killed(
-    start: Callable[[], int], folder: Path, rng: random.Random, known: dict[str, bytes]
+def _kill_and_restart(
+    start: Callable[[], int], folder: Path, rng: random.Random, expected: dict[str, bytes]
 ) -> list[str]:
-    """Kill a program once its first file is there, start it again; return what differs."""
+    """Kill a program after its first file, start it again, and return what differs."""
     latest = 0.4
     while True:
         child, seconds = start(), rng.uniform(0, latest)
         if kill_after(child, seconds, lambda: any((folder / "out").glob("*/*"))):
             break
-        shutil.rmtree(folder)  # it was done before
+        shutil.rmtree(folder)  # it had finished
         latest = seconds
-    left = read_files(folder / "out")
-    lost = [f"{n} is half written" for n, x in left.items() if n in known and x != known[n]]
+    remaining = read_files(folder / "out")
+    lost = [
+        f"{n} is a partial file" for n, x in remaining.items() if n in expected and x != expected[n]
+    ]
     if wait_for_exit(start()):
         lost.append((folder / "log.txt").read_text()[-2000:])
-    return lost + (["the files differ"] if read_files(folder / "out") != known else [])
+    return lost + (["the files differ"] if read_files(folder / "out") != expected else [])
 
 
-def _die_at(owner: object, name: str, at: int) -> None:
-    """Kill this process at the so-manieth call of a function."""
+def _kill_at_call(owner: object, name: str, at: int) -> None:
+    """Kill this process at call number `at` of a function."""
     real, count = getattr(owner, name), iter(range(1, 10**9))
 
     def call(*arguments: object, **named: object) -> object:
@@ -270,8 +286,8 @@ def _die_at(owner: object, name: str, at: int) -> None:
     setattr(owner, name, call)
 
 
-def _at_open(at: int, act: Callable[[], None]) -> None:
-    """Act when the so-manieth file with the ending of a part is opened."""
+def _run_run_at_open(at: int, act: Callable[[], None]) -> None:
+    """Call `act` when partial file number `at` is opened."""
     real, count = Path.open, iter(range(1, 10**9))
 
     def call(path: Path, *arguments: object, **named: object) -> object:
@@ -282,21 +298,21 @@ def _at_open(at: int, act: Callable[[], None]) -> None:
     Path.open = call  # type: ignore[method-assign,assignment]
 
 
-def _die_while_writing(size: int, at: int) -> None:
+def _kill_while_writing(size: int, at: int) -> None:
     def act() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    _at_open(at, act)
+    _run_at_open(at, act)
 
 
-def _refuse_while_writing(size: int, at: int) -> None:
-    _at_open(at, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+def _fill_disk_while_writing(size: int, at: int) -> None:
+    _run_at_open(at, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
 
 
-def _refuse_at(owner: object, name: str, at: int) -> None:
-    """Have a function fail for want of room from its so-manieth call on."""
+def _fill_disk_at_call(owner: object, name: str, at: int) -> None:
+    """Let a function fail with ENOSPC from call number `at` on."""
     real, count = getattr(owner, name), iter(range(1, 10**9))
 
     def call(*arguments: object) -> object:
@@ -307,7 +323,7 @@ def _refuse_at(owner: object, name: str, at: int) -> None:
     setattr(owner, name, call)
 
 
-def _shake_clock() -> None:
+def _randomize_clock() -> None:
     real, rng = time.time, random.Random(0)
     time.time = lambda: real() + rng.uniform(-1e9, 1e9)
 
@@ -326,38 +342,40 @@ TRIAL_COUNTS: dict[str, tuple[int, int]] = {
     "clock_jumps": (2, 1),
     "second_writer": (4, 1),
 }
-"""How many of each are done, in all and in the short version."""
+"""Number of trials of each fault, in the full and in the short version."""
 
 
-def iter_trials(known: Baseline, *, short: bool) -> Iterator[tuple[str, FaultFunction, int]]:
-    """Yield the faults, and how often each is done."""
-    faults = Faults(known)
+def iter_trials(baseline: Baseline, *, short: bool) -> Iterator[tuple[str, FaultFunction, int]]:
+    """Yield the faults and their number of trials."""
+    faults = Faults(baseline)
     for name, counts in TRIAL_COUNTS.items():
         yield name.replace("_", " "), getattr(faults, name), counts[short]
 
 
 def main() -> None:
-    """Do all faults, print the table, and fail where anything was lost."""
+    """Run all trials, print a table, and fail if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--short", action="store_true", help="a few of each, about a minute")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="faults whose names begin so")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON too")
-    asked = parser.parse_args()
-    if not any(name.replace("_", " ").startswith(asked.only) for name in TRIAL_COUNTS):
-        parser.error(f"--only {asked.only}: no fault's name begins so: {', '.join(TRIAL_COUNTS)}")
-    rng, lost = random.Random(asked.seed), list[str]()
+    parser.add_argument("--only", default="", help="only faults whose names start with this")
+    parser.add_argument("--out", type=Path, help="also write the results as JSON")
+    args = parser.parse_args()
+    if not any(name.replace("_", " ").startswith(args.only) for name in TRIAL_COUNTS):
+        parser.error(f"--only {args.only}: choose among {', '.join(TRIAL_COUNTS)}")
+    rng, lost = random.Random(args.seed), list[str]()
     rows: list[tuple[str, int, int, int]] = []
     with tempfile.TemporaryDirectory(prefix="recon-stress-") as place:
         folder = Path(place)
-        known = build_baseline(folder)
-        for name, act, count in iter_trials(known, short=asked.short):
-            if not name.startswith(asked.only):
+        baseline = build_baseline(folder)
+        for name, inject, count in iter_trials(baseline, short=args.short):
+            if not name.startswith(args.only):
                 continue
-            found = [act(folder / f"{name}-{number}", rng) for number in range(count)]
-            survived = sum(not one for one in found)
-            rows.append((name, count, survived, sum(map(len, found))))
-            lost += [f"{name} {number}: {one}" for number, all_ in enumerate(found) for one in all_]
+            losses = [inject(folder / f"{name}-{number}", rng) for number in range(count)]
+            survived = sum(not items for items in losses)
+            rows.append((name, count, survived, sum(map(len, losses))))
+            lost += [
+                f"{name} {number}: {one}" for number, items in enumerate(losses) for one in items
+            ]
             print(f"{name}: {survived} of {count} survived", flush=True)
     done, survived, items = (sum(int(row[i]) for row in rows) for i in (1, 2, 3))
     total = ("all", done, survived, items)
@@ -365,9 +383,9 @@ def main() -> None:
     for row in (*rows, total):
         table.add_row(*map(str, row))
     Console().print(table)
-    if asked.out:
+    if args.out:
         names = ("fault", "injected", "survived", "lost")
-        asked.out.write_text(json.dumps([dict(zip(names, r, strict=True)) for r in (*rows, total)]))
+        args.out.write_text(json.dumps([dict(zip(names, r, strict=True)) for r in (*rows, total)]))
     if lost:
         sys.exit("\n".join(lost))
 

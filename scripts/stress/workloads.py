@@ -1,4 +1,4 @@
-"""What faults are done to: trainings and preparations of seconds, each in a process of its own."""
+"""Short trainings, preparations and embeddings, each in a process of its own."""
 
 import hashlib
 import io
@@ -33,24 +33,24 @@ TRAIN_OPTIONS = (
     "trainer.max_epochs=3",
 )  # fmt: skip
 TIMEOUT_SECONDS = 120.0
-"""Seconds that any of these jobs may take."""
+"""Maximum duration of one job."""
 
 
-def digest(value: Any) -> str:
-    """Return a checksum of tensors and plain values, however nested."""
+def checksum(value: Any) -> str:
+    """Return a checksum of nested tensors and plain values."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
 
 
 class StepRecorder(Callback):
-    """Write down each step before it is saved: loss, samples, randomness, rates, all the state."""
+    """Record each step before it is saved: loss, samples, random state, rates and all state."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
     def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
-        self._loss, self._random = float(loss).hex(), digest(torch.get_rng_state())
+        self._loss, self._random = float(loss).hex(), checksum(torch.get_rng_state())
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -63,28 +63,28 @@ class StepRecorder(Callback):
             "samples": list(zip(batch["id"], batch["seed"].tolist(), strict=True)),
             "random": self._random,
             "rates": [group["lr"] for group in optimizer.param_groups],
-            "state": digest([*module.state_dict().values()]),
-            "moments": digest([*optimizer.state_dict()["state"].values()]),
+            "state": checksum([*module.state_dict().values()]),
+            "moments": checksum([*optimizer.state_dict()["state"].values()]),
         }
         with self.path.open("ab", buffering=0) as file:
             file.write(json.dumps(line).encode() + b"\n")
 
 
 def read_steps(folder: Path) -> dict[int, dict[str, Any]]:
-    """Return what was seen of each step; raise ValueError where one was seen to differ."""
-    found: dict[int, dict[str, Any]] = {}
-    path = folder / "witness.jsonl"
+    """Return the records of all steps; raise ValueError if two records of a step differ."""
+    steps: dict[int, dict[str, Any]] = {}
+    path = folder / "steps.jsonl"
     for line in path.read_text().splitlines() if path.is_file() else ():
-        seen = json.loads(line)
-        if found.setdefault(seen["step"], seen) != seen:
-            other = found[seen["step"]]
-            odd = [key for key, value in seen.items() if other[key] != value]
-            raise ValueError(f"{path}: step {seen['step']} differs in {', '.join(odd)}")
-    return found
+        record = json.loads(line)
+        if steps.setdefault(record["step"], record) != record:
+            earlier = steps[record["step"]]
+            changed = [key for key, value in record.items() if earlier[key] != value]
+            raise ValueError(f"{path}: step {record['step']} differs in {', '.join(changed)}")
+    return steps
 
 
 def run_in_child(work: Callable[[], object], log: Path) -> int:
-    """Start something in a child with a group of its own; return its number."""
+    """Run a function in a child process with its own process group; return its pid."""
     child = os.fork()
     if child:
         return child
@@ -96,9 +96,9 @@ def run_in_child(work: Callable[[], object], log: Path) -> int:
             os.dup2(out, number)
         with one_line_errors():
             work()
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 3
-        print(ended.code, flush=True)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 3
+        print(error.code, flush=True)
     except BaseException:
         traceback.print_exc()
         code = 4
@@ -109,21 +109,21 @@ def run_in_child(work: Callable[[], object], log: Path) -> int:
 
 
 def start_training(folder: Path, *options: str, before: Callable[[], object] | None = None) -> int:
-    """Train in a child, from the last checkpoint of the folder where there is one."""
+    """Train in a child process, from the last checkpoint of the folder if there is one."""
     last = folder / "run" / "checkpoints" / "last.ckpt"
-    resumed = [f"ckpt_path={last}"] if any(last.parent.glob("*.ckpt")) else []
-    witness = {"_target_": "workloads.StepRecorder", "path": str(folder / "witness.jsonl")}
+    resume = [f"ckpt_path={last}"] if any(last.parent.glob("*.ckpt")) else []
+    recorder = {"_target_": "workloads.StepRecorder", "path": str(folder / "steps.jsonl")}
 
     def work(cfg: DictConfig) -> None:
-        cfg.callbacks = {"witness": witness, **cfg.callbacks}  # it sees a step before all others
+        cfg.callbacks = {"recorder": recorder, **cfg.callbacks}  # runs before the other callbacks
         train(cfg)
 
-    own = [f"output_dir={folder / 'run'}", *resumed, *options]
-    return start_job("train", work, [*TRAIN_OPTIONS, *own], folder, before)
+    overrides = [f"output_dir={folder / 'run'}", *resume, *options]
+    return start_job("train", work, [*TRAIN_OPTIONS, *overrides], folder, before)
 
 
 def write_shapes(root: Path, count: int = 1536) -> None:
-    """Write shapes to prepare, in six files of the layout."""
+    """Write shapes that fill six files of the prepared layout."""
     root.mkdir(parents=True)
     for row in range(count):
         rng = np.random.default_rng(row)
@@ -137,27 +137,27 @@ def start_job(
     folder: Path,
     before: Callable[[], object] | None = None,
 ) -> int:
-    """Do a program's work in a child, as its configuration with these options says."""
+    """Run a program in a child process with these options."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def composed() -> None:
+    def compose_and_run() -> None:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             cfg = compose(name, list(options))
         if before is not None:
             before()
         work(cfg)
 
-    return run_in_child(composed, folder / "log.txt")
+    return run_in_child(compose_and_run, folder / "log.txt")
 
 
 def start_preparing(root: Path, folder: Path) -> int:
-    """Prepare shapes in a child."""
+    """Prepare shapes in a child process."""
     options = ["data=folder", f"data.root={root}", f"out={folder / 'out'}", "images=false"]
     return start_job("prepare", prepare, [*options, "num_workers=2"], folder)
 
 
 def start_embedding(checkpoint: Path, root: Path, folder: Path) -> int:
-    """Write the features of shapes in a child."""
+    """Embed shapes in a child process."""
     options = [f"checkpoint={checkpoint}", f"files={root}", f"out={folder / 'out' / 'x.parquet'}"]
     return start_job(
         "embed", embed, [*options, "num_points=64", "num_workers=0", "device=cpu"], folder
@@ -165,7 +165,7 @@ def start_embedding(checkpoint: Path, root: Path, folder: Path) -> int:
 
 
 def wait_for_exit(child: int) -> int:
-    """Return how a child ended: its exit code, or the negative number of the signal."""
+    """Return the exit code of a child, or the negative number of the signal that ended it."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         number, status = os.waitpid(child, os.WNOHANG)
@@ -177,10 +177,10 @@ def wait_for_exit(child: int) -> int:
     raise TimeoutError(f"not done after {TIMEOUT_SECONDS:.0f} s")
 
 
-def kill_after(child: int, seconds: float, begun: Callable[[], bool]) -> bool:
-    """Kill a child so many seconds after it has begun; tell whether it was still at work."""
+def kill_after(child: int, seconds: float, has_started: Callable[[], bool]) -> bool:
+    """Kill a child `seconds` after it has started; return whether it was still running."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not begun() and time.monotonic() < deadline:
+    while not has_started() and time.monotonic() < deadline:
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
         time.sleep(0.005)
@@ -193,20 +193,20 @@ def kill_after(child: int, seconds: float, begun: Callable[[], bool]) -> bool:
 
 
 def list_corrupt_checkpoints(folder: Path) -> list[str]:
-    """Return the checkpoints in a folder that cannot be read."""
-    lost = []
+    """Return an error for each unreadable checkpoint in a folder."""
+    errors = []
     for path in folder.rglob("*.ckpt"):
         try:
             read_checkpoint(path)
         except ValueError as error:
-            lost.append(str(error))
-    return lost
+            errors.append(str(error))
+    return errors
 
 
-def read_files(folder: Path, but: Sequence[str] = (".lock",)) -> dict[str, bytes]:
-    """Return the files below a folder by name, leftovers of killed writers left out."""
+def read_files(folder: Path, exclude: Sequence[str] = (".lock",)) -> dict[str, bytes]:
+    """Return the files below a folder by name, without partial files of killed writers."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in but and path.suffix != ".part"
+        if path.is_file() and path.name not in exclude and path.suffix != ".part"
     }

@@ -1,4 +1,4 @@
-"""The check on a cluster of one's own ends, whatever becomes of its jobs and programs."""
+"""The check on a local cluster ends, whatever happens to its jobs and programs."""
 
 import runpy
 import signal
@@ -14,11 +14,11 @@ REQUEUE = runpy.run_path(str(Path(__file__).parents[2] / "scripts/cluster/requeu
 @pytest.mark.parametrize(
     ("there", "error", "why"),
     [
-        ("FAILED", RuntimeError, "job 7 is FAILED, and will not be COMPLETED"),
+        ("FAILED", RuntimeError, "job 7 is FAILED, and will not become COMPLETED"),
         ("RUNNING", TimeoutError, "job 7 is still RUNNING, not COMPLETED"),
     ],
 )
-def test_a_job_is_not_waited_for_forever(
+def test_waiting_for_a_job_has_a_timeout(
     there: str, error: type[Exception], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_to_be = REQUEUE["wait_for_state"]
@@ -33,10 +33,10 @@ def test_a_job_is_not_waited_for_forever(
 @pytest.mark.parametrize(
     ("first", "ended"), [("", signal.SIGTERM), ("signal(SIGTERM, SIG_IGN)", signal.SIGKILL)]
 )
-def test_a_program_that_does_not_end_is_killed(first: str, ended: signal.Signals) -> None:
+def test_programs_that_ignore_sigterm_are_killed(first: str, ended: signal.Signals) -> None:
     program = f"from signal import *\n{first}\nprint(flush=True)\npause()"
     running = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert running.stdout is not None
     running.stdout.readline()
-    REQUEUE["terminate"](running, patience=2)
+    REQUEUE["terminate"](running, timeout=2)
     assert running.returncode == -ended

@@ -1,4 +1,4 @@
-"""The fault suite, and what it rests on."""
+"""The fault injection program, and the audit of dependencies."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 
 @pytest.mark.slow
-def test_short_faults_cost_nothing(tmp_path: Path) -> None:
+def test_injected_faults_lose_nothing(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "scripts/stress/faults.py", "--short", "--out"]
     done = subprocess.run(
         [*command, tmp_path / "stress.json"], capture_output=True, text=True, check=False,
@@ -31,9 +31,9 @@ def test_short_faults_cost_nothing(tmp_path: Path) -> None:
     assert rows[-1]["lost"] == 0
 
 
-def test_the_witness_notices_what_differs(tmp_path: Path) -> None:
+def test_steps_that_differ_are_an_error(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": "a"}, {"step": 2, "loss": "b"}, {"step": 1, "loss": "a"}]
-    path = tmp_path / "witness.jsonl"
+    path = tmp_path / "steps.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     assert [*read_steps(tmp_path)] == [1, 2]
     path.write_text("\n".join(map(json.dumps, [*lines, {"step": 2, "loss": "c"}])))
