@@ -6,21 +6,21 @@ from conftest import assert_near, released_arrays
 from recon.ops.chamfer import chamfer_l1, chamfer_l2
 
 
-def naive(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest_distances(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     distances = (x.unsqueeze(2) - y.unsqueeze(1)).norm(dim=-1)
     return distances.amin(2), distances.amin(1)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (4, 7), (32, 32)])
-def test_equals_its_definition(n: int, m: int) -> None:
+def test_chamfer_equals_its_definition(n: int, m: int) -> None:
     x, y = torch.randn(2, n, 3), torch.randn(2, m, 3)
-    there, back = naive(x, y)
-    assert_close(chamfer_l2(x, y), there.square().mean(1) + back.square().mean(1))
-    assert_close(chamfer_l1(x, y), (there.mean(1) + back.mean(1)) / 2)
+    forward, backward = nearest_distances(x, y)
+    assert_close(chamfer_l2(x, y), forward.square().mean(1) + backward.square().mean(1))
+    assert_close(chamfer_l1(x, y), (forward.mean(1) + backward.mean(1)) / 2)
 
 
 @pytest.mark.parametrize(("function", "name"), [(chamfer_l2, "cd_l2"), (chamfer_l1, "cd_l1")])
-def test_value_and_gradient_are_the_released_ones(function: object, name: str) -> None:
+def test_value_and_gradient_match_the_released_code(function: object, name: str) -> None:
     arrays = released_arrays("ops_misc.npz")
     x = arrays("cd_a").requires_grad_()
     loss = function(x, arrays("cd_b")).mean()  # type: ignore[operator]
@@ -30,7 +30,7 @@ def test_value_and_gradient_are_the_released_ones(function: object, name: str) -
 
 
 @pytest.mark.parametrize("function", [chamfer_l2, chamfer_l1])
-def test_is_symmetric_and_zero_between_equal_sets(function: object) -> None:
+def test_chamfer_is_symmetric_and_zero_between_equal_sets(function: object) -> None:
     x, y = torch.randn(2, 6, 3), torch.randn(2, 9, 3)
     assert_close(function(x, y), function(y, x))  # type: ignore[operator]
     assert_close(function(x, x.flip(1)), torch.zeros(2))  # type: ignore[operator]

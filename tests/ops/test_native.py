@@ -12,7 +12,7 @@ from recon.ops.pooling import linear_max, linear_max_torch
 from recon.ops.sampling import farthest_point_sample
 
 COMPILER = any(map(shutil.which, ("cc", "gcc", "clang")))
-compiled = pytest.mark.skipif(load_library() is None, reason="no C compiler: torch computes it")
+compiled = pytest.mark.skipif(load_library() is None, reason="no C compiler: torch is used")
 
 
 @pytest.fixture
@@ -20,26 +20,24 @@ def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
-    torch.set_num_threads(before)  # processes that are forked later hang on more
+    torch.set_num_threads(before)  # later forked processes hang with more threads
 
 
 @pytest.fixture
-def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("RECON_NATIVE", raising=False)
     load_library.cache_clear()
     yield
     load_library.cache_clear()
 
 
-@pytest.mark.skipif(
-    os.environ.get("RECON_NATIVE") == "0" or not COMPILER, reason="no C compiler: nothing to build"
-)
-def test_where_there_is_a_compiler_it_builds_the_library() -> None:
-    assert load_library() is not None  # else other tests of compiled code would be skipped
+@pytest.mark.skipif(os.environ.get("RECON_NATIVE") == "0" or not COMPILER, reason="no C compiler")
+def test_library_is_built_if_there_is_a_compiler() -> None:
+    assert load_library() is not None  # otherwise other tests would be skipped
 
 
-@pytest.mark.usefixtures("asked_anew")
-def test_a_library_that_cannot_be_built_is_done_without_and_told_once(
+@pytest.mark.usefixtures("fresh_library")
+def test_failed_build_warns_once_and_falls_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     broken = tmp_path / "cc"
@@ -47,36 +45,36 @@ def test_a_library_that_cannot_be_built_is_done_without_and_told_once(
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.warns(UserWarning, match="cc failed, .*: unknown processor") as told:
+    with pytest.warns(UserWarning, match="cc failed, .*: unknown processor") as record:
         assert [load_library(), load_library()] == [None, None]
-    assert len(told) == 1
+    assert len(record) == 1
     assert [*(tmp_path / "cache").rglob("*.so")] == []
 
 
-@pytest.mark.usefixtures("asked_anew")
-def test_without_a_home_it_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
+@pytest.mark.usefixtures("fresh_library")
+def test_missing_home_folder_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", raise_no_home)
     assert load_library() is None
 
 
 @compiled
 @pytest.mark.usefixtures("two_threads")
-def test_other_defaults_of_torch_change_nothing() -> None:
+def test_kernels_ignore_torch_defaults() -> None:
     clouds, queries = torch.randn(1001, 9, 3), torch.randn(1001, 2, 3)
     weight, bias = torch.randn(5, 3, requires_grad=True), torch.randn(5)
     picked = farthest_point_sample(clouds, 3)
     try:
         torch.set_default_dtype(torch.bfloat16)
         with torch.device("meta"):
-            found, again = knn(queries, clouds, 4), farthest_point_sample(clouds, 3)
+            neighbors, picked_again = knn(queries, clouds, 4), farthest_point_sample(clouds, 3)
             pooled = linear_max(clouds, weight, bias)
     finally:
         torch.set_default_dtype(torch.float32)
     expected = knn_torch(queries, clouds, 4).sort(-1).values
-    assert torch.equal(found.sort(-1).values, expected)
-    assert torch.equal(again, picked)
+    assert torch.equal(neighbors.sort(-1).values, expected)
+    assert torch.equal(picked_again, picked)
     assert torch.equal(pooled, linear_max_torch(clouds, weight, bias))

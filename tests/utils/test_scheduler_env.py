@@ -1,4 +1,4 @@
-"""A job's name, and what it finished before the cluster started it again."""
+"""Job names, and final metrics read by restarted jobs."""
 
 import pickle
 import shutil
@@ -14,44 +14,44 @@ from runs import TINY
 
 
 @pytest.mark.parametrize(
-    ("told", "name"),
+    ("env", "name"),
     [
-        ({}, "noon"),
-        ({"SLURM_JOB_ID": "77"}, "noon"),  # without srun: no restart is told from another command
+        ({}, "default"),
+        ({"SLURM_JOB_ID": "77"}, "default"),  # without srun, a restart looks like a new command
         ({"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0"}, "77"),
         ({"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "3"}, "77.3"),
         ({"TORCHELASTIC_RUN_ID": "first"}, "first"),
     ],
 )
-def test_a_run_is_named_by_its_job(
-    told: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
+def test_job_name_comes_from_the_scheduler(
+    env: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable, value in told.items():
+    for variable, value in env.items():
         monkeypatch.setenv(variable, value)
-    assert job_name("noon") == name
+    assert job_name("default") == name
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         for trainer in ("default", "multi_node"):
             folder = Path(compose("train", [f"trainer={trainer}", "name=x"]).output_dir)
             assert folder.parent == Path("outputs/x")
-            assert name in ("noon", folder.name)
+            assert name in ("default", folder.name)
 
 
-def test_jobs_of_a_multirun_stay_in_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multirun_jobs_keep_the_folder_of_the_multirun(monkeypatch: pytest.MonkeyPatch) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("train")
     folder = cfg.output_dir
-    monkeypatch.setenv("SLURM_JOB_ID", "77")  # as the launcher hands it over to a job
+    monkeypatch.setenv("SLURM_JOB_ID", "77")  # set in the job that the launcher starts
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert pickle.loads(pickle.dumps(cfg)).output_dir == folder
 
 
-def test_processes_without_a_common_name_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_without_run_id_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(SystemExit, match="add --rdzv-id"):
-        job_name("noon")
+        job_name("default")
 
 
-def test_only_a_job_that_is_started_again_looks_for_what_is_finished(
+def test_final_metrics_are_read_by_restarted_jobs_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
@@ -62,22 +62,22 @@ def test_only_a_job_that_is_started_again_looks_for_what_is_finished(
     assert read_final_metrics(tmp_path / "other") is None
 
 
-def test_seeds_that_are_finished_are_not_trained_again(
+def test_restarted_jobs_skip_finished_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def seeds() -> float | None:
-        told = [*TINY, "seeds=[0,1]", "objective=train/total", f"output_dir={tmp_path}"]
+    def run_seeds() -> float | None:
+        overrides = [*TINY, "seeds=[0,1]", "objective=train/total", f"output_dir={tmp_path}"]
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return train_seeds(compose("train", told))
+            return train_seeds(compose("train", overrides))
 
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    whole = seeds()
+    mean = run_seeds()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert seeds() == whole
+    assert run_seeds() == mean
     write_final_metrics(tmp_path / "seed_0", {"train/total": 2.0})
     shutil.rmtree(tmp_path / "seed_1")
-    again = seeds()
-    assert again is not None
-    second = read_final_metrics(tmp_path / "seed_1")
-    assert second is not None
-    assert second["train/total"] == pytest.approx(2 * again - 2.0)
+    new_mean = run_seeds()
+    assert new_mean is not None
+    retrained = read_final_metrics(tmp_path / "seed_1")
+    assert retrained is not None
+    assert retrained["train/total"] == pytest.approx(2 * new_mean - 2.0)

@@ -7,31 +7,31 @@ from torch import Tensor
 from recon.ops.neighbors import gather_rows, pairwise_distances
 
 
-def _to_nearest(
+def _subtract_nearest(
     x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]
 ) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b m 3"]]:
-    """Return each point minus its nearest in the other set, both ways, with gradients."""
+    """Return each point minus its nearest point in the other set, for both sets."""
     with torch.no_grad():
         distances = pairwise_distances(x, y)
-        of_x, of_y = distances.argmin(2), distances.argmin(1)
-    return x - gather_rows(y, of_x), y - gather_rows(x, of_y)
+        nearest_y, nearest_x = distances.argmin(2), distances.argmin(1)
+    return x - gather_rows(y, nearest_y), y - gather_rows(x, nearest_x)
 
 
 def chamfer_l2(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tensor, " b"]:
-    """Squared Chamfer distance, both directions added, in squared coordinate units.
+    """Compute the squared Chamfer distance, the sum of both directions.
 
-    Shapes: (B, N, 3), (B, M, 3) -> (B,).
+    Shapes: (B, N, 3), (B, M, 3) -> (B,), in squared coordinate units.
     """
-    forward, backward = _to_nearest(x, y)
+    forward, backward = _subtract_nearest(x, y)
     return forward.square().sum(-1).mean(1) + backward.square().sum(-1).mean(1)
 
 
 def chamfer_l1(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tensor, " b"]:
-    """Mean of the two directions' mean Euclidean distances, in coordinate units.
+    """Compute the Chamfer distance from Euclidean distances, the mean of both directions.
 
-    Shapes: (B, N, 3), (B, M, 3) -> (B,). The gradient is 0 where two points coincide; the
-    released code has NaN there.
+    Shapes: (B, N, 3), (B, M, 3) -> (B,), in coordinate units. The gradient is 0 where two points
+    coincide; in the released code it is NaN.
     """
-    forward, backward = _to_nearest(x, y)
+    forward, backward = _subtract_nearest(x, y)
     norm = torch.linalg.vector_norm
     return (norm(forward, dim=-1).mean(1) + norm(backward, dim=-1).mean(1)) / 2

@@ -1,7 +1,8 @@
-"""What processes that train together do to be one: gather, average, and draw as one would.
+"""Gather, average and draw random numbers in several processes as one process would.
 
-R processes with batches of B take the steps of one process with batches of R * B. Process r holds
-the rows r, r + R, ... of that batch; counts may differ by one. Of one process all of this is free.
+R processes with batches of B take the same steps as one process with batches of R * B. Process r
+has the rows r, r + R, ... of the global batch; the numbers of rows may differ by one. In a single
+process nothing is communicated.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,23 +18,23 @@ from torch.overrides import TorchFunctionMode
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Return the rank of this process, and how many there are."""
+    """Return the rank of this process and the number of processes."""
     if not dist.is_available() or not dist.is_initialized():
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
 
 
-class _Gather(torch.autograd.Function):
-    """Stack what all processes have, (...) -> (processes, ...); gradients are added up.
+class _AllGather(torch.autograd.Function):
+    """Stack the tensors of all processes, (...) -> (processes, ...); gradients are summed.
 
-    torch.distributed.nn has it too, deprecated in favour of private functions.
+    torch.distributed.nn has this function too, but deprecated in favor of private functions.
     """
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own.contiguous())
-        return torch.stack(parts)
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        tensors = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(tensors, local.contiguous())
+        return torch.stack(tensors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -43,108 +44,126 @@ class _Gather(torch.autograd.Function):
 
 
 def all_gather_with_grad(rows: Tensor) -> Tensor:
-    """Gather the rows of all processes, with gradients, in the order one process has them.
+    """Gather the rows of all processes in the order of the global batch, with gradients.
 
-    Shapes: rows (B, ...) -> (sum of all B, ...). Every process must call it. Where processes
-    average their gradients, a loss of gathered rows has the gradients of one process.
+    Shapes: rows (B, ...) -> (sum of all B, ...). Every process must call it. If processes average
+    their gradients, a loss of the gathered rows has the gradients of a single process.
     """
-    _, ranks = rank_and_world_size()
-    if ranks == 1:
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
         return rows
-    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(ranks)]
+    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size)]
     dist.all_gather(counts, torch.full_like(counts[0], len(rows)))
     sizes = torch.cat(counts).tolist()
     padded = torch.cat([rows, rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])])
-    turns = _Gather.apply(padded).transpose(0, 1).flatten(0, 1)
-    there = torch.arange(max(sizes))[:, None] < torch.tensor(sizes)
-    return turns[there.flatten().to(rows.device)]
+    interleaved = _AllGather.apply(padded).transpose(0, 1).flatten(0, 1)
+    valid = torch.arange(max(sizes))[:, None] < torch.tensor(sizes)
+    return interleaved[valid.flatten().to(rows.device)]
 
 
 def all_reduce_with_grad(tensor: Tensor) -> Tensor:
-    """Add up what all processes have, with gradients. Every process must call it."""
-    return tensor if rank_and_world_size()[1] == 1 else _Gather.apply(tensor).sum(0)
+    """Sum a tensor over all processes, with gradients. Every process must call it."""
+    return tensor if rank_and_world_size()[1] == 1 else _AllGather.apply(tensor).sum(0)
 
 
 def rescale_local_mean(mean: Float[Tensor, ""], count: Tensor | int) -> Float[Tensor, ""]:
-    """Weigh the mean over `count` rows of this process: averaged over processes, it is that of all.
+    """Rescale a mean over `count` local rows: its average over processes is the global mean.
 
-    A mean over nothing, NaN, counts nothing. Every process must call it.
+    A mean over no rows (NaN) has weight 0. Every process must call it.
     """
-    _, ranks = rank_and_world_size()
-    if ranks == 1:
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
         return mean
-    own = torch.as_tensor(count, device=mean.device, dtype=mean.dtype)
-    total = own.clone()
+    local = torch.as_tensor(count, device=mean.device, dtype=mean.dtype)
+    total = local.clone()
     dist.all_reduce(total)
-    return mean.where(own > 0, torch.zeros_like(mean)) * (own * ranks / total)
+    return mean.where(local > 0, torch.zeros_like(mean)) * (local * world_size / total)
 
 
-def _shape_of(args: tuple[Any, ...]) -> tuple[int, ...]:
+def _parse_shape(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the shape from `(shape,)` or from separate sizes."""
     return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], int) else tuple(args)
 
 
-class _Turns(TorchFunctionMode):
-    """Draw for the `total` rows of all processes, and keep those of this one.
+class _SyncedRandomMode(TorchFunctionMode):
+    """Draw random numbers for the rows of the global batch, and return the rows of this process.
 
-    What does not start with as many rows as this process has is drawn as ever.
+    A tensor whose first axis is not the local batch is drawn as usual.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, global_batch_size: int) -> None:
         super().__init__()
-        self.total = total
-        self.rank, self.ranks = rank_and_world_size()
-        self.own = len(range(self.rank, total, self.ranks))
-        self.draws: dict[Any, Callable[..., Tensor | None]] = {
-            torch.rand: self._of_shape,
-            torch.randn: self._of_shape,
-            torch.randint: self._integers,
-            torch.rand_like: self._like,
-            Tensor.bernoulli_: self._in_place,
-            F.dropout: self._dropout,
+        self.global_batch_size = global_batch_size
+        self.rank, self.world_size = rank_and_world_size()
+        self.local_batch_size = len(range(self.rank, global_batch_size, self.world_size))
+        self.handlers: dict[Any, Callable[..., Tensor | None]] = {
+            torch.rand: self._draw_shape,
+            torch.randn: self._draw_shape,
+            torch.randint: self._draw_integers,
+            torch.rand_like: self._draw_like,
+            Tensor.bernoulli_: self._fill_in_place,
+            F.dropout: self._apply_dropout,
         }
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        draw = self.draws.get(func)
-        drawn = draw(func, args, kwargs or {}) if draw else None
-        return func(*args, **(kwargs or {})) if drawn is None else drawn
+        handler = self.handlers.get(func)
+        result = handler(func, args, kwargs or {}) if handler else None
+        return func(*args, **(kwargs or {})) if result is None else result
 
-    def _mine(self, shape: tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Any:
-        if not shape or shape[0] != self.own:
+    def _draw_local_rows(
+        self, shape: tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]
+    ) -> Any:
+        if not shape or shape[0] != self.local_batch_size:
             return None
-        return draw((self.total, *shape[1:]))[self.rank :: self.ranks]
+        return draw((self.global_batch_size, *shape[1:]))[self.rank :: self.world_size]
 
-    def _of_shape(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-        return self._mine(_shape_of(args), lambda shape: func(shape, **kwargs))
+    def _draw_shape(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor | None:
+        return self._draw_local_rows(_parse_shape(args), lambda shape: func(shape, **kwargs))
 
-    def _integers(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-        *bounds, shape = args
-        return self._mine(tuple(shape), lambda whole: func(*bounds, whole, **kwargs))
+    def _draw_integers(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor | None:
+        *bounds, size = args
+        return self._draw_local_rows(tuple(size), lambda shape: func(*bounds, shape, **kwargs))
 
-    def _like(self, func: Any, args: tuple[Tensor], kwargs: dict[str, Any]) -> Tensor | None:
-        return self._mine(args[0].shape, lambda shape: func(args[0].new_empty(shape), **kwargs))
+    def _draw_like(self, func: Any, args: tuple[Tensor], kwargs: dict[str, Any]) -> Tensor | None:
+        return self._draw_local_rows(
+            args[0].shape, lambda shape: func(args[0].new_empty(shape), **kwargs)
+        )
 
-    def _in_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-        own, *chances = args
-        draw = self._mine(own.shape, lambda shape: func(own.new_empty(shape), *chances, **kwargs))
-        return None if draw is None else own.copy_(draw)
+    def _fill_in_place(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor | None:
+        target, *probability = args
+        draw = self._draw_local_rows(
+            target.shape, lambda shape: func(target.new_empty(shape), *probability, **kwargs)
+        )
+        return None if draw is None else target.copy_(draw)
 
-    def _dropout(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    def _apply_dropout(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor | None:
         x, *settings = args
-        kept = self._mine(x.shape, lambda shape: func(x.new_ones(shape), *settings, **kwargs))
-        return None if kept is None else x * kept
+        mask = self._draw_local_rows(
+            x.shape, lambda shape: func(x.new_ones(shape), *settings, **kwargs)
+        )
+        return None if mask is None else x * mask
 
 
 @contextmanager
 def synced_rng(global_batch_size: int | None) -> Iterator[None]:
-    """Draw what one process would draw for the `total` rows of all; None draws as ever.
+    """Draw the random numbers that one process would draw for the global batch.
 
-    It holds for torch.rand, randn, randint, rand_like, bernoulli_ and dropout whose first axis are
-    the rows of this process. All processes must have the same seed.
+    This applies to torch.rand, randn, randint, rand_like, bernoulli_ and dropout if the first axis
+    is the local batch. All processes must have the same seed. With None, numbers are drawn as
+    usual.
     """
     if global_batch_size is None or rank_and_world_size()[1] == 1:
         yield
         return
-    with _Turns(global_batch_size):
+    with _SyncedRandomMode(global_batch_size):
         yield

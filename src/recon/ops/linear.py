@@ -1,4 +1,4 @@
-"""Linear layers over all points of a batch."""
+"""Linear layer for the points of a batch, by oneDNN on a CPU."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -9,10 +9,10 @@ from torch import Tensor
 def pointwise_linear(
     x: Float[Tensor, "... i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None = None
 ) -> Float[Tensor, "... o"]:
-    """Apply a linear layer to many rows, the same up to rounding.
+    """Apply a linear layer to many rows; equal to F.linear up to rounding.
 
-    On a CPU torch leaves float32 to MKL; oneDNN, which it has beside it, takes a tenth less time
-    for matrices so large that its own copies of them do not count.
+    Torch multiplies float32 by MKL on a CPU. Its oneDNN backend is a tenth faster for matrices that
+    are large enough to hide the cost of its copies.
     """
     if torch.compiler.is_compiling() or not _uses_onednn(x):
         return F.linear(x, weight, bias)
@@ -20,6 +20,10 @@ def pointwise_linear(
 
 
 def _uses_onednn(x: Tensor) -> bool:
-    """Return whether float32 is multiplied on a CPU, and the build of torch has oneDNN."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32
-    return plain and not torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.is_available()
+    """Return whether x is multiplied in float32 on a CPU by a torch build with oneDNN."""
+    is_cpu_float32 = x.device.type == "cpu" and x.dtype == torch.float32
+    return (
+        is_cpu_float32
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+    )

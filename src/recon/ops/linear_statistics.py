@@ -1,4 +1,4 @@
-"""Statistics of what a linear layer gives, from those of what it is given."""
+"""Gram matrices, and a linear layer's output variances from its input covariance."""
 
 from typing import Any
 
@@ -9,31 +9,31 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 NUM_GRAM_BLOCKS = 64
-"""Into how many sums a Gram matrix of bfloat16 is parted, so that their rounding evens out."""
+"""Number of partial sums of a bfloat16 Gram matrix, so that their rounding errors average out."""
 
 
 def gram_matrix(x: Float[Tensor, "n c"]) -> Float[Tensor, "c c"]:
-    """Return x^T x; (N, C) -> (C, C), at least float32.
+    """Return x^T x in float32 or wider; (N, C) -> (C, C).
 
-    It is symmetric, and its gradient one product where autograd's has two.
+    The gradient takes one matrix product instead of autograd's two, since the result is symmetric.
     """
-    return _product(x) if torch.compiler.is_compiling() else _Gram.apply(x)
+    return _compute_gram(x) if torch.compiler.is_compiling() else _Gram.apply(x)
 
 
-def _product(x: Tensor) -> Tensor:
+def _compute_gram(x: Tensor) -> Tensor:
     if x.dtype != torch.bfloat16:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return wide.mT @ wide
+        upcast = x.to(torch.promote_types(x.dtype, torch.float32))
+        return upcast.mT @ upcast
     count = len(x) // NUM_GRAM_BLOCKS * NUM_GRAM_BLOCKS
-    blocks, rest = x[:count].unflatten(0, (NUM_GRAM_BLOCKS, -1)), x[count:].float()
-    return (blocks.mT @ blocks).sum(0, dtype=torch.float32) + rest.mT @ rest
+    blocks, remainder = x[:count].unflatten(0, (NUM_GRAM_BLOCKS, -1)), x[count:].float()
+    return (blocks.mT @ blocks).sum(0, dtype=torch.float32) + remainder.mT @ remainder
 
 
 class _Gram(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return _product(x)
+        return _compute_gram(x)
 
     @staticmethod
     @once_differentiable

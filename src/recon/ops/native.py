@@ -1,7 +1,7 @@
-"""Loops that Python is too slow for, in C, built once by the compiler of the machine if any.
+"""C kernels for CPUs: built on first use, and replaced by torch operations without a compiler.
 
-The library is a few kilobytes in the user's cache folder. Without a compiler, or with
-RECON_NATIVE=0 in the environment, the same is computed by torch.
+The compiled library takes a few kilobytes in the user's cache folder. RECON_NATIVE=0 in the
+environment turns it off.
 """
 
 import ctypes
@@ -25,20 +25,20 @@ from torch import Tensor
 
 SOURCES = [Path(__file__).with_name(name) for name in ("fps.c", "knn.c", "pooling.c")]
 MAX_PATCH_POINTS = 64
-"""Most points of a patch that the maxima below take."""
-# No contraction: a fused multiply-add would round differently, and pick another point.
+"""Maximum number of points per patch in `linear_max_backward`."""
+# No contraction: a fused multiply-add would round differently and pick another point.
 COMPILER_FLAGS = (
     "-O3",
     "-march=native",
     "-ffp-contract=off",
     "-shared",
     "-fPIC",
-    f"-DPOINTS={MAX_PATCH_POINTS}",
+    f"-DMAX_POINTS={MAX_PATCH_POINTS}",
 )
 
 
-def _processor() -> str:
-    """Name what the machine code is for: caches may be shared between machines."""
+def _read_cpu_features() -> str:
+    """Return the processor's features: several machines may share one cache folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -46,90 +46,90 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "recon-pointcloud"
+def _cache_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "recon-pointcloud"
 
 
-def _build(compiler: str, target: Path) -> None:
-    """Compile into a file beside the target, then move it there as a whole.
+def _compile_library(compiler: str, target: Path) -> None:
+    """Compile into a temporary folder beside the target, then rename the library to it.
 
-    What a compiler that fails says is shown as a warning.
+    If the compiler fails, the first lines of its message are shown as a warning.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        built = Path(folder) / target.name
-        command = [compiler, *COMPILER_FLAGS, *map(str, SOURCES), "-o", str(built)]
+        library = Path(folder) / target.name
+        command = [compiler, *COMPILER_FLAGS, *map(str, SOURCES), "-o", str(library)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
         if done.returncode:
-            said = "; ".join(done.stderr.splitlines()[:3])
-            warnings.warn(f"{compiler} failed, torch computes instead: {said}", stacklevel=3)
+            message = "; ".join(done.stderr.splitlines()[:3])
+            warnings.warn(f"{compiler} failed, using torch instead: {message}", stacklevel=3)
         done.check_returncode()
-        built.replace(target)
+        library.replace(target)
 
 
 @lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL | None:
-    """Return the compiled library, built if need be; None where that cannot be."""
+    """Return the compiled library, built if necessary; None if it cannot be built."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if os.environ.get("RECON_NATIVE") == "0" or compiler is None:
         return None
-    written = [source.read_text() for source in SOURCES]
-    told = "\n".join([*written, *COMPILER_FLAGS, platform.machine(), _processor(), compiler])
+    sources = [source.read_text() for source in SOURCES]
+    key = "\n".join([*sources, *COMPILER_FLAGS, platform.machine(), _read_cpu_features(), compiler])
     try:
-        target = _cache() / f"native-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
+        target = _cache_folder() / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
         if not target.is_file():
-            _build(compiler, target)
-        loaded = ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError, RuntimeError):  # the last without a home
+            _compile_library(compiler, target)
+        library = ctypes.CDLL(str(target))
+    except (OSError, subprocess.SubprocessError, RuntimeError):  # RuntimeError: no home folder
         return None
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    loaded.recon_fps.argtypes = [pointer, pointer, ctypes.c_float, *[number] * 3, pointer]
-    loaded.recon_knn.argtypes = [pointer, pointer, *[number] * 4, pointer]
-    loaded.recon_max_over_points.argtypes = [pointer, *[number] * 4, pointer, pointer]
-    loaded.recon_max_over_points.restype = None
-    sizes = [number] * 4
-    loaded.recon_linear_max_backward.argtypes = [
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    library.recon_fps.argtypes = [pointer, pointer, ctypes.c_float, *[integer] * 3, pointer]
+    library.recon_knn.argtypes = [pointer, pointer, *[integer] * 4, pointer]
+    library.recon_max_over_points.argtypes = [pointer, *[integer] * 4, pointer, pointer]
+    library.recon_max_over_points.restype = None
+    sizes = [integer] * 4
+    library.recon_linear_max_backward.argtypes = [
         pointer,
-        number,
-        number,
+        integer,
+        integer,
         *[pointer] * 3,
         *sizes,
         pointer,
         pointer,
     ]
-    loaded.recon_linear_max_backward.restype = None
-    return loaded
+    library.recon_linear_max_backward.restype = None
+    return library
 
 
-def _built() -> ctypes.CDLL:
-    """Return the library where `usable` said that there is one."""
-    found = load_library()
-    assert found is not None
-    return found
+def _require_library() -> ctypes.CDLL:
+    """Return the library, after `is_supported` was true."""
+    library = load_library()
+    assert library is not None
+    return library
 
 
 def is_supported(tensor: Tensor, *dtypes: torch.dtype) -> bool:
-    """Return whether the library computes with a tensor: of float32, or of `dtypes`, on a CPU."""
-    known = tensor.device.type == "cpu" and tensor.dtype in (dtypes or (torch.float32,))
-    return known and load_library() is not None
+    """Return whether the library handles a tensor: on a CPU, of float32 or one of `dtypes`."""
+    has_kernel = tensor.device.type == "cpu" and tensor.dtype in (dtypes or (torch.float32,))
+    return has_kernel and load_library() is not None
 
 
-def _clouds(*tensors: Tensor) -> bool:
-    """Return whether the library computes with these as the clouds of one batch, (B, ..., 3)."""
+def _are_supported_clouds(*tensors: Tensor) -> bool:
+    """Return whether the library handles these tensors as one batch of clouds, (B, ..., 3)."""
     batch = len(tensors[0])
     return all(is_supported(t) and t.shape == (batch, t.shape[1], 3) for t in tensors)
 
 
-def _shared_out(count: int, work: Callable[[range], Any]) -> list[Any]:
-    """Share rows out among as many threads as torch has; return what each part gives."""
+def _map_row_ranges(count: int, function: Callable[[range], Any]) -> list[Any]:
+    """Call a function with consecutive ranges of rows, one per torch thread; return the results."""
     threads = max(1, min(torch.get_num_threads(), count))
     edges = [count * part // threads for part in range(threads + 1)]
-    parts = [range(a, b) for a, b in pairwise(edges)]
+    ranges = [range(a, b) for a, b in pairwise(edges)]
     if threads == 1:
-        return [work(parts[0])]
+        return [function(ranges[0])]
     with ThreadPoolExecutor(threads) as pool:
-        return [*pool.map(work, parts)]
+        return [*pool.map(function, ranges)]
 
 
 def fps_native(
@@ -138,60 +138,65 @@ def fps_native(
     count: int,
     min_squared_norm: float,
 ) -> Int[Tensor, "b {count}"] | None:
-    """Pick points as `farthest_point_sample` does; None where it cannot be done here.
+    """Pick points like `farthest_point_sample`; return None if the library cannot.
 
-    Of equally far points the first in `order` wins. Points of squared norm up to `skipped` are
-    never picked.
+    Among equally far points the first in `tie_order` is picked. Points of squared norm up to
+    `min_squared_norm` are never picked.
     """
-    if not _clouds(points):
+    if not _are_supported_clouds(points):
         return None
-    native, points, tie_order = _built(), points.contiguous(), tie_order.contiguous()
+    library, points, tie_order = _require_library(), points.contiguous(), tie_order.contiguous()
     picked = torch.empty(len(points), count, dtype=torch.long, device="cpu")
 
-    def some(rows: range) -> int:
-        given, found = points[rows.start :], picked[rows.start :]
+    def run(rows: range) -> int:
+        clouds, output = points[rows.start :], picked[rows.start :]
         sizes = (len(rows), points.shape[1], count)
         return int(
-            native.recon_fps(
-                given.data_ptr(), tie_order.data_ptr(), min_squared_norm, *sizes, found.data_ptr()
+            library.recon_fps(
+                clouds.data_ptr(), tie_order.data_ptr(), min_squared_norm, *sizes, output.data_ptr()
             )
         )
 
-    return None if any(_shared_out(len(points), some)) else picked
+    return None if any(_map_row_ranges(len(points), run)) else picked
 
 
 def knn_native(
     queries: Float[Tensor, "b m 3"], points: Float[Tensor, "b n 3"], k: int
 ) -> Int[Tensor, "b m {k}"] | None:
-    """Find nearest points as `knn` does; None where it cannot be done here."""
-    if not _clouds(queries, points):
+    """Find nearest neighbors like `knn`; return None if the library cannot."""
+    if not _are_supported_clouds(queries, points):
         return None
-    native, queries, points = _built(), queries.contiguous(), points.contiguous()
+    library, queries, points = _require_library(), queries.contiguous(), points.contiguous()
     picked = torch.empty(*queries.shape[:2], k, dtype=torch.long, device="cpu")
 
-    def some(rows: range) -> int:
-        asked, given, found = (part[rows.start :].data_ptr() for part in (queries, points, picked))
+    def run(rows: range) -> int:
+        query_at, point_at, output_at = (
+            tensor[rows.start :].data_ptr() for tensor in (queries, points, picked)
+        )
         sizes = (len(rows), queries.shape[1], points.shape[1], k)
-        return int(native.recon_knn(asked, given, *sizes, found))
+        return int(library.recon_knn(query_at, point_at, *sizes, output_at))
 
-    return None if any(_shared_out(len(points), some)) else picked
+    return None if any(_map_row_ranges(len(points), run)) else picked
 
 
 def max_over_points(
     x: Float[Tensor, "p k c"],
 ) -> tuple[Float[Tensor, "p c"], Int[Tensor, "p c"]]:
-    """Return the maximum over K points of float32 or bfloat16, and which point it is (int32)."""
-    native, x = _built(), x.contiguous()
-    largest = x.new_empty(x.shape[0], x.shape[2])
-    at = torch.empty(largest.shape, dtype=torch.int32, device="cpu")
-    half = x.dtype == torch.bfloat16
+    """Return the maxima over the K points and the indices of those points (int32).
 
-    def some(rows: range) -> None:
-        given, found, where = (tensor[rows.start :].data_ptr() for tensor in (x, largest, at))
-        native.recon_max_over_points(given, half, len(rows), *x.shape[1:], found, where)
+    x is float32 or bfloat16.
+    """
+    library, x = _require_library(), x.contiguous()
+    maximum = x.new_empty(x.shape[0], x.shape[2])
+    argmax = torch.empty(maximum.shape, dtype=torch.int32, device="cpu")
+    is_bf16 = x.dtype == torch.bfloat16
 
-    _shared_out(len(x), some)
-    return largest, at
+    def run(rows: range) -> None:
+        x_at, max_at, argmax_at = (t[rows.start :].data_ptr() for t in (x, maximum, argmax))
+        library.recon_max_over_points(x_at, is_bf16, len(rows), *x.shape[1:], max_at, argmax_at)
+
+    _map_row_ranges(len(x), run)
+    return maximum, argmax
 
 
 def linear_max_backward(
@@ -202,27 +207,27 @@ def linear_max_backward(
     *,
     rectified: bool,
 ) -> tuple[Float[Tensor, "p k d"], Float[Tensor, "c d"]]:
-    """Return the gradients of `linear_max` by x and by weight.
+    """Return the gradients of `linear_max` with respect to x and weight.
 
-    `at` (int32) says which of the K points was the largest; with `rectified` x went through a ReLU
-    before, whose gradient is taken too. x may be bfloat16, all else is float32.
+    `argmax` (int32) holds the index of each maximum among the K points. With `rectified`, x is the
+    output of a ReLU, whose gradient is applied too. x may be bfloat16; all else is float32.
     """
-    native = _built()
+    library = _require_library()
     x, weight, grad_output, argmax = (
         tensor.contiguous() for tensor in (x, weight, grad_output, argmax)
     )
-    of_x, half = torch.empty_like(x), x.dtype == torch.bfloat16
+    grad_x, is_bf16 = torch.empty_like(x), x.dtype == torch.bfloat16
 
-    def some(rows: range) -> Tensor:
-        share = torch.zeros_like(weight)  # each thread adds up its own
-        x_at, grad_at, at_at, of_x_at = (
-            t[rows.start :].data_ptr() for t in (x, grad_output, argmax, of_x)
+    def run(rows: range) -> Tensor:
+        grad_weight = torch.zeros_like(weight)  # one sum per thread
+        x_at, grad_at, argmax_at, grad_x_at = (
+            t[rows.start :].data_ptr() for t in (x, grad_output, argmax, grad_x)
         )
-        native.recon_linear_max_backward(
-            x_at, half, rectified, weight.data_ptr(), grad_at, at_at,
-            len(rows), *x.shape[1:], len(weight), of_x_at, share.data_ptr(),
+        library.recon_linear_max_backward(
+            x_at, is_bf16, rectified, weight.data_ptr(), grad_at, argmax_at,
+            len(rows), *x.shape[1:], len(weight), grad_x_at, grad_weight.data_ptr(),
         )  # fmt: skip
-        return share
+        return grad_weight
 
-    first, *others = _shared_out(len(x), some)
-    return of_x, sum(others, first)
+    first, *others = _map_row_ranges(len(x), run)
+    return grad_x, sum(others, first)

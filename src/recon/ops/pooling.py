@@ -1,4 +1,4 @@
-"""Maxima over the points of a patch."""
+"""Maximum over a patch's points of a linear layer, with a sparse gradient on CPUs."""
 
 from typing import Any
 
@@ -21,19 +21,26 @@ def linear_max(
 ) -> Float[Tensor, "p c"]:
     """Return the maximum over K points of a linear layer; (P, K, D) -> (P, C).
 
-    With `rectify` of ReLU(x), for which x may be overwritten. Its gradient comes from one point a
-    channel only: where the machine has a compiler, a CPU does not multiply the others' zeros.
+    With `rectify`, the layer is applied to ReLU(x), and x may be overwritten. Only one point per
+    channel has a gradient: on a CPU, if the machine has a compiler, the zeros of the others are not
+    multiplied.
     """
-    if not torch.compiler.is_compiling() and torch.is_grad_enabled() and _sparse(x, weight):
+    if (
+        not torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
+        and _supports_sparse_gradient(x, weight)
+    ):
         return _SparseLinearMax.apply(x, weight, bias, rectify)
     return linear_max_torch(x, weight, bias, rectify=rectify)
 
 
-def _sparse(x: Tensor, weight: Tensor) -> bool:
-    """Return whether the library takes both the factors and the product, by autocast's dtype."""
-    few, taken = x.shape[1] <= MAX_PATCH_POINTS, (torch.float32, torch.bfloat16)
-    product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return few and product in taken and is_supported(x, *taken) and is_supported(weight)
+def _supports_sparse_gradient(x: Tensor, weight: Tensor) -> bool:
+    """Return whether the library handles the input, the weight and, under autocast, the product."""
+    few_points, dtypes = x.shape[1] <= MAX_PATCH_POINTS, (torch.float32, torch.bfloat16)
+    product_dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return (
+        few_points and product_dtype in dtypes and is_supported(x, *dtypes) and is_supported(weight)
+    )
 
 
 def linear_max_torch(
@@ -43,7 +50,7 @@ def linear_max_torch(
     *,
     rectify: bool = False,
 ) -> Float[Tensor, "p c"]:
-    """Compute `linear_max` as it is written, its gradient too."""
+    """Compute `linear_max` with plain torch operations and autograd."""
     return F.linear(F.relu(x, inplace=True) if rectify else x, weight, bias).max(1).values
 
 
@@ -51,15 +58,15 @@ class _SparseLinearMax(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, rectify: bool) -> Tensor:
         x = x.relu_() if rectify else x
-        largest, at = max_over_points(F.linear(x, weight, bias))
-        ctx.save_for_backward(x, weight, at)
+        maximum, argmax = max_over_points(F.linear(x, weight, bias))
+        ctx.save_for_backward(x, weight, argmax)
         ctx.rectified = rectify
-        return largest
+        return maximum
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, at = ctx.saved_tensors
+        x, weight, argmax = ctx.saved_tensors
         grad = grad.float()
-        of_x, of_weight = linear_max_backward(x, weight, grad, at, rectified=ctx.rectified)
-        return of_x, of_weight, grad.sum(0), None
+        grad_x, grad_weight = linear_max_backward(x, weight, grad, argmax, rectified=ctx.rectified)
+        return grad_x, grad_weight, grad.sum(0), None

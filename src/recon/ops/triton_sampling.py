@@ -1,4 +1,4 @@
-"""Farthest point sampling on GPUs: one program a cloud, its points in registers."""
+"""Farthest point sampling on GPUs by a Triton kernel: one program per cloud."""
 
 import torch
 import triton
@@ -7,20 +7,27 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 MAX_POINTS = 16384
-"""Points of a cloud that fit into the registers of one program."""
+"""Maximum number of points per cloud: they are held in the registers of one program."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _sample(planes, picked, n, count, skipped, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
+def _fps_kernel(  # type: ignore[no-untyped-def]
+    points,
+    picked,
+    n,
+    count,
+    min_squared_norm,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
     cloud = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < n
-    first = planes + cloud * 3 * n
-    x = tl.load(first + at, mask=inside, other=0.0)
-    y = tl.load(first + n + at, mask=inside, other=0.0)
-    z = tl.load(first + 2 * n + at, mask=inside, other=0.0)
+    index = tl.arange(0, BLOCK)
+    inside = index < n
+    first = points + cloud * 3 * n
+    x = tl.load(first + index, mask=inside, other=0.0)
+    y = tl.load(first + n + index, mask=inside, other=0.0)
+    z = tl.load(first + 2 * n + index, mask=inside, other=0.0)
     norm = x * x + y * y + z * z
-    nearest = tl.where(inside & (norm > skipped), float("inf"), -1.0)
+    nearest = tl.where(inside & (norm > min_squared_norm), float("inf"), -1.0)
     last = tl.zeros((), tl.int32)
     tl.store(picked + cloud * count, last)
     for i in range(1, count):
@@ -38,16 +45,16 @@ def fps_triton(
     count: int,
     min_squared_norm: float,
 ) -> Int[Tensor, "b {count}"] | None:
-    """Pick points as `recon.ops.native.fps_native` does; None for clouds that do not fit."""
+    """Pick points like `recon.ops.native.fps_native`; return None for clouds that do not fit."""
     if points.dtype != torch.float32 or points.shape[1] > MAX_POINTS:
         return None
-    planes = points[:, tie_order].mT.contiguous()
+    coordinates = points[:, tie_order].mT.contiguous()
     picked = torch.empty(len(points), count, dtype=torch.int32, device=points.device)
     block = triton.next_power_of_2(points.shape[1])
     warps = min(16, max(1, block // 256))
-    # No fused multiply-add: it would round differently, and pick another point.
-    _sample[(len(points),)](
-        planes, picked, points.shape[1], count, min_squared_norm, BLOCK=block,
+    # No fused multiply-add: it would round differently and pick another point.
+    _fps_kernel[(len(points),)](
+        coordinates, picked, points.shape[1], count, min_squared_norm, BLOCK=block,
         num_warps=warps, enable_fp_fusion=False,
     )  # fmt: skip
     return tie_order[picked.long()]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that one program writes at a time."""
+"""Write files atomically, and lock folders against a second writer."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def write_atomic(
     hint: str = "and run the same command",
     backup: Path | None = None,
 ) -> None:
-    """Write a file in one step, as `whole` does."""
+    """Write a file atomically; see `atomic_path`."""
     with atomic_path(path, hint, backup) as part:
         part.write_bytes(content)
 
@@ -26,11 +26,13 @@ def write_atomic(
 def atomic_path(
     path: Path, hint: str = "and run the same command", backup: Path | None = None
 ) -> Iterator[Path]:
-    """Yield a place to write a file to, which then takes its name in one step.
+    """Yield a temporary path to write to, and rename it to `path` when the block ends.
 
-    A killed program or machine leaves the old file, or none: the content is on the disk before the
-    name points to it. `earlier` is a name that the old one keeps. Raises ValueError that names the
-    file where there is no room or no permission; what was there stays.
+    If the program or the machine is killed, the old file stays, or there is none: the content is
+    flushed to disk before the rename. With `backup`, the old file is kept under that name.
+
+    Raises ValueError, which names the file and ends in `hint`, if the file cannot be written; the
+    old file stays.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -39,13 +41,13 @@ def atomic_path(
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         if backup is not None:
-            _keep(path, backup)
+            _link_backup(path, backup)
         part.replace(path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
         raise ValueError(
-            f"{path}: cannot be written ({error.strerror or error}): make room, or choose "
-            f"another folder, {hint}"
+            f"{path}: cannot be written ({error.strerror or error}): free disk space, check the "
+            f"permissions, or choose another folder, {hint}"
         ) from error
     finally:
         part.unlink(missing_ok=True)
@@ -53,68 +55,72 @@ def atomic_path(
 
 @contextmanager
 def write_lock(target: Path, hint: str, lock_path: Path | None = None) -> Iterator[None]:
-    """Let no second program write into a folder; raise ValueError that says who does.
+    """Keep other programs from writing into a folder while the block runs.
 
-    Of a file, `lock` is beside it. The lock is the process's own: it goes with it, however it
-    ends, and workers do not hold it. Not on Windows, which has none of the kind.
+    The lock file is inside the folder; to lock a single file, pass a `lock_path` beside it. The
+    process owns the lock: it is released however the process ends, and child processes do not hold
+    it. On Windows nothing is locked.
+
+    Raises ValueError, which names the process that holds the lock and ends in `hint`.
     """
     if sys.platform == "win32":
         yield
         return
     path = lock_path or target / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    number = _lock(path, target, hint)
+    descriptor = _acquire_lock(path, target, hint)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
-        os.close(number)
+        os.close(descriptor)
 
 
-def _sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
+def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk, where the system supports it."""
     if sys.platform == "win32":
         return
-    number = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # network file systems may know no such thing
-            os.fsync(number)
+        with suppress(OSError):  # network file systems may not support it
+            os.fsync(descriptor)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
-def _keep(path: Path, earlier: Path) -> None:
-    """Let a second name point to a file, in one step, before the first is written anew."""
+def _link_backup(path: Path, backup: Path) -> None:
+    """Make `backup` a second name of a file, atomically, before the file is replaced."""
     if not path.exists():
         return
-    link = earlier.with_name(f"{earlier.name}.{os.getpid()}.part")
+    link = backup.with_name(f"{backup.name}.{os.getpid()}.part")
     link.unlink(missing_ok=True)
     try:
         os.link(path, link)
-    except OSError:  # a file system without links: the file itself moves
-        path.replace(earlier)
+    except OSError:  # the file system has no hard links: move the file itself
+        path.replace(backup)
         return
-    link.replace(earlier)
+    link.replace(backup)
 
 
-def _lock(path: Path, target: Path, cure: str) -> int:
-    """Open and lock a file, the one that has this name; return its number."""
+def _acquire_lock(path: Path, target: Path, hint: str) -> int:
+    """Open and lock the file at `path`; return its descriptor."""
     import fcntl
 
     while True:
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            who = os.read(number, 200).decode("utf-8", "replace").strip() or "another program"
-            os.close(number)
-            raise ValueError(f"{target}: is being written by {who}: {cure}") from error
+            owner = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another program"
+            os.close(descriptor)
+            raise ValueError(f"{target}: is being written by {owner}: {hint}") from error
         except OSError as error:
             warnings.warn(f"{target}: cannot be locked ({error.strerror})", stacklevel=4)
-            return number
-        if path.exists() and os.path.samestat(os.fstat(number), path.stat()):
+            return descriptor
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
             break
-        os.close(number)  # another program ended meanwhile, and took its file along
-    os.ftruncate(number, 0)
-    os.write(number, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    return number
+        # The program that held the lock has just ended and deleted the file: open a new one.
+        os.close(descriptor)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return descriptor

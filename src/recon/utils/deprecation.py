@@ -1,4 +1,4 @@
-"""Accept old names of arguments, with a warning that names the new ones."""
+"""Accept old names of function arguments, with a warning that gives the new name."""
 
 import functools
 import warnings
@@ -10,9 +10,9 @@ R = TypeVar("R")
 
 
 def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take keyword arguments by their old names (`old="new"`).
+    """Let a function accept keyword arguments by their old names (`old="new"`).
 
-    An old name gives a FutureWarning. Raises TypeError where both names are given.
+    An old name gives a FutureWarning. Raises TypeError if both names are passed.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -21,7 +21,7 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, 
             for old in renamed.keys() & kwargs.keys():
                 new = renamed[old]
                 if new in kwargs:
-                    raise TypeError(f"{old} is the old name of {new}: give one of them")
+                    raise TypeError(f"{old} is the old name of {new}: pass only {new}")
                 warnings.warn(
                     f"the argument {old} was renamed: use {new}", FutureWarning, stacklevel=2
                 )

@@ -1,33 +1,33 @@
-"""Names that files give, as they may be shown: on a screen, on a page, in other files."""
+"""Reject or escape names with control characters before they are shown or written to files."""
 
 import unicodedata
 from collections.abc import Iterable
 
 CONTROL_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
-"""Characters that steer a terminal, begin a line, or cannot be written; and those below."""
+"""Unicode categories of control characters, surrogates, and line and paragraph separators."""
 BIDI_CONTROLS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-"""They let text be read in another order than it stands."""
+"""Characters that change the direction in which text is displayed."""
 
 
 def has_control_chars(name: str) -> bool:
-    """Tell whether a name holds characters that do something else than being shown."""
+    """Return whether a name contains control characters or characters that reorder text."""
     return not (name.isascii() and name.isprintable()) and any(
         char in BIDI_CONTROLS or unicodedata.category(char) in CONTROL_CATEGORIES for char in name
     )
 
 
 def check_printable(names: Iterable[str], source: object) -> None:
-    """Raise ValueError, which names the source, for a name that is not fit to be shown."""
+    """Raise ValueError, which names the source, for a name with control characters."""
     for name in names:
         if has_control_chars(name):
             raise ValueError(
-                f"{source}: holds the name {name!a}, with characters that cannot be shown: "
-                "rename it, or take it off the list"
+                f"{source}: contains the name {name!a}, which has control characters that cannot "
+                "be shown: rename it, or remove its entry"
             )
 
 
 def escape_control_chars(text: str) -> str:
-    """Return text with whatever steers a terminal written out; lines stay lines."""
+    """Return text with its control characters escaped; newlines and tabs stay."""
     return "".join(
         char if char in "\n\t" or not has_control_chars(char) else ascii(char)[1:-1]
         for char in text

@@ -1,4 +1,4 @@
-"""What a run knows of the job it is: its processes, its name, and whether it was started again."""
+"""Read a run's job name, rank and restarts from the variables of Slurm and torchrun."""
 
 import json
 import os
@@ -13,54 +13,57 @@ from recon.utils.atomic_write import write_atomic
 
 RESTART_VARIABLES = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 FINISHED_FILE = "finished.json"
-"""What a finished run logged last: for sweeps, and its job, started again, need not train again."""
+"""Name of the file with a finished run's final metrics, read by sweeps and restarted jobs."""
 
 
 def is_rank_zero() -> bool:
-    """Tell whether this is the only process of a run, or the first of its many."""
+    """Return whether this process is the only one of a run, or the one of rank 0."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def job_name(default: str) -> str:
-    """Return the name that srun or torchrun gives to all processes of a run, and to its restarts.
+    """Return the job name that all processes of a run share, restarts included.
 
-    The job's number under srun, with the step's where it is not the first, as in an allocation that
-    one works in; torchrun's id. `otherwise` where neither started this process.
+    Under srun it is the job id, followed by the step id except in step 0 (an interactive
+    allocation runs several steps). Under torchrun it is the run id. Without either it is `default`.
 
-    Ends the program where torchrun was given no id, whoever composes: Hydra shows all other errors
-    at this point by their traceback.
+    Exits if torchrun was started without a run id. It does not raise: while a configuration is
+    composed, Hydra shows every other error with its traceback.
     """
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
     if job and step:
         return job if step == "0" else f"{job}.{step}"
     run = os.environ.get("TORCHELASTIC_RUN_ID", default)
     if run == "none":
-        sys.exit("error: torchrun gives its processes no common name: add --rdzv-id=<name>")
+        sys.exit(
+            "error: torchrun was started without a run id, so its processes share no name: "
+            "add --rdzv-id=<name>"
+        )
     return run
 
 
-# Kept with a configuration, so that the jobs of a multirun stay in the folder that it was given.
+# The value is cached in the configuration: the jobs of a multirun stay in the multirun's folder.
 OmegaConf.register_new_resolver("job_name", job_name, use_cache=True, replace=True)
 
 
 def is_restarted() -> bool:
-    """Tell whether the cluster started this job again."""
+    """Return whether the scheduler restarted this job."""
     return any(os.environ.get(name, "0") != "0" for name in RESTART_VARIABLES)
 
 
 def write_final_metrics(folder: Path, metrics: Mapping[str, SupportsFloat]) -> None:
-    """Write down what a finished run logged last."""
+    """Write the final metrics of a finished run."""
     values = {name: float(value) for name, value in metrics.items()}
     write_atomic(folder / FINISHED_FILE, json.dumps(values).encode())
 
 
 def read_final_metrics(folder: Path) -> dict[str, float] | None:
-    """Return what a run measured that its job finished before it was started again, else None."""
+    """Return a finished run's final metrics if its job was restarted, else None."""
     path = folder / FINISHED_FILE
     if not is_restarted() or not path.is_file():
         return None
     if is_rank_zero():
-        print(f"started again by the cluster: {folder} is finished", flush=True)
+        print(f"started again by the cluster: {folder} is already finished", flush=True)
     values: dict[str, float] = json.loads(path.read_text())
     return values
