@@ -4,7 +4,7 @@ from torch.testing import assert_close
 from recon.layers.blocks import Block, LocalBlock, QueryBlock
 
 
-def test_the_residual_of_a_recon_block_is_the_normalised_one() -> None:
+def test_local_block_residual_is_the_normalized_input() -> None:
     block, x = LocalBlock(24, heads=3), torch.randn(2, 5, 24)
     context = block.norm1(x)
     hidden = block.norm2(context + block.attn(context))
@@ -13,14 +13,14 @@ def test_the_residual_of_a_recon_block_is_the_normalised_one() -> None:
     assert_close(out.context, context)
 
 
-def test_queries_follow_the_same_rule() -> None:
+def test_query_block_residual_is_the_normalized_input() -> None:
     block, q, x = QueryBlock(24, heads=3), torch.randn(2, 3, 24), torch.randn(2, 5, 24)
-    normed = block.norm1(q)
-    hidden = block.norm2(normed + block.attn(normed, x))
+    normalized = block.norm1(q)
+    hidden = block.norm2(normalized + block.attn(normalized, x))
     assert_close(block(q, x), hidden + block.mlp(hidden))
 
 
-def test_the_decoders_block_is_ordinary() -> None:
+def test_decoder_block_is_pre_norm() -> None:
     block, x = Block(24, heads=3), torch.randn(2, 5, 24)
     hidden = x + block.attn(block.norm1(x))
     assert_close(block(x), hidden + block.mlp(block.norm2(hidden)))

@@ -6,7 +6,7 @@ from conftest import released_arrays
 from recon.layers.grouping import PatchGrouper
 
 
-def test_cuts_the_released_patches() -> None:
+def test_patches_match_the_released_ones() -> None:
     arrays = released_arrays("recon_pretrain_small.npz")
     patches = PatchGrouper(64, 32)(arrays("points"))
     assert torch.equal(patches.centers, arrays("center"))
@@ -18,24 +18,24 @@ def test_cuts_the_released_patches() -> None:
 def test_patches_move_with_the_cloud() -> None:
     points, shift = torch.rand(2, 100, 3, dtype=torch.float64), torch.tensor([1.0, -2.0, 3.0])
     grouper = PatchGrouper(8, 16)
-    here, there = grouper(points), grouper(points + shift.double())
-    assert_close(there.centers, here.centers + shift.double())
-    assert_close(there.points.sort(2).values, here.points.sort(2).values)
+    original, moved = grouper(points), grouper(points + shift.double())
+    assert_close(moved.centers, original.centers + shift.double())
+    assert_close(moved.points.sort(2).values, original.points.sort(2).values)
 
 
-def test_each_patch_holds_its_centre() -> None:
+def test_each_patch_contains_its_center() -> None:
     patches = PatchGrouper(8, 16)(torch.randn(2, 100, 3))
     assert (patches.points == 0).all(-1).any(-1).all()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_refuses_points_that_are_not_finite(value: float) -> None:
+def test_nonfinite_points_raise_value_error(value: float) -> None:
     points = torch.randn(2, 50, 3)
     points[1, 7, 2] = value
-    with pytest.raises(ValueError, match="cloud 1 holds a NaN or infinite coordinate at point 7"):
+    with pytest.raises(ValueError, match="cloud 1 has a NaN or infinite coordinate at point 7"):
         PatchGrouper(8, 16)(points)
 
 
-def test_refuses_fewer_points_than_groups() -> None:
-    with pytest.raises(ValueError, match="cannot pick 64 centres from 50 points"):
+def test_fewer_points_than_groups_raise_value_error() -> None:
+    with pytest.raises(ValueError, match="cannot pick 64 centers from 50 points"):
         PatchGrouper(64, 32)(torch.randn(2, 50, 3))

@@ -9,8 +9,8 @@ from recon.layers.patch_embed import FoldedPatchEmbed, PatchEmbed
 from recon.ops.neighbors import gather_rows
 
 
-def naive(embed: PatchEmbed, patches: torch.Tensor) -> torch.Tensor:
-    """The definition: convolutions, and the patch's maximum concatenated to every point."""
+def embed_by_definition(embed: PatchEmbed, patches: torch.Tensor) -> torch.Tensor:
+    """Embed by convolutions, with the patch maximum concatenated to every point."""
     b, g, k, _ = patches.shape
     x = patches.reshape(b * g, k, 3).transpose(1, 2)
 
@@ -23,13 +23,13 @@ def naive(embed: PatchEmbed, patches: torch.Tensor) -> torch.Tensor:
     return x.amax(2).view(b, g, -1)
 
 
-def test_equals_its_definition_in_training_with_its_statistics() -> None:
+def test_training_output_and_statistics_equal_the_definition() -> None:
     patches = torch.randn(2, 6, 9, 3)
     embed, reference = PatchEmbed(24), PatchEmbed(24)
     reference.load_state_dict(embed.state_dict())
-    assert_close(embed(patches), naive(reference, patches))
-    for ours, theirs in zip(embed.buffers(), reference.buffers(), strict=True):
-        assert_close(ours, theirs)
+    assert_close(embed(patches), embed_by_definition(reference, patches))
+    for actual, expected in zip(embed.buffers(), reference.buffers(), strict=True):
+        assert_close(actual, expected)
 
 
 def gradients(module: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
@@ -38,60 +38,62 @@ def gradients(module: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
     return [parameter.grad.clone() for parameter in module.parameters()]
 
 
-def test_tokens_of_visible_patches_equal_those_chosen_afterwards() -> None:
+def test_visible_tokens_equal_a_selection_of_all_tokens() -> None:
     patches, visible = torch.randn(2, 6, 9, 3).double(), torch.tensor([[0, 2, 5], [1, 3, 4]])
     embed, reference = PatchEmbed(24).double(), PatchEmbed(24).double()
     reference.load_state_dict(embed.state_dict())
-    some, chosen = embed(patches, visible), gather_rows(reference(patches), visible)
-    assert_close(some, chosen)
-    for ours, theirs in zip(gradients(embed, some), gradients(reference, chosen), strict=True):
-        assert_close(ours, theirs)
-    for ours, theirs in zip(embed.buffers(), reference.buffers(), strict=True):
-        assert_close(ours, theirs)
+    tokens, expected_tokens = embed(patches, visible), gather_rows(reference(patches), visible)
+    assert_close(tokens, expected_tokens)
+    for actual, expected in zip(
+        gradients(embed, tokens), gradients(reference, expected_tokens), strict=True
+    ):
+        assert_close(actual, expected)
+    for actual, expected in zip(embed.buffers(), reference.buffers(), strict=True):
+        assert_close(actual, expected)
     embed.eval(), reference.eval()
     assert_close(embed(patches, visible), gather_rows(reference(patches), visible))
 
 
-def test_statistics_by_moments_are_exact_with_every_gradient() -> None:
+def test_statistics_by_moments_match_the_reference() -> None:
     patches = torch.randn(3, 6, 9, 3, dtype=torch.float64) + 1
     visible = torch.tensor([[4, 0], [1, 3], [5, 2]])
     embed = PatchEmbed(24).double()
     reference = deepcopy(embed)
-    ours, theirs = embed(patches, visible), reference.embed_reference(patches, visible)
-    assert_close(ours.flatten(0, 1), theirs)
+    tokens, expected = embed(patches, visible), reference.embed_reference(patches, visible)
+    assert_close(tokens.flatten(0, 1), expected)
     for a, b in zip(
-        gradients(embed, ours.flatten(0, 1)), gradients(reference, theirs), strict=True
+        gradients(embed, tokens.flatten(0, 1)), gradients(reference, expected), strict=True
     ):
         assert_close(a, b, rtol=1e-9, atol=1e-9)
     for a, b in zip(embed.buffers(), reference.buffers(), strict=True):
         assert_close(a, b)
 
 
-def test_other_batch_norms_are_called_as_they_are() -> None:
-    class Counting(nn.BatchNorm1d):
+def test_other_batch_norms_are_called() -> None:
+    class CountingBatchNorm(nn.BatchNorm1d):
         calls = 0
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            Counting.calls += 1
+            CountingBatchNorm.calls += 1
             return super().forward(x)
 
     embed, patches = PatchEmbed(24), torch.randn(2, 6, 9, 3)
     expected = deepcopy(embed)(patches)
-    embed.joint_norm = Counting(512)
+    embed.joint_norm = CountingBatchNorm(512)
     assert_close(embed(patches), expected)
-    assert Counting.calls == 1
+    assert CountingBatchNorm.calls == 1
 
 
-def test_embedding_visible_patches_only_takes_their_statistics() -> None:
+def test_embed_visible_only_uses_statistics_of_visible_patches() -> None:
     patches, visible = torch.randn(2, 6, 9, 3), torch.tensor([[0, 2, 5], [1, 3, 4]])
-    only, every = PatchEmbed(24, embed_visible_only=True), PatchEmbed(24)
-    every.load_state_dict(only.state_dict())
-    shown = gather_rows(patches.flatten(2), visible).unflatten(2, (-1, 3))
-    assert_close(only(patches, visible), every(shown))
-    assert_close(only.joint_norm.running_var, every.joint_norm.running_var)
+    visible_only, full = PatchEmbed(24, embed_visible_only=True), PatchEmbed(24)
+    full.load_state_dict(visible_only.state_dict())
+    visible_patches = gather_rows(patches.flatten(2), visible).unflatten(2, (-1, 3))
+    assert_close(visible_only(patches, visible), full(visible_patches))
+    assert_close(visible_only.joint_norm.running_var, full.joint_norm.running_var)
 
 
-def test_batch_statistics_of_many_points_keep_their_digits() -> None:
+def test_batch_statistics_of_many_points_are_accurate() -> None:
     embed = PatchEmbed(24)
     patches = torch.randn(8, 64, 128, 3) + 3
     exact = deepcopy(embed).double()(patches.double())
@@ -100,39 +102,39 @@ def test_batch_statistics_of_many_points_keep_their_digits() -> None:
     assert (embed.point_norm.running_mean - mean).abs().max() < 2e-6 * mean.abs().max()
 
 
-@pytest.mark.parametrize(("bias", "half"), [(100, False), (30, True)])
-def test_batch_statistics_far_from_zero_lose_no_more_than_by_definition(
-    bias: float, half: bool
+@pytest.mark.parametrize(("bias", "autocast"), [(100, False), (30, True)])
+def test_batch_statistics_far_from_zero_are_as_accurate_as_the_reference(
+    bias: float, autocast: bool
 ) -> None:
     embed, patches = PatchEmbed(24), torch.randn(4, 16, 32, 3)
     nn.init.constant_(embed.point_norm.bias, bias)
     expected = deepcopy(embed).double()(patches.double()).flatten(0, 1)
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        theirs = deepcopy(embed).embed_reference(patches, None)
-        ours = embed(patches).flatten(0, 1)
-    assert (ours - expected).abs().max() < 2 * (theirs - expected).abs().max()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        reference = deepcopy(embed).embed_reference(patches, None)
+        tokens = embed(patches).flatten(0, 1)
+    assert (tokens - expected).abs().max() < 2 * (reference - expected).abs().max()
 
 
-def test_order_of_points_in_a_patch_is_irrelevant() -> None:
+def test_embedding_is_permutation_invariant() -> None:
     embed, patches = PatchEmbed(24).eval(), torch.randn(2, 6, 9, 3)
     assert_close(embed(patches), embed(patches[:, :, torch.randperm(9)]))
 
 
-def test_weights_start_at_a_small_truncated_normal() -> None:
+def test_weights_are_initialized_from_a_truncated_normal() -> None:
     weight = PatchEmbed(384).joint_in.weight
     assert abs(weight.std().item() - 0.02) < 1e-3
     assert abs(weight.mean().item()) < 1e-3
     assert PatchEmbed(384).joint_in.bias.abs().max() == 0
 
 
-def test_folding_changes_nothing_but_rounding() -> None:
+def test_folded_embedding_matches_up_to_rounding() -> None:
     embed = PatchEmbed(24)
     for _ in range(3):
         embed(torch.randn(4, 8, 9, 3) * 2 + 1)
     embed.eval()
     patches, visible = torch.randn(2, 7, 9, 3), torch.tensor([[0, 2], [1, 3]])
-    for block in (3, 64):
-        folded = FoldedPatchEmbed(embed, chunk_size=block)
+    for chunk_size in (3, 64):
+        folded = FoldedPatchEmbed(embed, chunk_size=chunk_size)
         assert_close(folded(patches), embed(patches), rtol=1e-5, atol=1e-6)
         assert_close(folded(patches, visible), embed(patches, visible), rtol=1e-5, atol=1e-6)
     assert not any("norm" in name for name, _ in folded.named_modules())

@@ -13,31 +13,31 @@ ARRAYS = released_arrays("recon_pretrain_small.npz")
     ("category", "name"),
     [([0, 1, 0, 2], "mixed"), ([0, 1, 2, 3], "all_distinct"), ([5, 5, 5, 5], "all_same")],
 )
-def test_by_category_is_the_released_one(category: list[int], name: str) -> None:
+def test_category_contrast_matches_the_released_loss(category: list[int], name: str) -> None:
     loss = CategoryContrast()(ARRAYS("cls_proj"), torch.tensor(category))
     assert_near(loss, ARRAYS(f"head_loss_{name}"))
 
 
-def naive_category(features: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
+def category_contrast_reference(features: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
     features = F.normalize(features, dim=-1)
     losses = []
-    for anchor, own in zip(features, category, strict=True):
+    for anchor, label in zip(features, category, strict=True):
         similarity = features @ anchor / 0.1
-        positive = similarity[category == own].mean()
-        logits = torch.cat([positive[None], similarity[category != own]])
+        positive = similarity[category == label].mean()
+        logits = torch.cat([positive[None], similarity[category != label]])
         losses.append(logits.logsumexp(0) - positive)
     return torch.stack(losses).mean()
 
 
-def test_by_category_equals_its_definition_with_its_gradient() -> None:
+def test_category_contrast_and_gradient_equal_the_definition() -> None:
     features, category = torch.randn(16, 8, requires_grad=True), torch.randint(4, (16,))
-    ours = CategoryContrast()(features, category)
-    theirs = naive_category(features, category)
-    assert_close(ours, theirs)
-    assert_close(*(torch.autograd.grad(loss, features)[0] for loss in (ours, theirs)))
+    loss = CategoryContrast()(features, category)
+    expected = category_contrast_reference(features, category)
+    assert_close(loss, expected)
+    assert_close(*(torch.autograd.grad(value, features)[0] for value in (loss, expected)))
 
 
-def test_by_view_equals_its_definition() -> None:
+def test_nt_xent_equals_its_definition() -> None:
     first, second = torch.randn(5, 8), torch.randn(5, 8)
     views = F.normalize(torch.cat([first, second]), dim=-1)
     losses = []

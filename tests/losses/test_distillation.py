@@ -10,13 +10,13 @@ from recon.losses.distillation import Cosine, InfoNCE, SigLIP, SmoothL1
 LOSSES = [SmoothL1(), Cosine(), InfoNCE(), SigLIP()]
 
 
-def test_smooth_l1_is_the_released_distance_of_raw_features() -> None:
+def test_smooth_l1_matches_the_released_loss() -> None:
     arrays = released_arrays("recon_pretrain_small.npz")
     assert_near(SmoothL1()(arrays("img_pred"), arrays("img_feature")), arrays("loss_csc_img"))
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_gradients_pull_the_student_to_its_own_teacher(loss: nn.Module) -> None:
+def test_gradients_pull_the_student_to_its_teacher(loss: nn.Module) -> None:
     teacher = torch.randn(6, 16)
     student = (teacher + 2 * torch.randn(6, 16)).requires_grad_()
     before = loss(student, teacher)
@@ -34,8 +34,8 @@ def test_cosine_ignores_scale() -> None:
 def test_infonce_equals_its_definition() -> None:
     student, teacher = torch.randn(6, 16), torch.randn(6, 16)
     logits = F.cosine_similarity(student[:, None], teacher[None], dim=-1) / 0.07
-    own = torch.arange(6)
-    expected = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    target = torch.arange(6)
+    expected = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     assert_close(InfoNCE(0.07)(student, teacher), expected)
 
 
@@ -57,7 +57,7 @@ def test_equal_teacher_features_are_not_negatives(loss: nn.Module) -> None:
     assert_close(loss(student, teacher), loss(student[swapped], teacher))
 
 
-def test_siglips_scale_and_bias_are_learned() -> None:
+def test_siglip_scale_and_bias_are_learned() -> None:
     loss = SigLIP()
     loss(torch.randn(6, 16), torch.randn(6, 16)).backward()
     assert all(parameter.grad is not None for parameter in loss.parameters())

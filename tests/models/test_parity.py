@@ -1,4 +1,4 @@
-"""Every stage against the released implementation, and the gradients of every loss."""
+"""Every stage and the gradients of every loss, against the released implementation."""
 
 import pytest
 import torch
@@ -39,17 +39,17 @@ def test_encoding(model: ReCon) -> None:
     patches = model.grouper(ARRAYS("points"))
     encoding = model.encoder(patches, split_by_mask(ARRAYS("mask"), 64).visible)
     assert_near(encoding.tokens, ARRAYS("x_vis"))
-    for ours, theirs in (("cls", "cls"), ("image", "img"), ("text", "text")):
-        assert_near(encoding.queries[ours], ARRAYS(f"{theirs}_token"))
+    for name, released_name in (("cls", "cls"), ("image", "img"), ("text", "text")):
+        assert_near(encoding.queries[name], ARRAYS(f"{released_name}_token"))
 
 
 @torch.no_grad()
-def test_rebuilt_points_and_projections(model: ReCon) -> None:
+def test_predicted_points_and_projections(model: ReCon) -> None:
     out = model(ARRAYS("points"), ARRAYS("mask"))
     assert_near(out.predicted, ARRAYS("rebuild_points"))
     assert_near(out.target.sort(1).values, ARRAYS("gt_points_sorted").sort(1).values)
-    for ours, theirs in (("image", "img_pred"), ("text", "text_pred"), ("cls", "cls_proj")):
-        assert_near(out.projected_queries[ours], ARRAYS(theirs))
+    for name, released_name in (("image", "img_pred"), ("text", "text_pred"), ("cls", "cls_proj")):
+        assert_near(out.projected_queries[name], ARRAYS(released_name))
 
 
 @torch.no_grad()
@@ -63,14 +63,14 @@ def test_losses(model: ReCon) -> None:
 
 
 @pytest.mark.parametrize("term", ["mdm", "mdm_cdl1", "csc_img", "csc_text", "smc"])
-def test_each_loss_reaches_the_parameters_it_reaches_as_released(model: ReCon, term: str) -> None:
+def test_gradients_of_each_loss_match_the_released_ones(model: ReCon, term: str) -> None:
     released_losses(model(ARRAYS("points"), ARRAYS("mask")))[term].backward()
     norms = released_json("recon_pretrain_small_gradnorms.json")[term]
     parameters = dict(model.named_parameters())
     assert {from_official_key(name) for name in norms} == parameters.keys()
     for name, norm in norms.items():
         gradient = parameters[from_official_key(name)].grad
-        if not norm:  # stopped, or not in the graph
+        if not norm:  # blocked by stop-gradient, or not in the graph
             assert gradient is None or gradient.abs().max() == 0, name
         else:
             assert gradient is not None, name
@@ -119,10 +119,10 @@ def test_two_towers() -> None:
     assert_near(total, arrays("loss_total"))
     total.backward()
     norms = released_json("twotower_small_gradnorms.json")
-    named = from_official_state_dict({name: torch.zeros(1) for name in norms})
+    state = from_official_state_dict({name: torch.zeros(1) for name in norms})
     parameters = dict(model.named_parameters())
-    assert named.keys() == parameters.keys()
-    for ours, norm in zip(named, norms.values(), strict=True):
-        gradient = parameters[ours].grad
-        found = gradient.norm().item() if gradient is not None else 0.0
-        assert abs(found - (norm or 0)) <= 1e-4 * max(norm or 0, 1e-3), ours
+    assert state.keys() == parameters.keys()
+    for name, norm in zip(state, norms.values(), strict=True):
+        gradient = parameters[name].grad
+        grad_norm = gradient.norm().item() if gradient is not None else 0.0
+        assert abs(grad_norm - (norm or 0)) <= 1e-4 * max(norm or 0, 1e-3), name

@@ -1,4 +1,4 @@
-"""Encoders of Point-MAE and ACT, from files as they were released, against a plain definition."""
+"""Released Point-MAE and ACT checkpoints against a plain definition of their encoders."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from recon.models.two_tower import Tower
 from recon.point_encoder import PointEncoder
 
 DIM, DEPTH, HEADS, GROUPS, SIZE, CLASSES = 24, 2, 3, 8, 8, 5
-TOLD = {"num_heads": HEADS, "num_groups": GROUPS}
+SETTINGS = {"num_heads": HEADS, "num_groups": GROUPS}
 
 
-def block(prefix: str, dim: int = DIM) -> dict[str, tuple[int, ...]]:
+def block_shapes(prefix: str, dim: int = DIM) -> dict[str, tuple[int, ...]]:
     return {
         f"{prefix}.norm1.weight": (dim,),
         f"{prefix}.norm1.bias": (dim,),
@@ -36,70 +36,70 @@ def block(prefix: str, dim: int = DIM) -> dict[str, tuple[int, ...]]:
     }
 
 
-def linear(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+def linear_shapes(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
-def batch_norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+def batch_norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
     parts = ("weight", "bias", "running_mean", "running_var")
     return {f"{name}.{part}": (width,) for part in parts} | {f"{name}.num_batches_tracked": ()}
 
 
-def trunk(prefix: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the encoder, as both repositories released it."""
+def encoder_shapes(prefix: str) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the encoder weights in both released formats."""
     shapes = {
-        **linear(f"{prefix}encoder.first_conv.0", 128, 3, 1),
-        **batch_norm(f"{prefix}encoder.first_conv.1", 128),
-        **linear(f"{prefix}encoder.first_conv.3", 256, 128, 1),
-        **linear(f"{prefix}encoder.second_conv.0", 512, 512, 1),
-        **batch_norm(f"{prefix}encoder.second_conv.1", 512),
-        **linear(f"{prefix}encoder.second_conv.3", DIM, 512, 1),
-        **linear(f"{prefix}pos_embed.0", 128, 3),
-        **linear(f"{prefix}pos_embed.2", DIM, 128),
+        **linear_shapes(f"{prefix}encoder.first_conv.0", 128, 3, 1),
+        **batch_norm_shapes(f"{prefix}encoder.first_conv.1", 128),
+        **linear_shapes(f"{prefix}encoder.first_conv.3", 256, 128, 1),
+        **linear_shapes(f"{prefix}encoder.second_conv.0", 512, 512, 1),
+        **batch_norm_shapes(f"{prefix}encoder.second_conv.1", 512),
+        **linear_shapes(f"{prefix}encoder.second_conv.3", DIM, 512, 1),
+        **linear_shapes(f"{prefix}pos_embed.0", 128, 3),
+        **linear_shapes(f"{prefix}pos_embed.2", DIM, 128),
     }
     for number in range(DEPTH):
-        shapes |= block(f"{prefix}blocks.blocks.{number}")
+        shapes |= block_shapes(f"{prefix}blocks.blocks.{number}")
     return shapes | {f"{prefix}norm.weight": (DIM,), f"{prefix}norm.bias": (DIM,)}
 
 
-def decoder(name: str) -> dict[str, tuple[int, ...]]:
+def decoder_shapes(name: str) -> dict[str, tuple[int, ...]]:
     return {
         "mask_token": (1, 1, DIM),
-        **linear("decoder_pos_embed.0", 128, 3),
-        **linear("decoder_pos_embed.2", DIM, 128),
-        **block(f"{name}.blocks.0"),
+        **linear_shapes("decoder_pos_embed.0", 128, 3),
+        **linear_shapes("decoder_pos_embed.2", DIM, 128),
+        **block_shapes(f"{name}.blocks.0"),
         f"{name}.norm.weight": (DIM,),
         f"{name}.norm.bias": (DIM,),
     }
 
 
-def class_token(prefix: str) -> dict[str, tuple[int, ...]]:
+def class_token_shapes(prefix: str) -> dict[str, tuple[int, ...]]:
     return {f"{prefix}cls_token": (1, 1, DIM), f"{prefix}cls_pos": (1, 1, DIM)}
 
 
 LAYOUTS = {
-    "point_mae": trunk("MAE_encoder.")
-    | decoder("MAE_decoder")
-    | linear("increase_dim.0", 3 * SIZE, DIM, 1),
-    "act": trunk("ACT_encoder.")
-    | class_token("ACT_encoder.")
-    | linear("ACT_encoder.lm_head", 9, DIM)
-    | linear("ACT_encoder.cls_head.0", 7, DIM)
-    | linear("ACT_encoder.cls_head.2", 7, 7)
-    | decoder("ACT_decoder")
-    | linear("proj_head", DIM, DIM)
+    "point_mae": encoder_shapes("MAE_encoder.")
+    | decoder_shapes("MAE_decoder")
+    | linear_shapes("increase_dim.0", 3 * SIZE, DIM, 1),
+    "act": encoder_shapes("ACT_encoder.")
+    | class_token_shapes("ACT_encoder.")
+    | linear_shapes("ACT_encoder.lm_head", 9, DIM)
+    | linear_shapes("ACT_encoder.cls_head.0", 7, DIM)
+    | linear_shapes("ACT_encoder.cls_head.2", 7, 7)
+    | decoder_shapes("ACT_decoder")
+    | linear_shapes("proj_head", DIM, DIM)
     | {"dvae_tokenizer.codebook": (9, DIM), "dvae_tokenizer.encoder.first_conv.0.weight": (2, 3)},
-    "classifier": trunk("")
-    | class_token("")
-    | linear("cls_head_finetune.0", 256, 2 * DIM)
-    | batch_norm("cls_head_finetune.1", 256)
-    | linear("cls_head_finetune.4", 256, 256)
-    | batch_norm("cls_head_finetune.5", 256)
-    | linear("cls_head_finetune.8", CLASSES, 256),
+    "classifier": encoder_shapes("")
+    | class_token_shapes("")
+    | linear_shapes("cls_head_finetune.0", 256, 2 * DIM)
+    | batch_norm_shapes("cls_head_finetune.1", 256)
+    | linear_shapes("cls_head_finetune.4", 256, 256)
+    | batch_norm_shapes("cls_head_finetune.5", 256)
+    | linear_shapes("cls_head_finetune.8", CLASSES, 256),
 }
 
 
-def released(name: str) -> dict[str, Tensor]:
+def random_weights(name: str) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
     state = {}
     for key, shape in LAYOUTS[name].items():
@@ -111,16 +111,16 @@ def released(name: str) -> dict[str, Tensor]:
     return state
 
 
-def saved(folder: Path, name: str, prefix: str = "") -> Path:
-    state = {prefix + key: value for key, value in released(name).items()}
+def save_released(folder: Path, name: str, prefix: str = "") -> Path:
+    state = {prefix + key: value for key, value in random_weights(name).items()}
     torch.save({"base_model": state, "epoch": 299, "metrics": {}}, folder / f"{name}.pth")
     return folder / f"{name}.pth"
 
 
-def defined(state: dict[str, Tensor], patches: Patches, cls: bool) -> Tensor:
-    """The transformer as its papers define it: x + pos before each usual pre-norm block."""
+def encode_by_definition(state: dict[str, Tensor], patches: Patches, cls: bool) -> Tensor:
+    """Encode as defined in the papers: x + pos before each pre-norm block."""
 
-    def normal(x: Tensor, name: str) -> Tensor:
+    def batch_norm(x: Tensor, name: str) -> Tensor:
         mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
         return F.batch_norm(x, mean, var, state[f"{name}.weight"], state[f"{name}.bias"])
 
@@ -134,9 +134,9 @@ def defined(state: dict[str, Tensor], patches: Patches, cls: bool) -> Tensor:
     tokens = torch.zeros(*patches.points.shape[:2], DIM)
     for b, g in [(b, g) for b in range(tokens.shape[0]) for g in range(tokens.shape[1])]:
         x = affine(patches.points[b, g], "encoder.first_conv.0")
-        x = affine(normal(x, "encoder.first_conv.1").relu(), "encoder.first_conv.3")
+        x = affine(batch_norm(x, "encoder.first_conv.1").relu(), "encoder.first_conv.3")
         x = torch.cat([x.amax(0).expand_as(x), x], 1)
-        x = normal(affine(x, "encoder.second_conv.0"), "encoder.second_conv.1").relu()
+        x = batch_norm(affine(x, "encoder.second_conv.0"), "encoder.second_conv.1").relu()
         tokens[b, g] = affine(x, "encoder.second_conv.3").amax(0)
     position = affine(F.gelu(affine(patches.centers, "pos_embed.0")), "pos_embed.2")
     if cls:
@@ -148,8 +148,8 @@ def defined(state: dict[str, Tensor], patches: Patches, cls: bool) -> Tensor:
         width, heads = DIM // HEADS, []
         for h in range(HEADS):
             part = slice(h * width, (h + 1) * width)
-            share = (q[..., part] @ k[..., part].mT / width**0.5).softmax(-1)
-            heads.append(share @ v[..., part])
+            attention = (q[..., part] @ k[..., part].mT / width**0.5).softmax(-1)
+            heads.append(attention @ v[..., part])
         tokens = tokens + affine(torch.cat(heads, -1), f"{name}.attn.proj")
         hidden = F.gelu(affine(layer_norm(tokens, f"{name}.norm2"), f"{name}.mlp.fc1"))
         tokens = tokens + affine(hidden, f"{name}.mlp.fc2")
@@ -159,19 +159,17 @@ def defined(state: dict[str, Tensor], patches: Patches, cls: bool) -> Tensor:
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("name", LAYOUTS)
 @torch.no_grad()
-def test_released_encoders_compute_what_their_papers_define(
-    name: str, prefix: str, tmp_path: Path
-) -> None:
-    path = saved(tmp_path, name, prefix)
-    told = TOLD | ({} if name == "point_mae" else {"group_size": SIZE})
+def test_released_encoders_match_their_definition(name: str, prefix: str, tmp_path: Path) -> None:
+    path = save_released(tmp_path, name, prefix)
+    settings = SETTINGS | ({} if name == "point_mae" else {"group_size": SIZE})
     task = "classify" if name == "classifier" else "pretrain"
-    network = load(path, task=task, **told)
+    network = load(path, task=task, **settings)
     points = torch.randn(2, 40, 3)
     encoding = network.encode(points)
-    beginning = {"point_mae": "MAE_encoder.", "act": "ACT_encoder."}.get(name, "")
-    state = {key.removeprefix(beginning): value for key, value in released(name).items()}
+    key_prefix = {"point_mae": "MAE_encoder.", "act": "ACT_encoder."}.get(name, "")
+    state = {key.removeprefix(key_prefix): value for key, value in random_weights(name).items()}
     patches = PatchGrouper(GROUPS, SIZE)(points)
-    expected = defined(state, patches, cls=name != "point_mae")
+    expected = encode_by_definition(state, patches, cls=name != "point_mae")
     if name != "point_mae":
         assert_near(encoding.queries["cls"], expected[:, 0])
         expected = expected[:, 1:]
@@ -180,8 +178,10 @@ def test_released_encoders_compute_what_their_papers_define(
 
 
 @torch.no_grad()
-def test_classifiers_score_the_class_token_and_the_maximum(tmp_path: Path) -> None:
-    network = load(saved(tmp_path, "classifier"), task="classify", group_size=SIZE, **TOLD)
+def test_classifier_reads_the_class_token_and_the_maximum(tmp_path: Path) -> None:
+    network = load(
+        save_released(tmp_path, "classifier"), task="classify", group_size=SIZE, **SETTINGS
+    )
     points = torch.randn(3, 40, 3)
     encoding = network.encode(points)
     feature = torch.cat([encoding.queries["cls"], encoding.tokens.amax(1)], 1)
@@ -190,9 +190,9 @@ def test_classifiers_score_the_class_token_and_the_maximum(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_features_come_out_of_every_released_file(name: str, tmp_path: Path) -> None:
-    told = TOLD | ({} if name == "point_mae" else {"group_size": SIZE})
-    encoder = recon.PointEncoder(saved(tmp_path, name), **told)
+def test_point_encoder_reads_every_released_file(name: str, tmp_path: Path) -> None:
+    settings = SETTINGS | ({} if name == "point_mae" else {"group_size": SIZE})
+    encoder = recon.PointEncoder(save_released(tmp_path, name), **settings)
     assert isinstance(encoder, PointEncoder)
     features = encoder.encode(torch.rand(100, 3))
     assert (features.cls is None) == (name == "point_mae")
@@ -200,8 +200,8 @@ def test_features_come_out_of_every_released_file(name: str, tmp_path: Path) -> 
     assert features.tokens.shape == (GROUPS, DIM)
 
 
-def test_point_mae_rebuilds_what_is_hidden(tmp_path: Path) -> None:
-    network = load(saved(tmp_path, "point_mae"), **TOLD)
+def test_point_mae_reconstructs_masked_patches(tmp_path: Path) -> None:
+    network = load(save_released(tmp_path, "point_mae"), **SETTINGS)
     mask = torch.tensor([True, False] * (GROUPS // 2)).expand(2, -1)
     out = network(torch.randn(2, 40, 3), mask)
     assert out.predicted.shape == out.target.shape == (GROUPS, SIZE, 3)
@@ -210,7 +210,7 @@ def test_point_mae_rebuilds_what_is_hidden(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "gone"),
+    ("name", "missing_key"),
     [
         ("point_mae", "MAE_encoder.blocks.blocks.1.mlp.fc1.bias"),
         ("act", "ACT_encoder.cls_token"),
@@ -218,35 +218,37 @@ def test_point_mae_rebuilds_what_is_hidden(tmp_path: Path) -> None:
         ("classifier", "cls_pos"),
     ],
 )
-def test_missing_keys_have_the_names_of_their_files(name: str, gone: str, tmp_path: Path) -> None:
-    state = released(name)
-    del state[gone]
+def test_missing_keys_are_reported_by_their_official_names(
+    name: str, missing_key: str, tmp_path: Path
+) -> None:
+    state = random_weights(name)
+    del state[missing_key]
     torch.save(state, tmp_path / "x.pth")
     task = "classify" if name == "classifier" else "pretrain"
-    told = {} if name == "point_mae" else {"group_size": SIZE}
-    with pytest.raises(ValueError, match=rf"x.pth: .*missing: {gone} "):
-        load(tmp_path / "x.pth", task=task, **TOLD, **told)
+    settings = {} if name == "point_mae" else {"group_size": SIZE}
+    with pytest.raises(ValueError, match=rf"x.pth: .*missing: {missing_key} "):
+        load(tmp_path / "x.pth", task=task, **SETTINGS, **settings)
 
 
-def test_what_no_encoder_has_is_left_over(tmp_path: Path) -> None:
-    state = released("act") | linear_weights("ACT_encoder.reduce_dim")
+def test_unexpected_keys_are_reported(tmp_path: Path) -> None:
+    state = random_weights("act") | linear_weights("ACT_encoder.reduce_dim")
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"left over: ACT_encoder.reduce_dim.weight"):
-        load(tmp_path / "x.pth", group_size=SIZE, **TOLD)
-    segmenter = released("classifier") | {"convs3.weight": torch.zeros(4, 256, 1)}
+    with pytest.raises(ValueError, match=r"unexpected: ACT_encoder.reduce_dim.weight"):
+        load(tmp_path / "x.pth", group_size=SIZE, **SETTINGS)
+    segmenter = random_weights("classifier") | {"convs3.weight": torch.zeros(4, 256, 1)}
     torch.save(segmenter, tmp_path / "seg.pth")
     with pytest.raises(ValueError, match="seg.pth: a segmenter of Point-MAE, whose head"):
-        load(tmp_path / "seg.pth", task="scene_segment", **TOLD)
+        load(tmp_path / "seg.pth", task="scene_segment", **SETTINGS)
 
 
 def linear_weights(name: str) -> dict[str, Tensor]:
-    return {key: torch.zeros(shape) for key, shape in linear(name, DIM, DIM).items()}
+    return {key: torch.zeros(shape) for key, shape in linear_shapes(name, DIM, DIM).items()}
 
 
-def test_recon_does_not_start_from_other_blocks(tmp_path: Path) -> None:
+def test_recon_encoder_rejects_standard_transformer_weights(tmp_path: Path) -> None:
     sizes = {"depth": DEPTH, "heads": HEADS}
     encoder = Encoder(DIM, queries=(), **sizes)
     with pytest.raises(ValueError, match=r"point_mae.pth: an ordinary transformer"):
-        load_pretrained_encoder(saved(tmp_path, "point_mae"), encoder)
+        load_pretrained_encoder(save_released(tmp_path, "point_mae"), encoder)
     names = {f"encoder.{name}" for name in Tower(DIM, **sizes).state_dict()}
-    assert names == {f"encoder.{name}" for name in encoder.state_dict()}  # by names alone they fit
+    assert names == {f"encoder.{name}" for name in encoder.state_dict()}  # the names alone match

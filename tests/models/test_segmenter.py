@@ -1,4 +1,4 @@
-"""Segmenters against the released implementation and their plain definition."""
+"""Segmenters against the released implementation and a plain definition."""
 
 from pathlib import Path
 
@@ -23,39 +23,39 @@ ARRAYS = released_arrays("recon_seg_small.npz")
 FILE = "recon_seg_small.pth"
 
 
-def released() -> Segmenter:
-    told = {"num_heads": 3, "num_groups": 64, "group_size": 32}
-    return load(released_path(FILE), task="part_segment", **told)
+def load_released() -> Segmenter:
+    settings = {"num_heads": 3, "num_groups": 64, "group_size": 32}
+    return load(released_path(FILE), task="part_segment", **settings)
 
 
-def test_log_probabilities_are_the_released_ones() -> None:
-    model = released()
+def test_log_probabilities_match_the_released_ones() -> None:
+    model = load_released()
     with torch.no_grad():
         scores = model(ARRAYS("points"), ARRAYS("label")[:, 0])
     assert_near(scores, ARRAYS("log_probs"))
     assert torch.allclose(scores.exp().sum(-1), torch.ones(2, 1024), atol=1e-5)
 
 
-def test_gradients_are_the_released_ones() -> None:
-    model = released()
+def test_gradients_match_the_released_ones() -> None:
+    model = load_released()
     scores = model(ARRAYS("points"), ARRAYS("label")[:, 0])
     loss = nn.functional.nll_loss(scores.flatten(0, 1), ARRAYS("target").flatten())
     assert_near(loss, ARRAYS("loss"))
     loss.backward()
-    ours = {name: p.grad for name, p in model.named_parameters()}
+    grads = {name: p.grad for name, p in model.named_parameters()}
     for name, norm in released_json("recon_seg_small_gradnorms.json").items():
-        grad = ours[from_official_key(name)]
-        found = 0.0 if grad is None else grad.norm().item()
-        assert found == pytest.approx(norm or 0.0, rel=2e-4, abs=1e-5), name
+        grad = grads[from_official_key(name)]
+        grad_norm = 0.0 if grad is None else grad.norm().item()
+        assert grad_norm == pytest.approx(norm or 0.0, rel=2e-4, abs=1e-5), name
 
 
-def test_names_go_both_ways() -> None:
+def test_official_keys_round_trip() -> None:
     state = torch.load(released_path(FILE), weights_only=False)["model_state_dict"]
     for name in from_official_state_dict(state):
         assert to_official_key(name, "segment") in state
 
 
-def toy(objects: int | None, channels: int = 3) -> Segmenter:
+def build_segmenter(objects: int | None, channels: int = 3) -> Segmenter:
     torch.manual_seed(0)
     encoder = Encoder(24, depth=3, heads=2, patch_widths=(8, 16, 16))
     names = {
@@ -68,25 +68,25 @@ def toy(objects: int | None, channels: int = 3) -> Segmenter:
     )
 
 
-def plain(model: Segmenter, channels: Tensor, label: Tensor | None) -> Tensor:
-    """Concatenate at each point, then apply whole layers, as the method is written."""
+def segment_by_definition(model: Segmenter, channels: Tensor, label: Tensor | None) -> Tensor:
+    """Concatenate all features at each point, then apply the layers, as in the paper."""
     b, n, _ = channels.shape
-    levels = model.encoder.forward_intermediates(
+    outputs = model.encoder.forward_intermediates(
         model.grouper(channels[..., :3].contiguous()), model.out_indices
     )
-    tokens = torch.cat(levels.tokens, -1)
-    near = three_nn(channels[..., :3], levels.centers)
-    rows = near.indices.flatten(1).unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
-    carried = (tokens.gather(1, rows).view(b, n, 3, -1) * near.weight.unsqueeze(-1)).sum(2)
+    tokens = torch.cat(outputs.tokens, -1)
+    nearest = three_nn(channels[..., :3], outputs.centers)
+    rows = nearest.indices.flatten(1).unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+    interpolated = (tokens.gather(1, rows).view(b, n, 3, -1) * nearest.weight.unsqueeze(-1)).sum(2)
     cloud = [tokens.amax(1), tokens.mean(1)]
     if model.object_embed is not None:
-        cloud += [levels.queries.amax(1), model.object_embed(label)]
+        cloud += [outputs.queries.amax(1), model.object_embed(label)]
 
     def layer(x: Tensor, linear: nn.Linear, norm: nn.BatchNorm1d) -> Tensor:
         return norm(linear(x).transpose(1, 2)).relu().transpose(1, 2)
 
     p, head = model.propagate, model.point_head
-    x = layer(torch.cat([channels, carried], -1), p.joint_in, p.joint_norm)
+    x = layer(torch.cat([channels, interpolated], -1), p.joint_in, p.joint_norm)
     x = layer(x, p.out, p.out_norm)
     x = torch.cat([x, torch.cat(cloud, -1).unsqueeze(1).expand(-1, n, -1)], -1)
     x = layer(x, head.joint_in, head.joint_norm)
@@ -94,20 +94,20 @@ def plain(model: Segmenter, channels: Tensor, label: Tensor | None) -> Tensor:
 
 
 @pytest.mark.parametrize(("objects", "channels"), [(2, 3), (None, 3), (None, 9)])
-def test_moving_layers_changes_nothing(objects: int | None, channels: int) -> None:
-    model = toy(objects, channels).double().train()
+def test_segmenter_and_gradients_equal_the_definition(objects: int | None, channels: int) -> None:
+    model = build_segmenter(objects, channels).double().train()
     model.point_head.dropout.p = 0.0
     for module in model.modules():
         if hasattr(module, "drop_prob"):
             module.drop_prob = 0.0
     points = torch.randn(2, 50, channels).double()
     label = torch.tensor([0, 1]) if objects else None
-    ours, theirs = model(points, label), plain(model, points, label)
-    assert torch.allclose(ours, theirs, atol=1e-9)
-    weight = torch.randn_like(ours)
+    actual, expected = model(points, label), segment_by_definition(model, points, label)
+    assert torch.allclose(actual, expected, atol=1e-9)
+    weight = torch.randn_like(actual)
     parameters = [p for p in model.parameters()]
     grads = [torch.autograd.grad((x * weight).sum(), parameters, allow_unused=True)
-             for x in (ours, theirs)]  # fmt: skip
+             for x in (actual, expected)]  # fmt: skip
     for a, b in zip(*grads, strict=True):
         assert (a is None) == (b is None)
         assert a is None or torch.allclose(a, b, atol=1e-9)
@@ -116,36 +116,38 @@ def test_moving_layers_changes_nothing(objects: int | None, channels: int) -> No
 @pytest.mark.parametrize(
     ("objects", "channels", "task"), [(2, 3, "part_segment"), (None, 9, "scene_segment")]
 )
-def test_checkpoints_come_back(
+def test_checkpoint_round_trip(
     objects: int | None, channels: int, task: str, tmp_path: Path
 ) -> None:
-    model = toy(objects, channels).eval()
+    model = build_segmenter(objects, channels).eval()
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     torch.save({METADATA_KEY: build_metadata(model), "state_dict": state}, tmp_path / "a.ckpt")
-    back = load(tmp_path / "a.ckpt", task=task)
-    assert back.class_names == model.class_names
-    assert (back.object_names, back.parts) == (model.object_names, model.parts)
+    loaded = load(tmp_path / "a.ckpt", task=task)
+    assert loaded.class_names == model.class_names
+    assert (loaded.object_names, loaded.parts) == (model.object_names, model.parts)
     points = torch.randn(2, 50, channels)
     label = torch.tensor([1, 0]) if objects else None
-    assert torch.equal(back(points, label), model(points, label))
+    assert torch.equal(loaded(points, label), model(points, label))
     with pytest.raises(ValueError, match=f"holds weights for task='{task}', not for 'classify'"):
         load(tmp_path / "a.ckpt", task="classify")
 
 
-def test_wrong_input_is_named() -> None:
-    model = toy(2).eval()
+def test_invalid_input_raises_value_error() -> None:
+    model = build_segmenter(2).eval()
     points = torch.randn(2, 50, 3)
-    with pytest.raises(ValueError, match="points have 6 channels, the network reads 3"):
+    with pytest.raises(ValueError, match="points have 6 channels, but the network expects 3"):
         model(torch.randn(2, 50, 6), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="needs the class of the object"):
+    with pytest.raises(ValueError, match="needs the object class of each cloud"):
         model(points)
-    with pytest.raises(ValueError, match="objects are numbered 0 to 1, got"):
+    with pytest.raises(ValueError, match="object classes must be in 0 to 1, got"):
         model(points, torch.tensor([0, 2]))
-    with pytest.raises(ValueError, match="reads the queries, and this encoder has none"):
+    with pytest.raises(
+        ValueError, match="needs an encoder with queries, and this encoder has none"
+    ):
         Segmenter(PatchGrouper(8, 8), Encoder(24, depth=3, heads=2, queries=()), 3, num_objects=2)
 
 
-def test_taps_are_a_third_two_thirds_and_all() -> None:
+def test_out_indices_are_a_third_two_thirds_and_all() -> None:
     assert default_out_indices(12) == (3, 7, 11)
     assert default_out_indices(4) == (0, 1, 3)
     assert default_out_indices(1) == (0,)

@@ -1,4 +1,4 @@
-"""Activations computed again instead of kept."""
+"""Activation checkpointing that keeps random numbers and running statistics correct."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,10 +10,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def maybe_checkpoint(module: nn.Module, *inputs: Any, enabled: bool) -> Any:
-    """Call a module; with `on`, keep its inputs alone and compute it again for the gradient [1].
+    """Call a module, and recompute its activations in the backward pass if `enabled` [1].
 
-    Random numbers are the same both times, and running statistics move once. Values and gradients
-    do not change; memory does, for about a third more time.
+    Both passes draw the same random numbers, and running statistics are updated once. Values and
+    gradients do not change. It saves memory and takes about a third more time.
 
     [1] Chen et al., arXiv:1604.06174.
     """
@@ -21,17 +21,18 @@ def maybe_checkpoint(module: nn.Module, *inputs: Any, enabled: bool) -> Any:
         return module(*inputs)
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), _kept_buffers(module)
+        return nullcontext(), _restore_buffers(module)
 
     return checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
-def _kept_buffers(module: nn.Module) -> Iterator[None]:
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+def _restore_buffers(module: nn.Module) -> Iterator[None]:
+    """Reset the buffers of a module at the end of the block, also after an exception."""
+    copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
-    finally:  # torch leaves early, by an exception, once it has what it needs
+    finally:  # torch stops the recomputation by an exception once it has all tensors
         with torch.no_grad():
-            for buffer, kept in before:
-                buffer.copy_(kept)
+            for buffer, copy in copies:
+                buffer.copy_(copy)

@@ -1,4 +1,4 @@
-"""Batch norms by statistics that come from elsewhere: from a layer's inputs, from all processes."""
+"""Batch norm from given statistics, and batch norm synchronized over processes on any device."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from recon.ops.distributed import all_reduce_with_grad, rank_and_world_size
 
 
 class Affine(NamedTuple):
-    """What a batch norm does to each channel: x scale + shift."""
+    """A batch norm as a function of each channel: x * scale + shift."""
 
     scale: Float[Tensor, " c"]
     shift: Float[Tensor, " c"]
@@ -22,26 +22,26 @@ def batch_norm_affine(
     variance: Float[Tensor, " c"],
     count: int,
 ) -> Affine:
-    """Return what a batch norm in training does to values of this mean and biased variance.
+    """Return a training batch norm as scale and shift, from the mean and the biased variance.
 
-    `count` is how many values each channel has, 2 at least. The running statistics move as
-    they do there. Gradients reach the statistics.
+    `count` is the number of values per channel, at least 2. The running statistics are updated as
+    in the batch norm itself. Gradients flow into the mean and the variance.
     """
-    variance = variance.clamp_min(0)  # of channels that are constant, up to rounding
+    variance = variance.clamp_min(0)  # rounding can make it negative for constant channels
     with torch.no_grad():
-        batches = norm.get_buffer("num_batches_tracked").add_(1)
-        moved = 1 / float(batches) if norm.momentum is None else norm.momentum
-        norm.get_buffer("running_mean").lerp_(mean, moved)
-        norm.get_buffer("running_var").lerp_(variance * (count / (count - 1)), moved)
+        num_batches = norm.get_buffer("num_batches_tracked").add_(1)
+        momentum = 1 / float(num_batches) if norm.momentum is None else norm.momentum
+        norm.get_buffer("running_mean").lerp_(mean, momentum)
+        norm.get_buffer("running_var").lerp_(variance * (count / (count - 1)), momentum)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return Affine(scale, norm.bias - mean * scale)
 
 
 class SyncBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm whose statistics in training are those of all processes, on any device.
+    """Batch norm with training statistics over all processes, on any device.
 
-    Shapes: (B, C) -> (B, C), B each process's own; gradients are those of one process with all
-    rows. `torch.nn.SyncBatchNorm` is the same for GPUs alone. Every process must call it.
+    Shapes: (B, C) -> (B, C), B is the local batch size. Gradients equal those of one process with
+    all rows. `torch.nn.SyncBatchNorm` does the same on GPUs only. Every process must call it.
     """
 
     def forward(self, input: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:

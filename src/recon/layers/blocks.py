@@ -1,4 +1,4 @@
-"""Transformer blocks: the ordinary one of the decoder, and the two halves of a ReCon block."""
+"""Transformer blocks: the pre-norm block of the decoder, and the two halves of a ReCon block."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ MLP_RATIO = 4
 
 
 class _Block(nn.Module):
-    """Parts every block has: two norms, an attention, an MLP, stochastic depth."""
+    """The parts of every block: two norms, attention, an MLP and stochastic depth."""
 
     def __init__(self, dim: int, attn: nn.Module, drop_path: float) -> None:
         super().__init__()
@@ -22,9 +22,9 @@ class _Block(nn.Module):
 
 
 class Block(_Block):
-    """Ordinary pre-norm transformer block; (B, N, dim) -> (B, N, dim).
+    """Standard pre-norm transformer block; (B, N, dim) -> (B, N, dim).
 
-    With `last`, only the last tokens are computed, (B, N, dim) -> (B, last, dim).
+    With `num_last`, only the last tokens are computed: (B, N, dim) -> (B, num_last, dim).
     """
 
     def __init__(self, dim: int, *, heads: int, drop_path: float = 0.0) -> None:
@@ -33,25 +33,25 @@ class Block(_Block):
     def forward(
         self, x: Float[Tensor, "b n d"], num_last: int | None = None
     ) -> Float[Tensor, "b m d"]:
-        kept = x if num_last is None else x[:, -num_last:]
-        x = kept + self.drop_path(self.attn(self.norm1(x), num_last))
+        residual = x if num_last is None else x[:, -num_last:]
+        x = residual + self.drop_path(self.attn(self.norm1(x), num_last))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class LocalOutput(NamedTuple):
-    """What the local half of a ReCon block hands on."""
+    """Outputs of the local half of a ReCon block."""
 
     tokens: Float[Tensor, "b n d"]
     context: Float[Tensor, "b n d"]
-    """The normalised input of the self-attention, which the queries attend to."""
+    """The normalized input of the self-attention; the queries attend to it."""
 
 
 class LocalBlock(_Block):
     """Local half of a ReCon block: patch tokens attend to each other [1].
 
-    Shapes: (B, N, dim) -> tokens and context (B, N, dim). The residual stream is the normalised
-    one, x = LN(x); x = x + f(x): the released weights compute something else under the ordinary
-    pre-norm residual.
+    Shapes: (B, N, dim) -> tokens and context (B, N, dim). The residual is the normalized input:
+    x = LN(x); x = x + f(x). With the standard pre-norm residual, the released weights compute
+    something else.
 
     [1] Qi et al., arXiv:2302.02318, section 3.
     """
@@ -68,8 +68,8 @@ class LocalBlock(_Block):
 class QueryBlock(_Block):
     """Global half of a ReCon block: queries attend to the patch tokens, not to each other [1].
 
-    Shapes: queries (B, Q, dim), context (B, N, dim) -> (B, Q, dim). The residual stream is the
-    normalised one, as in `LocalBlock`.
+    Shapes: queries (B, Q, dim), context (B, N, dim) -> (B, Q, dim). The residual is the
+    normalized input, as in `LocalBlock`.
 
     [1] Qi et al., arXiv:2302.02318, section 3.
     """

@@ -1,4 +1,4 @@
-"""Clouds to patches."""
+"""Group a point cloud into local patches: farthest point centers and their neighbors."""
 
 from typing import NamedTuple
 
@@ -14,33 +14,35 @@ class Patches(NamedTuple):
     """Overlapping local patches of a cloud, in the cloud's units."""
 
     points: Float[Tensor, "b g k 3"]
-    """Points relative to their patch's centre."""
+    """Points relative to their patch's center."""
     centers: Float[Tensor, "b g 3"]
 
 
 def check_clouds(points: object) -> None:
-    """Raise ValueError for another shape than (B, N, 3) and for points that are not finite."""
+    """Raise if clouds are not a tensor of shape (B, N, 3) with finite coordinates.
+
+    Raises TypeError for other types, ValueError for other shapes and for NaN or infinity.
+    """
     if not isinstance(points, Tensor):
         raise TypeError(
             f"clouds must be a torch tensor (B, N, 3), got {type(points).__name__}: "
-            "torch.from_numpy(points)[None] makes one of a cloud"
+            "convert one cloud with torch.from_numpy(points)[None]"
         )
     if points.ndim != 3 or points.shape[2] != 3:
-        raise ValueError(f"clouds must be of shape (B, N, 3), got {tuple(points.shape)}")
+        raise ValueError(f"clouds must have the shape (B, N, 3), got {tuple(points.shape)}")
     if not torch.compiler.is_compiling() and not (finite := points.isfinite().all(2)).all():
         cloud, point = (~finite).nonzero()[0].tolist()
         raise ValueError(
-            f"cloud {cloud} holds a NaN or infinite coordinate at point {point}: "
-            "remove such points first"
+            f"cloud {cloud} has a NaN or infinite coordinate at point {point}: remove such points"
         )
 
 
 class PatchGrouper(nn.Module):
-    """Cut a cloud into overlapping patches: farthest point centres, nearest neighbours [1].
+    """Group a cloud into overlapping patches: farthest point centers and nearest neighbors [1].
 
     Shapes: points (B, N, 3) -> patches (B, G, K, 3), centers (B, G, 3).
-    Raises ValueError for another shape, for non-finite points, and for fewer points than `groups`
-    or `group_size`.
+    Raises ValueError for other shapes, for non-finite points, and for fewer points than `groups` or
+    `group_size`.
 
     [1] Pang et al., arXiv:2203.06604, section 3.1.
     """

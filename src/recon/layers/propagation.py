@@ -1,4 +1,4 @@
-"""Patch tokens to features of all points."""
+"""Propagate patch tokens to point features, as in PointNet++."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -8,15 +8,19 @@ from torch import Tensor, nn
 from recon.ops.interpolation import three_interpolate, three_nn
 from recon.ops.linear import pointwise_linear
 
+MIN_CHANNELS = 16
+"""Minimum number of input channels of a linear layer on points; fewer are padded with zeros."""
+
 
 class FeaturePropagation(nn.Module):
-    """Carry patch tokens to all points, beside each point's own channels, through a small MLP [1].
+    """Upsample patch tokens to all points by 3-NN interpolation, then apply a small MLP [1].
 
-    Shapes: tokens (B, G, dim) at centers (B, G, 3), channels (B, N, C) whose first three are the
-    coordinates -> (B, N, width). In training, batch statistics are taken over all points.
+    The MLP reads the interpolated tokens and each point's own channels. Shapes: tokens (B, G, dim)
+    at centers (B, G, 3), channels (B, N, C), of which the first three are the coordinates ->
+    (B, N, width). In training, batch statistics are taken over all points.
 
-    The first layer and the interpolation are both linear: the layer is applied to the G tokens
-    before they are carried to the N points, which is the same up to rounding.
+    The first layer and the interpolation are both linear. The layer is therefore applied to the G
+    tokens before they are interpolated at the N points; the result is the same up to rounding.
 
     [1] Qi et al., PointNet++, arXiv:1706.02413, section 3.4.
     """
@@ -34,33 +38,32 @@ class FeaturePropagation(nn.Module):
         centers: Float[Tensor, "b g 3"],
         channels: Float[Tensor, "b n c"],
     ) -> Float[Tensor, "b n w"]:
-        own, carried = self.joint_in.weight.split([self.channels, tokens.shape[-1]], dim=1)
-        near = three_nn(channels[..., :3], centers)
-        x = three_interpolate(F.linear(tokens, carried, self.joint_in.bias), near)
-        # What is carried is a view: changed in place, its gradient would be copied three times.
-        x = batch_norm_relu(_few_channels(channels, own).add_(x), self.joint_norm)
+        channel_weight, token_weight = self.joint_in.weight.split(
+            [self.channels, tokens.shape[-1]], dim=1
+        )
+        nearest = three_nn(channels[..., :3], centers)
+        x = three_interpolate(F.linear(tokens, token_weight, self.joint_in.bias), nearest)
+        # Interpolation returns a view: updated in place, its gradient would be copied three times.
+        x = batch_norm_relu(_linear_padded(channels, channel_weight).add_(x), self.joint_norm)
         return batch_norm_relu(pointwise_linear(x, self.out.weight, self.out.bias), self.out_norm)
 
 
-MIN_CHANNELS = 16
-
-
-def _few_channels(
+def _linear_padded(
     channels: Float[Tensor, "b n c"], weight: Float[Tensor, "d c"]
 ) -> Float[Tensor, "b n d"]:
-    """Apply a linear layer to a few channels, with zeros beside them.
+    """Apply a linear layer to few channels, padded with zeros.
 
-    The gradient of so narrow a weight takes a CPU's matrix product twice the time otherwise.
+    Without padding, the gradient of such a narrow weight takes a CPU twice as long.
     """
-    zeros = (0, max(0, MIN_CHANNELS - channels.shape[-1]))
-    return F.linear(F.pad(channels, zeros), F.pad(weight, zeros))
+    padding = (0, max(0, MIN_CHANNELS - channels.shape[-1]))
+    return F.linear(F.pad(channels, padding), F.pad(weight, padding))
 
 
 def batch_norm_relu(x: Float[Tensor, "b n c"], norm: nn.BatchNorm1d) -> Float[Tensor, "b n c"]:
-    """Normalise by statistics over all points of a batch, and rectify."""
+    """Apply batch norm with statistics over all points of a batch, then ReLU."""
     return F.relu(norm(x.flatten(0, 1)), inplace=True).view_as(x)
 
 
 def max_mean_pool(tokens: Float[Tensor, "b g d"]) -> Float[Tensor, "b e"]:
-    """Return the maximum over the patches, then the mean, (B, 2 dim)."""
+    """Concatenate the maximum and the mean over the patches; (B, G, dim) -> (B, 2 dim)."""
     return torch.cat([tokens.amax(1), tokens.mean(1)], -1)

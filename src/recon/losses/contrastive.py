@@ -1,4 +1,4 @@
-"""Contrast among the clouds of a batch: no teacher, only the `cls` query."""
+"""Self-contrast losses of the `cls` query, by category or by augmented view, without a teacher."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -9,11 +9,11 @@ TEMPERATURE = 0.1
 
 
 class CategoryContrast(nn.Module):
-    """Draw clouds of one category together and the rest apart; it uses labels [1].
+    """Supervised contrast: pull clouds of one category together, push other categories apart [1].
 
-    Shapes: features (B, D), category (B,) integer -> scalar, in nats. For each cloud, the cross
-    entropy of its mean similarity to its own category, itself included, against its similarity
-    to every cloud of another.
+    Shapes: features (B, D), category (B,) integer -> scalar, in nats. The loss of a cloud is the
+    cross entropy of its mean similarity to the clouds of its category, itself included, against
+    its similarity to each cloud of the other categories.
 
     [1] The released implementation's single-modal contrast (`smc`).
     """
@@ -34,7 +34,7 @@ class CategoryContrast(nn.Module):
 
 
 class NTXentLoss(nn.Module):
-    """Draw two augmented views of a cloud together and other clouds apart; label-free [1].
+    """Pull two augmented views of a cloud together, push other clouds apart; label-free [1].
 
     Shapes: features (B, D) of each view -> scalar, in nats, the mean over all 2B views.
 

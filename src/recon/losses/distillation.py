@@ -1,4 +1,4 @@
-"""How far a student's projected queries are from a frozen teacher's features."""
+"""Distillation losses between projected queries and the features of a frozen teacher."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class SmoothL1(nn.SmoothL1Loss):
-    """Mean Huber distance to the raw features, beta 1: the paper's distillation [1].
+    """Smooth L1 distance to the raw features, beta 1, mean over all elements: the paper's loss [1].
 
     Shapes: student (B, D), teacher (B, D) -> scalar.
 
@@ -27,11 +27,11 @@ class Cosine(nn.Module):
 
 
 class InfoNCE(nn.Module):
-    """Tell each cloud's teacher feature from the rest of the batch's, both ways, in nats [1].
+    """Classify each cloud's teacher feature among those of the batch, in both directions [1].
 
-    Shapes: student (B, D), teacher (B, D) -> scalar, the mean of the two directions. Clouds whose
-    teacher features are the same (equal captions, say) are each other's positives: the target is
-    shared evenly among them.
+    Shapes: student (B, D), teacher (B, D) -> scalar, in nats, the mean of the two directions.
+    Clouds with equal teacher features (for example equal captions) are positives of each other: the
+    target is shared evenly among them.
 
     [1] Radford et al., arXiv:2103.00020, figure 3.
     """
@@ -43,17 +43,17 @@ class InfoNCE(nn.Module):
     def forward(
         self, student: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"]
     ) -> Float[Tensor, ""]:
-        logits = _similarity(student, teacher) / self.temperature
-        target = _same(teacher).to(logits.dtype)
+        logits = _cosine_similarity(student, teacher) / self.temperature
+        target = _match_equal_rows(teacher).to(logits.dtype)
         target = target / target.sum(1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 class SigLIP(nn.Module):
-    """Decide for each pair of the batch whether it belongs together, in nats a cloud [1].
+    """Classify each pair of the batch as matching or not, by a sigmoid loss [1].
 
-    Shapes: student (B, D), teacher (B, D) -> scalar, summed over pairs and divided by B. Scale and
-    bias are learned. Equal teacher features count as pairs that belong together.
+    Shapes: student (B, D), teacher (B, D) -> scalar, in nats, summed over pairs and divided by B.
+    Scale and bias are learned. Clouds with equal teacher features are matching pairs.
 
     [1] Zhai et al., arXiv:2303.15343, equation 1.
     """
@@ -66,18 +66,18 @@ class SigLIP(nn.Module):
     def forward(
         self, student: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"]
     ) -> Float[Tensor, ""]:
-        logits = _similarity(student, teacher) * self.log_scale.exp() + self.bias
-        sign = 2 * _same(teacher).to(logits.dtype) - 1
+        logits = _cosine_similarity(student, teacher) * self.log_scale.exp() + self.bias
+        sign = 2 * _match_equal_rows(teacher).to(logits.dtype) - 1
         return -F.logsigmoid(sign * logits).sum() / len(logits)
 
 
-def _similarity(
+def _cosine_similarity(
     student: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"]
 ) -> Float[Tensor, "b b"]:
     return F.normalize(student, dim=-1) @ F.normalize(teacher, dim=-1).T
 
 
-def _same(teacher: Float[Tensor, "b d"]) -> Tensor:
-    """Return which rows are equal, (B, B), each to itself at least."""
+def _match_equal_rows(teacher: Float[Tensor, "b d"]) -> Tensor:
+    """Return which pairs of rows are equal, (B, B); the diagonal is True."""
     _, group = torch.unique(teacher, dim=0, return_inverse=True)
     return group.unsqueeze(0) == group.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""How far rebuilt patches are from the true ones."""
+"""Reconstruction losses: Chamfer distances between predicted and true patches."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,9 +7,9 @@ from recon.ops.chamfer import chamfer_l1, chamfer_l2
 
 
 class ChamferL2(nn.Module):
-    """Mean squared Chamfer distance over patches, both directions added, squared units [1].
+    """Mean squared Chamfer distance over patches, the sum of both directions [1].
 
-    Shapes: predicted (P, N, 3), target (P, M, 3) -> scalar.
+    Shapes: predicted (P, N, 3), target (P, M, 3) -> scalar, in squared coordinate units.
 
     [1] Pang et al., arXiv:2203.06604, equation 5 (l2 form).
     """
@@ -21,9 +21,9 @@ class ChamferL2(nn.Module):
 
 
 class ChamferL1(nn.Module):
-    """Mean of the two directions' mean distances over patches, coordinate units [1].
+    """Mean Chamfer distance over patches, the mean of both directions [1].
 
-    Shapes: predicted (P, N, 3), target (P, M, 3) -> scalar.
+    Shapes: predicted (P, N, 3), target (P, M, 3) -> scalar, in coordinate units.
 
     [1] Pang et al., arXiv:2203.06604, equation 5 (l1 form).
     """

@@ -1,4 +1,4 @@
-"""A pretrained encoder with a head on top: clouds in, class scores out."""
+"""Classifier: an encoder and a classification head."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,16 +15,16 @@ HeadFactory = Callable[[int, int], nn.Sequential]
 
 
 def pool_classifier_features(encoding: Encoding) -> Float[Tensor, "b e"]:
-    """Return all queries and the maximum over the patch tokens, side by side: (B, 4 dim) of 3."""
+    """Concatenate all queries and the maximum over the patch tokens; 3 queries give (B, 4 dim)."""
     return torch.cat([*encoding.queries.values(), encoding.tokens.amax(1)], -1)
 
 
 class Classifier(nn.Module):
-    """Scores of classes from the queries and the patch tokens [1].
+    """Classify clouds from the queries and the patch tokens [1].
 
-    Shapes: points (B, N, 3) -> logits (B, classes). No gradient is stopped: the queries teach the
-    patch tokens as well. The `cls` query's token starts at 0. `names` are the classes' own, in the
-    order of the logits; empty where they are unknown, as in released files.
+    Shapes: points (B, N, 3) -> logits (B, classes). There is no stop-gradient: the loss also
+    reaches the patch tokens through the queries. The `cls` token is initialized to 0. `class_names`
+    are in the order of the logits; they are empty if unknown, as in released files.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1.
     """
@@ -49,11 +49,11 @@ class Classifier(nn.Module):
         self.head = head(features, num_classes).apply(init_linear)
 
     def encode(self, points: Num[Tensor, "b n 3"]) -> Encoding:
-        """Encode whole clouds; (B, N, 3) -> `Encoding`."""
+        """Encode clouds without a mask; (B, N, 3) -> `Encoding`."""
         return self.encode_patches(self.grouper(points.to(next(self.parameters()).dtype)))
 
     def encode_patches(self, patches: Patches) -> Encoding:
-        """Encode patches, nothing hidden."""
+        """Encode patches without a mask."""
         return self.encoder(patches)
 
     def forward(self, points: Num[Tensor, "b n 3"]) -> Float[Tensor, "b classes"]:

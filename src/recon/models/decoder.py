@@ -1,4 +1,4 @@
-"""The generative student's second half: hidden patches rebuilt from the visible ones."""
+"""Decoder of the generative student: reconstruct masked patches from visible tokens."""
 
 import torch
 from einops import rearrange
@@ -19,10 +19,10 @@ def _init_xavier(module: nn.Module) -> None:
 
 
 class Decoder(nn.Module):
-    """Rebuild hidden patches from the visible patches' tokens [1].
+    """Reconstruct the masked patches from the tokens of the visible patches [1].
 
-    Shapes: tokens (B, V, dim), centers (B, H, 3) of the hidden patches -> their relative points
-    (B * H, K, 3). The last block computes the hidden patches only.
+    Shapes: tokens (B, V, dim), centers (B, H, 3) of the masked patches -> their points
+    (B * H, K, 3), relative to the centers. The last block computes the masked patches only.
 
     [1] Pang et al., arXiv:2203.06604, section 3.2.
     """
@@ -55,9 +55,9 @@ class Decoder(nn.Module):
         x = torch.cat([encoding.tokens, self.mask_token.expand(batch, count, -1)], 1)
         position = self.position(torch.cat([encoding.centers, masked_centers], 1))
         *blocks, final = self.blocks
-        again = self.checkpoint_activations
+        enabled = self.checkpoint_activations
         for block in blocks:
-            x = maybe_checkpoint(block, x + position, enabled=again)
-        x = maybe_checkpoint(final, x + position, count, enabled=again)
-        rebuilt = self.project(self.norm(x))
-        return rearrange(rebuilt, "b h (k xyz) -> (b h) k xyz", xyz=3)
+            x = maybe_checkpoint(block, x + position, enabled=enabled)
+        x = maybe_checkpoint(final, x + position, count, enabled=enabled)
+        points = self.project(self.norm(x))
+        return rearrange(points, "b h (k xyz) -> (b h) k xyz", xyz=3)

@@ -1,4 +1,4 @@
-"""The student that every task shares: patches to tokens, and queries that attend to them."""
+"""The ReCon encoder that all tasks share: patch tokens, and queries that attend to them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,18 +20,18 @@ INIT_STD = 0.02
 
 
 class Encoding(NamedTuple):
-    """What an encoder knows of a batch of clouds."""
+    """Queries and patch tokens of a batch of clouds."""
 
     queries: dict[str, Float[Tensor, "b d"]]
     tokens: Float[Tensor, "b v d"]
-    """One token a visible patch."""
+    """One token per visible patch."""
     centers: Float[Tensor, "b v 3"]
-    """Centres of the visible patches."""
+    """Centers of the visible patches."""
 
     def pooled(self) -> Float[Tensor, "b e"]:
-        """Return the feature for linear probes, (B, 2 dim) [1].
+        """Return the feature for linear probes, (B, 2 dim), or (B, dim) without queries [1].
 
-        Maximum over the queries, and maximum plus mean over the patch tokens.
+        It is the maximum over the queries, and the sum of maximum and mean over the patch tokens.
 
         [1] Qi et al., arXiv:2302.02318, section 4.1 (as in the released linear-SVM evaluation).
         """
@@ -42,7 +42,7 @@ class Encoding(NamedTuple):
 
 
 def init_linear(module: nn.Module) -> None:
-    """Start linear layers at a truncated normal of deviation 0.02, biases at 0."""
+    """Initialize linear layers from a truncated normal of standard deviation 0.02, biases at 0."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=INIT_STD)
         if module.bias is not None:
@@ -50,35 +50,35 @@ def init_linear(module: nn.Module) -> None:
 
 
 def build_query_parameters(names: Sequence[str], dim: int) -> nn.ParameterDict:
-    """Return one learned vector (1, 1, dim) a name, started at a truncated normal."""
-    start = nn.init.trunc_normal_
+    """Return one learned vector (1, 1, dim) per name, initialized from a truncated normal."""
+    init = nn.init.trunc_normal_
     return nn.ParameterDict(
-        {name: start(nn.Parameter(torch.empty(1, 1, dim)), std=INIT_STD) for name in names}
+        {name: init(nn.Parameter(torch.empty(1, 1, dim)), std=INIT_STD) for name in names}
     )
 
 
 def expand_query_parameters(
     vectors: nn.ParameterDict, batch: int | torch.SymInt
 ) -> Float[Tensor, "b q d"]:
-    """Stack learned vectors in their order, once for each element of a batch."""
+    """Stack the learned vectors in order and expand them over the batch; -> (B, Q, dim)."""
     return torch.cat([*vectors.values()], 1).expand(batch, -1, -1)
 
 
-def drop_path_rates(highest: float, depth: int) -> list[float]:
-    """Return stochastic depth rates rising linearly from 0 over the blocks."""
-    return np.linspace(0, highest, depth).tolist()
+def drop_path_rates(max_rate: float, depth: int) -> list[float]:
+    """Return stochastic depth rates that rise linearly from 0 to `max_rate` over the blocks."""
+    return np.linspace(0, max_rate, depth).tolist()
 
 
 def visible_centers(patches: Patches, visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b v 3"]:
-    """Return the centres of the visible patches; None keeps all."""
+    """Return the centers of the visible patches, or of all patches with None."""
     return patches.centers if visible is None else gather_rows(patches.centers, visible)
 
 
 class QueryStream(nn.Module):
-    """One learned query a modality, each attending to the tokens of every block.
+    """One learned query per modality, which attends to the tokens of every block.
 
-    Shapes: contexts, one (B, N, dim) a block -> queries (B, Q, dim). The learned positions are
-    added again before every block.
+    Shapes: contexts, one (B, N, dim) per block -> queries (B, Q, dim). The learned positions are
+    added before every block.
     """
 
     def __init__(
@@ -99,25 +99,24 @@ class QueryStream(nn.Module):
 
 
 class Intermediates(NamedTuple):
-    """What the blocks of an encoder hand on, before and after the shared norm."""
+    """Outputs of selected encoder blocks."""
 
     tokens: list[Float[Tensor, "b v d"]]
-    """Normalised patch tokens after each of the asked blocks."""
+    """Normalized patch tokens after each selected block."""
     queries: Float[Tensor, "b q d"] | None
-    """The queries after the last block, not normalised."""
+    """Queries after the last block, not normalized."""
     centers: Float[Tensor, "b v 3"]
 
 
 class Encoder(nn.Module):
-    """Patch tokens through ReCon blocks, with one query for each modality beside them [1].
+    """Encode patches by ReCon blocks, with one query per modality [1].
 
-    Shapes: patches (B, G, K, 3) with centers (B, G, 3), numbers of the visible ones (B, V), None
+    Shapes: patches (B, G, K, 3) with centers (B, G, 3), indices of the visible patches (B, V), None
     for all -> queries, each (B, dim), and tokens (B, V, dim) of the visible patches. With
-    `stop_gradient` what the queries learn does not reach the tokens: the generative stream guides
-    the contrastive one, not the reverse.
-    `queries` may be empty: then this is the encoder of a generative student alone.
-    `embed_visible_only` is of `PatchEmbed`; `checkpoint_activations` trades time for memory, see
-    `recomputed`.
+    `stop_gradient`, no gradient flows from the queries to the tokens: the generative stream guides
+    the contrastive one, not the reverse. Without `queries`, this is the encoder of the generative
+    student alone. For `embed_visible_only` see `PatchEmbed`, for `checkpoint_activations` see
+    `maybe_checkpoint`.
 
     [1] Qi et al., arXiv:2302.02318, section 3.
     """
@@ -157,24 +156,24 @@ class Encoder(nn.Module):
         indices: Sequence[int],
         visible: Int[Tensor, "b v"] | None = None,
     ) -> Intermediates:
-        """Return the tokens after some of the blocks, numbered from 0, and the queries."""
-        again = self.checkpoint_activations
-        tokens = maybe_checkpoint(self.embed, patches.points, visible, enabled=again)
+        """Return the tokens after the blocks of these indices, counted from 0, and the queries."""
+        enabled = self.checkpoint_activations
+        tokens = maybe_checkpoint(self.embed, patches.points, visible, enabled=enabled)
         centers = visible_centers(patches, visible)
         position = self.position(centers)
-        contexts, kept = [], {}
-        for number, block in enumerate(self.blocks):
-            tokens, context = maybe_checkpoint(block, tokens + position, enabled=again)
+        contexts, selected = [], {}
+        for index, block in enumerate(self.blocks):
+            tokens, context = maybe_checkpoint(block, tokens + position, enabled=enabled)
             contexts.append(context.detach() if self.stop_gradient else context)
-            if number in indices:
-                kept[number] = self.norm(tokens)
+            if index in indices:
+                selected[index] = self.norm(tokens)
         queries = None if self.queries is None else self.queries(contexts)
-        return Intermediates([kept[number] for number in indices], queries, centers)
+        return Intermediates([selected[index] for index in indices], queries, centers)
 
     def forward(self, patches: Patches, visible: Int[Tensor, "b v"] | None = None) -> Encoding:
-        levels = self.forward_intermediates(patches, [len(self.blocks) - 1], visible)
+        outputs = self.forward_intermediates(patches, [len(self.blocks) - 1], visible)
         queries: dict[str, Tensor] = {}
-        if levels.queries is not None:
-            encoded = self.norm(levels.queries).unbind(1)
-            queries = dict(zip(self.modalities, encoded, strict=True))
-        return Encoding(queries, levels.tokens[0], levels.centers)
+        if outputs.queries is not None:
+            normalized = self.norm(outputs.queries).unbind(1)
+            queries = dict(zip(self.modalities, normalized, strict=True))
+        return Encoding(queries, outputs.tokens[0], outputs.centers)

@@ -1,8 +1,8 @@
-"""What turns features into class scores."""
+"""Classification heads."""
 
 from torch import nn
 
-HIDDEN, DROPOUT = 256, 0.5
+HIDDEN_DIM, DROPOUT = 256, 0.5
 
 
 def linear_head(in_features: int, num_classes: int) -> nn.Sequential:
@@ -13,6 +13,11 @@ def linear_head(in_features: int, num_classes: int) -> nn.Sequential:
 def mlp_head(in_features: int, num_classes: int) -> nn.Sequential:
     """Return the released three-layer head; (B, features) -> (B, classes)."""
     layers: list[nn.Module] = []
-    for width in (in_features, HIDDEN):
-        layers += [nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT)]
-    return nn.Sequential(*layers, nn.Linear(HIDDEN, num_classes))
+    for width in (in_features, HIDDEN_DIM):
+        layers += [
+            nn.Linear(width, HIDDEN_DIM),
+            nn.BatchNorm1d(HIDDEN_DIM),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+        ]
+    return nn.Sequential(*layers, nn.Linear(HIDDEN_DIM, num_classes))

@@ -1,4 +1,4 @@
-"""Networks made ready: folded for inference, compiled for training."""
+"""Fold batch norms for inference, and compile networks for training."""
 
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -10,14 +10,14 @@ from recon.layers.patch_embed import FoldedPatchEmbed, PatchEmbed
 
 Network = TypeVar("Network", bound=nn.Module)
 COMPILED_PARTS = ("encoder", "generative", "contrastive", "decoder", "propagate", "point_head")
-"""Parts of networks in which the time goes, and which compile as a whole."""
+"""Names of the submodules that take most of the time and compile without graph breaks."""
 
 
 def fold_batch_norms(network: Network, dtype: torch.dtype | None = None) -> Network:
-    """Return a copy for inference whose patch embeddings have their batch norms folded.
+    """Return a copy for inference with the batch norms of its patch embeddings folded.
 
-    The same numbers up to rounding; see `FoldedPatchEmbed`. `dtype` is that of the linear layers'
-    weights, for autocast to the same: it need not cast them at every call then.
+    Results are the same up to rounding; see `FoldedPatchEmbed`. `dtype` converts the weights of the
+    linear layers; with autocast to the same dtype, they are then not cast at every call.
     """
     copy = deepcopy(network).eval()
     for parent in [*copy.modules()]:
@@ -31,10 +31,10 @@ def fold_batch_norms(network: Network, dtype: torch.dtype | None = None) -> Netw
 
 
 def compile_parts(network: nn.Module, backend: Any = "inductor") -> None:
-    """Compile the parts of a network in place by torch.compile, without graph breaks.
+    """Compile the parts of a network in place with torch.compile, without graph breaks.
 
-    Names of weights stay the same. Sampling and neighbours stay outside: on a CPU they are
-    compiled already.
+    The names of the weights stay the same. Sampling and neighbor search are not compiled: on a CPU
+    they run in C.
     """
     for name, part in network.named_children():
         if name in COMPILED_PARTS:

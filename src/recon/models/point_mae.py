@@ -1,4 +1,4 @@
-"""Students on an ordinary transformer, as Point-MAE and ACT released theirs."""
+"""Point-MAE and ACT: networks on a standard transformer, for their released checkpoints."""
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -11,10 +11,10 @@ from recon.models.two_tower import Tower
 
 
 class PointMAE(PretrainingNetwork):
-    """A generative student on an ordinary transformer [1].
+    """A generative student on a standard transformer [1].
 
-    Shapes: points (B, N, 3), mask (B, G) True where hidden -> `Reconstruction`. It is not the
-    generative student of `ReCon`: weights of that shape mean another residual there.
+    Shapes: points (B, N, 3), mask (B, G) True where masked -> `PretrainingOutput`. It differs from
+    the generative student of `ReCon`, whose weights have the same shapes but another residual.
 
     [1] Pang et al., arXiv:2203.06604.
     """
@@ -29,16 +29,16 @@ class PointMAE(PretrainingNetwork):
     def forward_patches(
         self, patches: Patches, mask: Bool[Tensor, "b g"] | None
     ) -> PretrainingOutput:
-        visible, hidden = split_patches(mask, patches)
-        predicted = self.decoder(self.tower(patches, visible), hidden.centers)
-        return PretrainingOutput(predicted, hidden.points.flatten(0, 1), {})
+        visible, masked = split_patches(mask, patches)
+        predicted = self.decoder(self.tower(patches, visible), masked.centers)
+        return PretrainingOutput(predicted, masked.points.flatten(0, 1), {})
 
 
 class ACT(PretrainingNetwork):
-    """An ordinary transformer with a class token, which learned from an autoencoder [1].
+    """A standard transformer with a class token, trained to predict autoencoder features [1].
 
-    Shapes: points (B, N, 3), mask (B, G) True where hidden, None to see all -> `Reconstruction`
-    without points: what its decoder predicted are features of a teacher that is not here.
+    Shapes: points (B, N, 3), mask (B, G) True where masked, or None -> `PretrainingOutput` without
+    points: its decoder predicts features of a teacher that this library does not have.
 
     [1] Dong et al., arXiv:2212.08320.
     """
@@ -53,5 +53,5 @@ class ACT(PretrainingNetwork):
     def forward_patches(
         self, patches: Patches, mask: Bool[Tensor, "b g"] | None
     ) -> PretrainingOutput:
-        nothing = patches.points.flatten(0, 1)[:0]
-        return PretrainingOutput(nothing, nothing, {})
+        empty = patches.points.flatten(0, 1)[:0]
+        return PretrainingOutput(empty, empty, {})

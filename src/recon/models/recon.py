@@ -1,4 +1,4 @@
-"""The networks of pretraining: clouds and a mask in, what the losses need out."""
+"""Pretraining networks: from clouds and a mask to predicted patches and projected queries."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -15,34 +15,36 @@ from recon.ops.neighbors import gather_rows
 
 
 class PretrainingOutput(NamedTuple):
-    """What the pretraining losses need; nothing is reduced here."""
+    """Inputs of the pretraining losses, not reduced."""
 
     predicted: Float[Tensor, "h k 3"]
-    """Rebuilt points of all hidden patches, relative to their centres."""
+    """Predicted points of all masked patches, relative to their centers."""
     target: Float[Tensor, "h k 3"]
-    """True points of all hidden patches, relative to their centres."""
+    """True points of all masked patches, relative to their centers."""
     projected_queries: dict[str, Float[Tensor, "b _"]]
-    """Each modality's query, projected to its teacher's width."""
+    """The query of each modality, projected to the width of its teacher."""
 
 
 def init_projection(module: nn.Module) -> None:
-    """Start linear layers as the released projections do: weights of mean 0.02, deviation 0.01."""
+    """Initialize linear layers as released: weights of mean 0.02 and standard deviation 0.01."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, mean=0.02, std=0.01)
         nn.init.zeros_(module.bias)
 
 
 class Projections(nn.ModuleDict):
-    """Map each modality's query to its teacher's width; those without a projection are left out.
+    """Project each query to the width of its teacher; queries without a projection are dropped.
 
-    `dims` gives the width a modality. The `cls` query, which has no teacher, goes through the head
-    of the self-contrast: Linear-BN-ReLU-Linear-BN.
+    `dims` maps modalities to widths. The `cls` query has no teacher: it goes through the
+    self-contrast head, Linear-BN-ReLU-Linear-BN.
     """
 
     def __init__(self, dim: int, dims: Mapping[str, int]) -> None:
         super().__init__(
             {
-                name: self._self_contrast(dim, out) if name == "cls" else nn.Linear(dim, out)
+                name: self._build_self_contrast_head(dim, out)
+                if name == "cls"
+                else nn.Linear(dim, out)
                 for name, out in dims.items()
             }
         )
@@ -50,7 +52,7 @@ class Projections(nn.ModuleDict):
         self.apply(init_projection)
 
     @staticmethod
-    def _self_contrast(dim: int, out: int) -> nn.Sequential:
+    def _build_self_contrast_head(dim: int, out: int) -> nn.Sequential:
         return nn.Sequential(
             nn.Linear(dim, out), nn.BatchNorm1d(out), nn.ReLU(), nn.Linear(out, out),
             nn.BatchNorm1d(out),
@@ -61,9 +63,9 @@ class Projections(nn.ModuleDict):
 
 
 class PretrainingNetwork(nn.Module, ABC):
-    """A student of some composition: clouds and a mask in, what the losses need out.
+    """Base class of the pretraining networks: clouds and a mask -> `PretrainingOutput`.
 
-    Clouds may be of any numeric type. Raises ValueError for a projection of a query that the
+    Clouds may have any numeric dtype. Raises ValueError for a projection of a query that the
     network does not have.
     """
 
@@ -73,26 +75,27 @@ class PretrainingNetwork(nn.Module, ABC):
         super().__init__()
         if unknown := projections.dims.keys() - set(queries):
             raise ValueError(
-                f"projections of {sorted(unknown)}, but the network has the queries {list(queries)}"
+                f"there are projections of {sorted(unknown)}, but the network has only the queries "
+                f"{list(queries)}"
             )
         self.grouper, self.projections = grouper, projections
 
     @abstractmethod
     def encode_patches(self, patches: Patches) -> Encoding:
-        """Encode patches, nothing hidden."""
+        """Encode patches without a mask."""
 
     @abstractmethod
     def forward_patches(
         self, patches: Patches, mask: Bool[Tensor, "b g"] | None
     ) -> PretrainingOutput:
-        """Rebuild the hidden patches from the visible ones and project the queries."""
+        """Reconstruct the masked patches from the visible ones, and project the queries."""
 
     def encode(self, points: Num[Tensor, "b n 3"]) -> Encoding:
-        """Encode whole clouds, nothing hidden; (B, N, 3) -> `Encoding`."""
+        """Encode clouds without a mask; (B, N, 3) -> `Encoding`."""
         return self.encode_patches(self.group_points(points))
 
     def group_points(self, points: Num[Tensor, "b n 3"]) -> Patches:
-        """Cut clouds into patches, in the precision of the weights."""
+        """Group clouds into patches, in the dtype of the weights."""
         return self.grouper(points.to(next(self.parameters()).dtype))
 
     def forward(
@@ -102,26 +105,26 @@ class PretrainingNetwork(nn.Module, ABC):
 
 
 class MaskSplit(NamedTuple):
-    """What a mask makes of patches: the numbers of the visible ones, and the hidden ones."""
+    """Indices of the visible patches, and the masked patches themselves."""
 
     visible: Int[Tensor, "b v"]
     masked: Patches
 
 
 def split_patches(mask: Bool[Tensor, "b g"] | None, patches: Patches) -> MaskSplit:
-    """Part patches by their mask; raise ValueError where there is none, to rebuild by."""
+    """Split patches by a mask; raise ValueError if the mask is None."""
     if mask is None:
-        raise ValueError("a generative student needs a mask: it rebuilds what is hidden")
-    visible, hidden = split_by_mask(mask, patches.centers.shape[1])
-    points = gather_rows(patches.points.flatten(2), hidden).unflatten(2, (-1, 3))
-    return MaskSplit(visible, Patches(points, gather_rows(patches.centers, hidden)))
+        raise ValueError("a generative student needs a mask: it reconstructs the masked patches")
+    visible, masked = split_by_mask(mask, patches.centers.shape[1])
+    points = gather_rows(patches.points.flatten(2), masked).unflatten(2, (-1, 3))
+    return MaskSplit(visible, Patches(points, gather_rows(patches.centers, masked)))
 
 
 class ReCon(PretrainingNetwork):
     """Generative and contrastive students on one encoder [1].
 
-    Shapes: points (B, N, 3), mask (B, G) True where hidden -> `Reconstruction`. With an encoder
-    that has no queries, and no projections, this is the generative student alone.
+    Shapes: points (B, N, 3), mask (B, G) True where masked -> `PretrainingOutput`. With an encoder
+    without queries and without projections, this is the generative student alone.
 
     [1] Qi et al., arXiv:2302.02318, figure 2.
     """
@@ -142,20 +145,20 @@ class ReCon(PretrainingNetwork):
     def forward_patches(
         self, patches: Patches, mask: Bool[Tensor, "b g"] | None
     ) -> PretrainingOutput:
-        visible, hidden = split_patches(mask, patches)
+        visible, masked = split_patches(mask, patches)
         encoding = self.encoder(patches, visible)
         return PretrainingOutput(
-            predicted=self.decoder(encoding, hidden.centers),
-            target=hidden.points.flatten(0, 1),
+            predicted=self.decoder(encoding, masked.centers),
+            target=masked.points.flatten(0, 1),
             projected_queries=self.projections(encoding.queries),
         )
 
 
 class ContrastiveNetwork(PretrainingNetwork):
-    """The contrastive students alone: queries on an encoder, nothing rebuilt.
+    """The contrastive students alone, without reconstruction.
 
-    Shapes: points (B, N, 3), mask (B, G) True where hidden, None to see all -> `Reconstruction`
-    without points.
+    Shapes: points (B, N, 3), mask (B, G) True where masked, or None -> `PretrainingOutput` without
+    points.
     """
 
     def __init__(self, grouper: PatchGrouper, encoder: Encoder, projections: Projections) -> None:
@@ -168,7 +171,7 @@ class ContrastiveNetwork(PretrainingNetwork):
     def forward_patches(
         self, patches: Patches, mask: Bool[Tensor, "b g"] | None
     ) -> PretrainingOutput:
-        nothing = patches.points.flatten(0, 1)[:0]
+        empty = patches.points.flatten(0, 1)[:0]
         visible = None if mask is None else split_by_mask(mask, patches.centers.shape[1]).visible
         queries = self.projections(self.encoder(patches, visible).queries)
-        return PretrainingOutput(nothing, nothing, queries)
+        return PretrainingOutput(empty, empty, queries)

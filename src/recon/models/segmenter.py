@@ -1,4 +1,4 @@
-"""A pretrained encoder with a head on every point: clouds in, class scores of points out."""
+"""Segmenter: an encoder, feature propagation to all points, and a head on each point."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,12 +18,12 @@ DEFAULT_WIDTHS = (1024, 512, 256)
 
 
 def default_out_indices(depth: int) -> tuple[int, ...]:
-    """Return the blocks whose tokens are used: after one third, two thirds and all of them."""
+    """Return the indices of the blocks at one third, two thirds and the end of the encoder."""
     return tuple(dict.fromkeys(max(1, depth * part // 3) - 1 for part in (1, 2, 3)))
 
 
 class ObjectEmbed(nn.Module):
-    """Embed the class of the object that a cloud shows; (B,) -> (B, 64)."""
+    """Embed the object class of each cloud; (B,) -> (B, 64)."""
 
     def __init__(self, num_objects: int) -> None:
         super().__init__()
@@ -32,15 +32,15 @@ class ObjectEmbed(nn.Module):
         self.norm = nn.BatchNorm1d(OBJECT_EMBED_DIM)
 
     def forward(self, label: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        known = self.project(F.one_hot(label, self.num_objects).to(self.project.weight.dtype))
-        return F.leaky_relu(self.norm(known), 0.2)
+        embedded = self.project(F.one_hot(label, self.num_objects).to(self.project.weight.dtype))
+        return F.leaky_relu(self.norm(embedded), 0.2)
 
 
 class PointHead(nn.Module):
-    """Score each point from its own feature and from what is the same for its whole cloud.
+    """Classify each point from its own feature and the feature of its cloud.
 
-    Shapes: points (B, N, P), cloud (B, E) -> logits (B, N, classes). The cloud's columns of the
-    first layer are multiplied once a cloud, not once a point.
+    Shapes: points (B, N, P), cloud (B, E) -> logits (B, N, classes). The first layer is applied to
+    the cloud feature once per cloud, not once per point.
     """
 
     def __init__(
@@ -61,33 +61,38 @@ class PointHead(nn.Module):
         self.middle, self.middle_norm = nn.Linear(first, second), nn.BatchNorm1d(second)
         self.out = nn.Linear(second, num_classes)
         self.dropout = nn.Dropout(dropout)
-        self.point = point_dim
+        self.point_dim = point_dim
 
     def forward(
         self, points: Float[Tensor, "b n p"], cloud: Float[Tensor, "b e"]
     ) -> Float[Tensor, "b n c"]:
-        own, shared = self.joint_in.weight.split([self.point, cloud.shape[-1]], dim=1)
-        of_cloud = F.linear(cloud, shared, self.joint_in.bias).unsqueeze(1)
+        point_weight, cloud_weight = self.joint_in.weight.split(
+            [self.point_dim, cloud.shape[-1]], dim=1
+        )
+        cloud_share = F.linear(cloud, cloud_weight, self.joint_in.bias).unsqueeze(1)
         x = self.dropout(
-            batch_norm_relu(pointwise_linear(points, own).add_(of_cloud), self.joint_norm)
+            batch_norm_relu(
+                pointwise_linear(points, point_weight).add_(cloud_share), self.joint_norm
+            )
         )
         x = pointwise_linear(x, self.middle.weight, self.middle.bias)
         return self.out(batch_norm_relu(x, self.middle_norm))
 
 
 class Segmenter(nn.Module):
-    """Scores of classes for every point, of an object's parts or of a scene [1].
+    """Classify every point, for part segmentation of objects or for semantic segmentation [1].
 
-    Shapes: channels (B, N, C), the first three the coordinates, and with `objects` the class of
-    each cloud (B,) -> log-probabilities (B, N, classes). The encoder sees coordinates alone;
-    colours and what else there is join at the points. Tokens after one third, two thirds and all of
-    the blocks are used; the queries' maximum only with `objects`. No gradient is stopped.
+    Shapes: channels (B, N, C), of which the first three are the coordinates, and with `num_objects`
+    the object class of each cloud (B,) -> log-probabilities (B, N, classes). The encoder reads the
+    coordinates only; colors and other channels are added at the points. It uses the tokens after
+    one third, two thirds and all of the blocks, and with `num_objects` the maximum over the
+    queries. There is no stop-gradient.
 
-    `hidden` and `widths` are those of the layers on points: of the propagation, 4 dim by default,
-    of the points' features, and of the two layers that score them; most of the time goes there.
-    `up` is the axis that points upwards in the input; the encoder, pretrained on shapes that stand
-    on y, sees it as y. `names` are the classes of points, `object_names` those of clouds, `parts`
-    which classes each of them has; all are empty where they are unknown, as in released files.
+    `hidden` is the hidden width of the feature propagation, 4 dim by default. `widths` are the
+    widths of the point features and of the two hidden layers of the head. These layers take most of
+    the time. `up` is the up axis of the input; it is turned to y, the up axis of the pretraining
+    data. `class_names` are the classes of points, `object_names` those of clouds, and `parts` maps
+    object names to their point classes; all are empty if unknown, as in released files.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1 (part segmentation, as released).
     """
@@ -109,7 +114,9 @@ class Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         if num_objects is not None and not encoder.modalities:
-            raise ValueError("part segmentation reads the queries, and this encoder has none")
+            raise ValueError(
+                "part segmentation needs an encoder with queries, and this encoder has none"
+            )
         self.grouper, self.encoder = grouper, encoder
         if up not in AXES:
             raise ValueError(f"up must be x, y or z, got {up!r}")
@@ -123,45 +130,46 @@ class Segmenter(nn.Module):
         self.parts = dict(parts or {})
         encoder.stop_gradient = False
         self.out_indices = default_out_indices(len(encoder.blocks))
-        levels = len(self.out_indices) * encoder.dim
-        point, *scoring = widths
+        token_dim = len(self.out_indices) * encoder.dim
+        point_dim, *head_widths = widths
         self.propagate = FeaturePropagation(
-            levels, channels=channels, hidden=hidden or 4 * encoder.dim, width=point
+            token_dim, channels=channels, hidden=hidden or 4 * encoder.dim, width=point_dim
         )
         self.object_embed = None if num_objects is None else ObjectEmbed(num_objects)
-        cloud = 2 * levels + (0 if num_objects is None else encoder.dim + OBJECT_EMBED_DIM)
-        self.point_head = PointHead(point, cloud, num_classes, widths=scoring)
+        cloud_dim = 2 * token_dim + (0 if num_objects is None else encoder.dim + OBJECT_EMBED_DIM)
+        self.point_head = PointHead(point_dim, cloud_dim, num_classes, widths=head_widths)
 
     def forward(
         self, channels: Num[Tensor, "b n c"], label: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b n classes"]:
         if channels.shape[-1] != self.channels:
             raise ValueError(
-                f"points have {channels.shape[-1]} channels, the network reads {self.channels}: 3 "
-                "are the coordinates, 6 colours too, 9 the place in the room"
+                f"points have {channels.shape[-1]} channels, but the network expects "
+                f"{self.channels}: 3 are xyz, 6 add rgb, 9 add the normalized room position"
             )
-        channels = self._upright(channels.to(next(self.parameters()).dtype))
+        channels = self._turn_y_up(channels.to(next(self.parameters()).dtype))
         patches = self.grouper(channels[..., :3].contiguous())
-        levels = self.encoder.forward_intermediates(patches, self.out_indices)
-        tokens = torch.cat(levels.tokens, -1)
+        outputs = self.encoder.forward_intermediates(patches, self.out_indices)
+        tokens = torch.cat(outputs.tokens, -1)
         cloud = [max_mean_pool(tokens)]
         if self.object_embed is not None:
-            assert levels.queries is not None
-            cloud += [levels.queries.amax(1), self.object_embed(self._known(label))]
-        points = self.propagate(tokens, levels.centers, channels)
+            assert outputs.queries is not None
+            cloud += [outputs.queries.amax(1), self.object_embed(self._check_labels(label))]
+        points = self.propagate(tokens, outputs.centers, channels)
         return self.point_head(points, torch.cat(cloud, -1)).log_softmax(-1)
 
-    def _upright(self, channels: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        """Rename the axes of the coordinates, in their cyclic order, so that y points upwards."""
-        turn = 1 - AXES.index(self.up)
-        return torch.cat([channels[..., :3].roll(turn, -1), channels[..., 3:]], -1)
+    def _turn_y_up(self, channels: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        """Permute the axes cyclically so that y is up."""
+        shift = 1 - AXES.index(self.up)
+        return torch.cat([channels[..., :3].roll(shift, -1), channels[..., 3:]], -1)
 
-    def _known(self, label: Int[Tensor, " b"] | None) -> Int[Tensor, " b"]:
+    def _check_labels(self, label: Int[Tensor, " b"] | None) -> Int[Tensor, " b"]:
+        """Return the object classes; raise ValueError if they are missing or out of range."""
         if label is None:
-            raise ValueError("the network needs the class of the object that each cloud shows")
-        exporting = torch.compiler.is_compiling()  # what the labels are is not known then
-        if not exporting and (int(label.min()) < 0 or int(label.max()) >= (self.num_objects or 0)):
+            raise ValueError("the network needs the object class of each cloud")
+        compiling = torch.compiler.is_compiling()  # the values of the labels are unknown then
+        if not compiling and (int(label.min()) < 0 or int(label.max()) >= (self.num_objects or 0)):
             raise ValueError(
-                f"objects are numbered 0 to {(self.num_objects or 0) - 1}, got {label}"
+                f"object classes must be in 0 to {(self.num_objects or 0) - 1}, got {label}"
             )
         return label

@@ -1,4 +1,4 @@
-"""The two-tower ablation: a generative and a contrastive transformer side by side."""
+"""Two-tower ablation: separate generative and contrastive transformers."""
 
 from collections.abc import Sequence
 
@@ -24,11 +24,11 @@ from recon.models.recon import PretrainingNetwork, PretrainingOutput, Projection
 
 
 class Tower(nn.Module):
-    """Ordinary transformer over patch tokens, with queries before them in one sequence.
+    """Standard transformer over one sequence of queries and patch tokens.
 
-    Shapes: patches (B, G, K, 3) with centers (B, G, 3), numbers of the visible ones (B, V), None
+    Shapes: patches (B, G, K, 3) with centers (B, G, 3), indices of the visible patches (B, V), None
     for all -> queries, each (B, dim), and tokens (B, V, dim). Unlike in `Encoder`, the blocks are
-    ordinary pre-norm ones, and queries and tokens all attend to each other.
+    standard pre-norm blocks, and queries and tokens attend to each other.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Tower(nn.Module):
         return list(self.query_tokens)
 
     def forward(self, patches: Patches, visible: Int[Tensor, "b v"] | None = None) -> Encoding:
-        again = self.checkpoint_activations
-        x = maybe_checkpoint(self.embed, patches.points, visible, enabled=again)
+        enabled = self.checkpoint_activations
+        x = maybe_checkpoint(self.embed, patches.points, visible, enabled=enabled)
         centers = visible_centers(patches, visible)
         position = self.position(centers)
         names = self.modalities
@@ -73,14 +73,14 @@ class Tower(nn.Module):
                 [expand_query_parameters(self.query_positions, x.shape[0]), position], 1
             )
         for block in self.blocks:
-            x = maybe_checkpoint(block, x + position, enabled=again)
+            x = maybe_checkpoint(block, x + position, enabled=enabled)
         x = self.norm(x)
         queries = dict(zip(names, x[:, : len(names)].unbind(1), strict=True))
         return Encoding(queries, x[:, len(names) :], centers)
 
 
 class TwoTowerEncoder(nn.Module):
-    """Both towers as one encoder: patches -> tokens of the one, queries of the other."""
+    """Both towers as one encoder: tokens of the generative, queries of the contrastive tower."""
 
     def __init__(self, generative: Tower, contrastive: Tower) -> None:
         super().__init__()
@@ -97,10 +97,10 @@ class TwoTowerEncoder(nn.Module):
 
 
 class TwoTowers(PretrainingNetwork):
-    """A generative tower of the visible patches and a contrastive one of all of them [1].
+    """A generative tower on the visible patches and a contrastive tower on all patches [1].
 
-    Shapes: points (B, N, 3), mask (B, G) True where hidden -> `Reconstruction`. Nothing passes
-    between the towers.
+    Shapes: points (B, N, 3), mask (B, G) True where masked -> `PretrainingOutput`. The towers
+    share no information.
 
     [1] Qi et al., arXiv:2302.02318, section 4.5 (the ablation without cross attention).
     """
@@ -123,9 +123,9 @@ class TwoTowers(PretrainingNetwork):
     def forward_patches(
         self, patches: Patches, mask: Bool[Tensor, "b g"] | None
     ) -> PretrainingOutput:
-        visible, hidden = split_patches(mask, patches)
+        visible, masked = split_patches(mask, patches)
         return PretrainingOutput(
-            predicted=self.decoder(self.generative(patches, visible), hidden.centers),
-            target=hidden.points.flatten(0, 1),
+            predicted=self.decoder(self.generative(patches, visible), masked.centers),
+            target=masked.points.flatten(0, 1),
             projected_queries=self.projections(self.contrastive(patches).queries),
         )
