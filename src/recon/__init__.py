@@ -1,4 +1,4 @@
-"""ReCon: pretrained point-cloud encoders by contrast with reconstruction."""
+"""ReCon: pretrained point-cloud encoders from contrastive learning and reconstruction."""
 
 from importlib import import_module
 from importlib.metadata import version
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __version__ = version("recon-pointcloud")
 __all__ = ["PointEncoder", "__version__", "load", "push_to_hub", "save_pretrained"]
 
-_HOMES = {
+_LAZY_IMPORTS = {
     "PointEncoder": "recon.point_encoder",
     "load": "recon.checkpoints.loading",
     "push_to_hub": "recon.checkpoints.hub",
@@ -21,7 +21,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: torch takes seconds, which the command line's help need not wait for."""
-    if name not in _HOMES:
+    """Import on first use: importing torch takes seconds, which --help does not need."""
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'recon' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_LAZY_IMPORTS[name]), name)

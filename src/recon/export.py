@@ -18,12 +18,12 @@ FORMATS = {
     "onnx": "network.onnx",
     "torch_export": "network.pt2",
 }
-"""What is written into the folder, by format."""
+"""File name of the weights or graph, by format."""
 
 
 def export(cfg: DictConfig) -> str:
-    """Write what a configuration asks for; return where it is."""
-    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    """Export the checkpoint of a configuration; return the path or address of the result."""
+    # Imported here: this takes seconds, which --help and a misspelled option do not need.
     from recon.checkpoints.hub import push_to_hub, save_pretrained
 
     if cfg.format not in FORMATS:
@@ -32,22 +32,22 @@ def export(cfg: DictConfig) -> str:
         raise ValueError(f"push=true uploads format=pretrained, not {cfg.format}")
     silence_known_warnings()
     configure_malloc()
-    told = dict(cfg.network)
+    settings = dict(cfg.network)
     if cfg.push:
-        where = push_to_hub(
-            cfg.checkpoint, cfg.out, license=cfg.license, private=cfg.private, **told
+        address = push_to_hub(
+            cfg.checkpoint, cfg.out, license=cfg.license, private=cfg.private, **settings
         )
-        print(f"uploaded to {where}")
-        return where
+        print(f"uploaded to {address}")
+        return address
     if cfg.format == "pretrained":
-        folder = save_pretrained(cfg.checkpoint, cfg.out, license=cfg.license, **told)
+        folder = save_pretrained(cfg.checkpoint, cfg.out, license=cfg.license, **settings)
         print(f"written to {folder}: config.json, model.safetensors and README.md, the model card")
         return str(folder)
-    return str(_written(cfg, told))
+    return str(_export_file(cfg, settings))
 
 
-def _written(cfg: DictConfig, told: dict[str, Any]) -> Path:
-    """Write one file of the released format or of a graph, never over one that is there."""
+def _export_file(cfg: DictConfig, settings: dict[str, Any]) -> Path:
+    """Write a file in the released format or a graph; never overwrite an existing file."""
     from recon.checkpoints.graph_export import export_graph
     from recon.checkpoints.loading import load, read_task
     from recon.checkpoints.provenance import read_provenance
@@ -55,26 +55,26 @@ def _written(cfg: DictConfig, told: dict[str, Any]) -> Path:
 
     target = Path(cfg.out) / FORMATS[cfg.format]
     if target.exists():
-        raise FileExistsError(f"{target}: there already: choose another folder, out=<folder>")
+        raise FileExistsError(f"{target}: already exists: choose another folder, out=<folder>")
     task: Any = read_task(cfg.checkpoint)
-    network: Any = load(cfg.checkpoint, task=task, **told)
+    network: Any = load(cfg.checkpoint, task=task, **settings)
     if cfg.format == "official":
         write_official_checkpoint(
             network, target, epoch=read_provenance(cfg.checkpoint).get("epoch", 1) - 1
         )
         print(f"written to {target}: num_heads, num_groups and class names are not in this format")
         return target
-    made = export_graph(network, target, cfg.num_points, cfg.format)
+    result = export_graph(network, target, cfg.num_points, cfg.format)
     print(
-        f"written to {target}: clouds of {cfg.num_points} points, any number at a time; outputs "
-        f"{', '.join(made.output_names)}, off by at most {made.max_error:.0e}"
+        f"written to {target}: clouds of {cfg.num_points} points, batches of any size; outputs "
+        f"{', '.join(result.output_names)}, error at most {result.max_error:.0e}"
     )
     return target
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="export")
 def main(cfg: DictConfig) -> None:
-    """Export as the command line says; wrong input ends in one line."""
+    """Export as the command line asks; invalid input ends with a one-line message."""
     with one_line_errors():
         export(cfg)
 

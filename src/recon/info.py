@@ -1,4 +1,4 @@
-"""What weights are, whence, and what they are worth: python -m recon.info <file>."""
+"""Inspect a checkpoint: python -m recon.info <file>."""
 
 import json
 import re
@@ -17,33 +17,34 @@ _OPTION = re.compile(r"(checkpoint|json|num_points|network(\.\w+)?|hydra(\.\w+)*
 
 
 def inspect_checkpoint(cfg: DictConfig) -> dict[str, Any]:
-    """Print what is known of a source of weights, as a table or as JSON; return it."""
-    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    """Print a checkpoint's properties, as a table or as JSON; return them."""
+    # Imported here: this takes seconds, which --help and a misspelled option do not need.
     from recon.checkpoints.hub import summarize_network
     from recon.checkpoints.loading import load, read_task
     from recon.checkpoints.provenance import read_provenance
 
-    origin, task = read_provenance(cfg.checkpoint), read_task(cfg.checkpoint)
-    asked: Any = task
-    network: Any = load(cfg.checkpoint, task=asked, **cfg.network)
-    found = {
+    provenance = read_provenance(cfg.checkpoint)
+    task: Any = read_task(cfg.checkpoint)
+    network: Any = load(cfg.checkpoint, task=task, **cfg.network)
+    summary = {
         "checkpoint": str(cfg.checkpoint),
         "network": summarize_network(network)
         | {"parameters": sum(p.numel() for p in network.parameters())}
         | {"flops": count_flops(network, cfg.num_points), "flops of points": cfg.num_points},
-        **{name: value for name, value in origin.items() if name != "config"},
+        **{name: value for name, value in provenance.items() if name != "config"},
     }
     if cfg.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(summary, indent=1))
     else:
-        _show(found)
-    return found
+        _print_summary(summary)
+    return summary
 
 
 def count_flops(network: Any, num_points: int) -> int:
-    """Return the floating-point operations of one cloud, those of matrix products, forward.
+    """Return the floating-point operations of the forward pass of one cloud.
 
-    A multiplication and an addition are two. Farthest points, neighbours and norms are not counted.
+    Only matrix products are counted, a multiplication and an addition as two. Farthest point
+    sampling, neighbor search and norms are not counted.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -54,7 +55,7 @@ def count_flops(network: Any, num_points: int) -> int:
     device = next(network.parameters()).device
     cloud = torch.rand(1, num_points, getattr(network, "channels", 3), device=device)
     counter = FlopCounterMode(display=False)
-    # The counter does not know the fused attention of CPUs: as plain products it does.
+    # The counter does not know the fused attention of CPUs; it does know its plain products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         if not isinstance(network, Segmenter):
             network.encode(cloud)
@@ -65,8 +66,8 @@ def count_flops(network: Any, num_points: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _show(found: dict[str, Any]) -> None:
-    """Print tables: what it is, where it comes from, what it is worth."""
+def _print_summary(summary: dict[str, Any]) -> None:
+    """Print the properties of a checkpoint and its metrics as tables."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
@@ -75,34 +76,34 @@ def _show(found: dict[str, Any]) -> None:
     from recon.checkpoints.hub import format_metric, format_value
     from recon.utils.printable import escape_control_chars
 
-    console, network = Console(), dict(found["network"])
+    console, network = Console(), dict(summary["network"])
     flops, points = network.pop("flops"), network.pop("flops of points")
     network["parameters"] = f"{network['parameters']:,}"
-    network["FLOPs"] = f"{flops / 1e9:.2f} G a cloud of {points:,} points, forward"
-    sections = {"": network, "format": found.get("format"), "run": found.get("name")}
-    sections |= {"data": found.get("data"), "recipe": found.get("recipe")}
-    sections |= {"hardware": found.get("hardware")}
-    sections |= {"reached": {n: found[n] for n in ("epoch", "step") if n in found}}
-    table = Table("", "", title=escape(found["checkpoint"]), box=SIMPLE, show_header=False)
-    for section, held in sections.items():
-        rows = held.items() if isinstance(held, dict) else [("", held)]
+    network["FLOPs"] = f"{flops / 1e9:.2f} G per cloud of {points:,} points, forward"
+    sections = {"": network, "format": summary.get("format"), "run": summary.get("name")}
+    sections |= {name: summary.get(name) for name in ("data", "recipe", "hardware")}
+    sections |= {"trained to": {n: summary[n] for n in ("epoch", "step") if n in summary}}
+    table = Table("", "", title=escape(summary["checkpoint"]), box=SIMPLE, show_header=False)
+    for section, content in sections.items():
+        rows = content.items() if isinstance(content, dict) else [("", content)]
         for name, value in rows:
             if value not in (None, "", [], {}):
                 line = (f"{section} {name}".strip(), format_value(value))
                 table.add_row(*(escape(escape_control_chars(text)) for text in line))
     console.print(table)
-    metrics = found.get("metrics") or []
+    metrics = summary.get("metrics") or []
     if not metrics:
-        console.print("no figures: its run left no results.json beside it")
+        console.print("no metrics: no results.json of its run was found")
         return
-    worth = Table("measure", "value", "95 % interval", "protocol", box=SIMPLE)
+    results = Table("measure", "value", "95 % interval", "protocol", box=SIMPLE)
     for row in metrics:
-        worth.add_row(*(escape(escape_control_chars(text)) for text in format_metric(row).values()))
-    console.print(worth)
+        cells = format_metric(row).values()
+        results.add_row(*(escape(escape_control_chars(text)) for text in cells))
+    console.print(results)
 
 
 def quote_checkpoint_argument(arguments: list[str]) -> list[str]:
-    """Write a first word that is no option as Hydra reads it, whatever a file may be called."""
+    """Turn a first argument that is a file name into a quoted Hydra override."""
     if not arguments or _OPTION.match(arguments[0]):
         return arguments
     return [quote_override(f"checkpoint={arguments[0]}", "checkpoint"), *arguments[1:]]
@@ -110,7 +111,7 @@ def quote_checkpoint_argument(arguments: list[str]) -> list[str]:
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="info")
 def main(cfg: DictConfig) -> None:
-    """Tell what the command line asks; wrong input ends in one line."""
+    """Inspect the checkpoint of the command line; invalid input ends with a one-line message."""
     with one_line_errors():
         inspect_checkpoint(cfg)
 

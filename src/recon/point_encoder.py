@@ -1,4 +1,4 @@
-"""Features of your own clouds: recon.PointEncoder("last.ckpt").encode(points)."""
+"""Compute features of point clouds: recon.PointEncoder("last.ckpt").encode(points)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,25 +27,25 @@ PRECISIONS = ("32", "bf16")
 
 
 class Features(NamedTuple):
-    """What an encoder knows of B clouds, or of one, then without the first axis."""
+    """Features of a batch of B clouds, or of one cloud, then without the first axis."""
 
     cls: Float[Tensor, "*b d"] | None
     """The queries; None where the weights have none."""
     image: Float[Tensor, "*b d"] | None
     text: Float[Tensor, "*b d"] | None
     image_projected: Float[Tensor, "*b _"] | None
-    """The queries in their teachers' spaces; None where the weights have no projection."""
+    """The projected queries, in their teachers' spaces; None without a projection."""
     text_projected: Float[Tensor, "*b _"] | None
     tokens: Float[Tensor, "*b g d"]
-    """One feature a patch."""
+    """One feature per patch."""
     centers: Float[Tensor, "*b g 3"]
-    """Middles of the patches, in the units and axes of the input."""
+    """Patch centers, in the units and axes of the input."""
     pooled: Float[Tensor, "*b e"]
-    """For linear probes, see `Encoding.pooled`."""
+    """One feature per cloud for linear probes, see `Encoding.pooled`."""
 
 
 class PatchedCloud(NamedTuple):
-    """Patches of one cloud, and what was its middle and its radius."""
+    """Patches of one normalized cloud, with the centroid and radius of the input."""
 
     patches: Patches
     centroid: Tensor
@@ -53,14 +53,14 @@ class PatchedCloud(NamedTuple):
 
 
 class PointEncoder:
-    """A pretrained encoder for clouds of any size, place and scale.
+    """A pretrained encoder for clouds of any size, position and scale.
 
-    `source` is a file that `load` reads, or a network. Each cloud is turned so that `up` points
-    upwards, centred, scaled to the unit sphere and reduced to `points` of its points, each the
-    farthest from those before; smaller clouds keep all of theirs. Columns after x y z are left out:
-    the encoder reads coordinates. `num_heads` and so on are for released files, see `load`.
-    `precision="bf16"` computes the network in bfloat16: features are float32 all the same, and
-    agree with those of "32" to a cosine of 0.999; it pays on processors that have bfloat16.
+    `checkpoint` is anything that `load` reads, or a network. Each cloud is rotated so that `up`
+    points upwards, centered, scaled to the unit sphere, and reduced to `num_points` points by
+    farthest point sampling; smaller clouds keep all their points. The encoder reads coordinates
+    only: columns after x y z are ignored. `settings` are arguments of `load` that released files
+    need. `precision="bf16"` runs the network in bfloat16, which is faster on processors that
+    support it. Features are still float32; their cosine similarity to those of "32" is 0.999.
 
     Raises what `load` raises, and ValueError for an unknown axis or precision.
     """
@@ -89,85 +89,86 @@ class PointEncoder:
         self.folded = fold_batch_norms(
             self.network, torch.bfloat16 if precision == "bf16" else None
         )
-        self.up, self.points, self.device = up, num_points, torch.device(device)
+        self.up, self.num_points, self.device = up, num_points, torch.device(device)
         self.precision = precision
 
     def encode(
         self, points: PointsLike, *, up: str | None = None, batch_size: int = 32
     ) -> Features:
-        """Encode clouds, in their order.
+        """Encode clouds; the features are in the order of the clouds.
 
-        `points` is one cloud, a batch, or a list of clouds of different sizes; `up` is for this
-        call alone. Raises ValueError that numbers a cloud which is empty, not finite, of another
-        shape, or has fewer points than the network has patches or points in a patch.
+        `points` is one cloud, a batch, or a list of clouds of different sizes. `up` overrides the
+        encoder's axis for this call. Raises ValueError with the number of a cloud that is empty,
+        not finite, of another shape, or smaller than the number of patches or points in a patch.
         """
-        clouds, single = _clouds(points)
-        found = [*self.stream(clouds, up=up, batch_size=batch_size)]
-        return found[0] if single else _stacked(found)
+        clouds, is_single = _split_clouds(points)
+        rows = [*self.stream(clouds, up=up, batch_size=batch_size)]
+        return rows[0] if is_single else _stack_features(rows)
 
     def stream(
         self, clouds: Iterable[PointsLike], *, up: str | None = None, batch_size: int = 32
     ) -> Iterator[Features]:
-        """Encode clouds one after the other, of any number and sizes: features of each, in order.
+        """Encode clouds from an iterable; yield the features of each cloud in order.
 
-        Clouds are cut into patches one by one and encoded `batch_size` at a time: nothing is
-        padded, and no more than a batch is held. Raises as `encode` does.
+        Clouds of different sizes are grouped into patches one by one and encoded `batch_size` at
+        a time. Nothing is padded, and at most one batch is in memory. Raises as `encode` does.
         """
-        waiting: list[PatchedCloud] = []
+        batch: list[PatchedCloud] = []
         for number, cloud in enumerate(clouds):
-            waiting.append(self._cut(torch.as_tensor(cloud), number, up or self.up))
-            if len(waiting) == batch_size:
-                yield from self._encoded(waiting, up or self.up)
-                waiting = []
-        if waiting:
-            yield from self._encoded(waiting, up or self.up)
+            batch.append(self._group_cloud(torch.as_tensor(cloud), number, up or self.up))
+            if len(batch) == batch_size:
+                yield from self._encode_batch(batch, up or self.up)
+                batch = []
+        if batch:
+            yield from self._encode_batch(batch, up or self.up)
 
     @torch.inference_mode()
     def dense(self, points: PointsLike, *, up: str | None = None) -> Float[Tensor, "n d"]:
-        """Return a feature for every point of one cloud: (N, 3) -> (N, dim), in its order.
+        """Return a feature for every point of one cloud, in its order: (N, 3) -> (N, dim).
 
-        The patch tokens, carried to the points by three-nearest interpolation.
+        Patch tokens are interpolated from the three nearest patch centers.
         """
-        clouds, single = _clouds(points)
-        if not single:
+        clouds, is_single = _split_clouds(points)
+        if not is_single:
             raise ValueError(f"dense features are of one cloud (N, 3), got {len(clouds)} clouds")
-        found = self.encode(clouds[0], up=up)
-        near = three_nn(clouds[0][None, :, :3], found.centers[None])
-        return three_interpolate(found.tokens[None], near)[0]
+        features = self.encode(clouds[0], up=up)
+        neighbors = three_nn(clouds[0][None, :, :3], features.centers[None])
+        return three_interpolate(features.tokens[None], neighbors)[0]
 
-    def _reduced(self, cloud: Tensor, number: int, up: str) -> tuple[Tensor, Tensor, float]:
-        """Return a cloud as the network wants it, and what was its middle and its radius."""
+    def _normalize_cloud(self, cloud: Tensor, number: int, up: str) -> tuple[Tensor, Tensor, float]:
+        """Check, normalize and subsample a cloud; return it with its centroid and radius."""
         if cloud.ndim != 2 or cloud.shape[1] < 3 or not len(cloud):
             raise ValueError(f"cloud {number}: expected (N, 3), got {tuple(cloud.shape)}")
         cloud = cloud[:, :3]
         try:
             check_clouds(cloud[None])
         except ValueError as error:
-            raise ValueError(f"cloud {number}: {str(error).split('holds ', 1)[-1]}") from None
+            raise ValueError(f"cloud {number}: {str(error).removeprefix('cloud 0 ')}") from None
         grouper = self.network.grouper
-        if len(cloud) < (need := max(grouper.groups, grouper.group_size)):
+        if len(cloud) < (min_points := max(grouper.groups, grouper.group_size)):
             raise ValueError(
                 f"cloud {number}: has {len(cloud)} points, the network cuts {grouper.groups} "
-                f"patches of {grouper.group_size}: give it at least {need}"
+                f"patches of {grouper.group_size}: give it at least {min_points}"
             )
-        middle = cloud.mean(0)
-        centered = (cloud - middle).float()
+        centroid = cloud.mean(0)
+        centered = (cloud - centroid).float()
         radius = float(centered.norm(dim=1).max())
         upright = AlignUpAxis(up, "y")(UnitSphere()(centered[None]))
-        if len(cloud) > self.points:
-            picked = farthest_point_sample(upright, max(self.points, need))
-            upright = gather_rows(upright, picked)
-        return upright[0], middle, radius
+        if len(cloud) > self.num_points:
+            rows = farthest_point_sample(upright, max(self.num_points, min_points))
+            upright = gather_rows(upright, rows)
+        return upright[0], centroid, radius
 
     @torch.inference_mode()
-    def _cut(self, cloud: Tensor, number: int, up: str) -> "PatchedCloud":
-        reduced, middle, radius = self._reduced(cloud, number, up)
-        return PatchedCloud(self.network.grouper(reduced[None].to(self.device)), middle, radius)
+    def _group_cloud(self, cloud: Tensor, number: int, up: str) -> PatchedCloud:
+        normalized, centroid, radius = self._normalize_cloud(cloud, number, up)
+        patches = self.network.grouper(normalized[None].to(self.device))
+        return PatchedCloud(patches, centroid, radius)
 
     @torch.inference_mode()
-    def _encoded(self, cuts: Sequence["PatchedCloud"], up: str) -> list[Features]:
+    def _encode_batch(self, batch: Sequence[PatchedCloud], up: str) -> list[Features]:
         patches = Patches(
-            *(torch.cat(part) for part in zip(*(c.patches for c in cuts), strict=True))
+            *(torch.cat(parts) for parts in zip(*(c.patches for c in batch), strict=True))
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             encoding = self.folded.encode_patches(patches)
@@ -185,38 +186,41 @@ class PointEncoder:
             centers=encoding.centers,
             pooled=encoding.pooled(),
         )
-        rows = [_row(features, place) for place in range(len(cuts))]
+        rows = [_select_row(features, row) for row in range(len(batch))]
         return [
-            row._replace(centers=_back(row.centers, cut.centroid, cut.radius, up))
-            for row, cut in zip(rows, cuts, strict=True)
+            row._replace(centers=_restore_centers(row.centers, cloud.centroid, cloud.radius, up))
+            for row, cloud in zip(rows, batch, strict=True)
         ]
 
 
-def _row(features: Features, place: int) -> Features:
-    fields = features._asdict().items()
-    kept: Any = {k: None if v is None else v[place].float() for k, v in fields}
-    return Features(**kept)
+def _select_row(features: Features, row: int) -> Features:
+    """Select one cloud of a batch, in float32."""
+    items = features._asdict().items()
+    fields: Any = {k: None if v is None else v[row].float() for k, v in items}
+    return Features(**fields)
 
 
-def _stacked(rows: Sequence[Features]) -> Features:
-    fields = zip(Features._fields, zip(*rows, strict=True), strict=True)
-    kept: Any = {k: None if v[0] is None else torch.stack(v) for k, v in fields}
-    return Features(**kept)
+def _stack_features(rows: Sequence[Features]) -> Features:
+    columns = zip(Features._fields, zip(*rows, strict=True), strict=True)
+    fields: Any = {k: None if v[0] is None else torch.stack(v) for k, v in columns}
+    return Features(**fields)
 
 
-def _clouds(points: PointsLike) -> tuple[list[Tensor], bool]:
-    """Return a list of clouds, and whether there was a single one."""
+def _split_clouds(points: PointsLike) -> tuple[list[Tensor], bool]:
+    """Return a list of clouds, and whether the input was a single cloud."""
     if isinstance(points, np.ndarray | Tensor):
-        held = torch.as_tensor(points)
-        return ([held], True) if held.ndim == 2 else ([*held], False)
+        tensor = torch.as_tensor(points)
+        return ([tensor], True) if tensor.ndim == 2 else ([*tensor], False)
     if not isinstance(points, Sequence) or not points or isinstance(points, str):
-        raise ValueError(f"expected a cloud, a batch or clouds, got {type(points).__name__}")
+        raise ValueError(
+            f"expected a cloud, a batch or a list of clouds, got {type(points).__name__}"
+        )
     return [torch.as_tensor(cloud) for cloud in points], False
 
 
-def _back(
-    centers: Float[Tensor, "g 3"], middle: Tensor, radius: float, up: str
+def _restore_centers(
+    centers: Float[Tensor, "g 3"], centroid: Tensor, radius: float, up: str
 ) -> Float[Tensor, "g 3"]:
-    """Return centres to where the input lay."""
-    turned = AlignUpAxis("y", up)(centers[None])[0]
-    return turned.cpu() * radius + middle
+    """Map patch centers from the unit sphere back to the coordinates of the input."""
+    rotated = AlignUpAxis("y", up)(centers[None])[0]
+    return rotated.cpu() * radius + centroid

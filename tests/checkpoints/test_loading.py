@@ -1,3 +1,5 @@
+"""Loading released files and checkpoints: sizes, keys, arguments and unreadable files."""
+
 import pickle
 import re
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from conftest import released_json, released_path
-from recon.checkpoints.loading import build_metadata, check_resumable, load
+from recon.checkpoints.loading import build_metadata, load
 from recon.checkpoints.official_keys import from_official_state_dict, to_official_key
 from recon.checkpoints.reader import METADATA_KEY
 from recon.layers.grouping import PatchGrouper
@@ -20,7 +22,7 @@ OFFICIAL = released_path("recon_pretrain_small.pth")
 SIZES = {"base": (384, 6), "small": (256, 4), "tiny": (192, 3)}
 
 
-def official_state() -> dict[str, torch.Tensor]:
+def load_official_state() -> dict[str, torch.Tensor]:
     return torch.load(OFFICIAL, weights_only=True)["base_model"]
 
 
@@ -48,21 +50,21 @@ def test_networks_have_the_released_names_and_shapes(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == expected["n_params"]
 
 
-def test_prefixes_of_data_parallel_make_no_difference(tmp_path: Path) -> None:
-    state = {f"module.{name}": value for name, value in official_state().items()}
+def test_data_parallel_prefixes_are_ignored(tmp_path: Path) -> None:
+    state = {f"module.{name}": value for name, value in load_official_state().items()}
     torch.save({"base_model": state, "metrics": {"acc": np.float64(0.5)}}, tmp_path / "x.pth")
     model = load(tmp_path / "x.pth", num_heads=3, num_groups=64)
     for name, value in load(OFFICIAL, num_heads=3, num_groups=64).state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
 
 
-def test_frozen_teachers_in_a_file_are_passed_over(tmp_path: Path) -> None:
-    state = official_state() | {"img_encoder.model.weight": torch.zeros(3)}
+def test_frozen_teachers_in_a_file_are_ignored(tmp_path: Path) -> None:
+    state = load_official_state() | {"img_encoder.model.weight": torch.zeros(3)}
     torch.save({"base_model": state}, tmp_path / "x.pth")
     assert load(tmp_path / "x.pth", num_heads=3, num_groups=64).training is False
 
 
-def networks() -> dict[str, PretrainingNetwork]:
+def build_networks() -> dict[str, PretrainingNetwork]:
     sizes = {"depth": 2, "heads": 2, "patch_widths": (8, 16, 24)}
     grouper, widths = PatchGrouper(8, 6, skip_near_origin=True), {"image": 5, "text": 7}
     decoder = {"depth": 1, "heads": 2, "group_size": 6}
@@ -86,57 +88,59 @@ def networks() -> dict[str, PretrainingNetwork]:
     }
 
 
-@pytest.mark.parametrize("name", networks())
-def test_every_composition_comes_back_from_its_own_checkpoint(name: str, tmp_path: Path) -> None:
-    model = networks()[name].eval()
+@pytest.mark.parametrize("name", build_networks())
+def test_every_network_is_restored_from_its_checkpoint(name: str, tmp_path: Path) -> None:
+    model = build_networks()[name].eval()
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
-    state["ensemble.losses.image.log_scale"] = torch.zeros(())  # of the task, not the network
+    state["ensemble.losses.image.log_scale"] = torch.zeros(())  # belongs to the task
     torch.save({"state_dict": state, METADATA_KEY: build_metadata(model)}, tmp_path / "last.ckpt")
     loaded = load(tmp_path / "last.ckpt")
     assert type(loaded) is type(model)
     assert build_metadata(loaded) == build_metadata(model)
     points, mask = torch.randn(2, 40, 3), torch.tensor([True, False] * 4).expand(2, -1)
-    ours, theirs = loaded(points, mask), model(points, mask)
-    assert torch.equal(ours.predicted, theirs.predicted)
-    assert ours.projected_queries.keys() == theirs.projected_queries.keys()
-    for key, value in ours.projected_queries.items():
-        assert torch.equal(value, theirs.projected_queries[key])
+    actual, expected = loaded(points, mask), model(points, mask)
+    assert torch.equal(actual.predicted, expected.predicted)
+    assert actual.projected_queries.keys() == expected.projected_queries.keys()
+    for key, value in actual.projected_queries.items():
+        assert torch.equal(value, expected.projected_queries[key])
 
 
-def test_missing_left_over_and_misshapen_keys_are_all_listed(tmp_path: Path) -> None:
-    state = official_state()
+def test_missing_unexpected_and_misshapen_keys_are_all_listed(tmp_path: Path) -> None:
+    state = load_official_state()
     del state["MAE_encoder.norm.bias"]
     state |= {"surprise": torch.zeros(2), "mask_token": torch.zeros(1, 1, 95)}
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="x.pth: the weights do not fit") as caught:
+    with pytest.raises(ValueError, match="x.pth: the weights do not fit") as error:
         load(tmp_path / "x.pth", num_heads=3, num_groups=64)
-    message = str(caught.value)
+    message = str(error.value)
     assert "missing: MAE_encoder.norm.bias (encoder.norm.bias)" in message
-    assert "left over: surprise" in message
+    assert "unexpected: surprise" in message
     assert "mask_token (decoder.mask_token) (1, 1, 95) instead of (1, 1, 96)" in message
 
 
 @pytest.mark.parametrize("name", ["recon_pretrain_small.pth", "twotower_pretrain_small.pth"])
-def test_released_names_come_back(name: str) -> None:
+def test_official_names_round_trip(name: str) -> None:
     state = torch.load(released_path(name), weights_only=True)
     state = state.get("base_model", state)
-    ours = from_official_state_dict(state)
-    assert [to_official_key(key) for key in ours] == list(state)
-    assert not {key for key in ours if "_encoder" in key or "MAE" in key}
+    converted = from_official_state_dict(state)
+    assert [to_official_key(key) for key in converted] == list(state)
+    assert not {key for key in converted if "_encoder" in key or "MAE" in key}
 
 
 @pytest.mark.slow
-def test_each_missing_key_of_a_released_file_is_named(tmp_path: Path) -> None:
-    state = official_state()
+def test_every_missing_key_is_named(tmp_path: Path) -> None:
+    state = load_official_state()
     for key in state:
         torch.save({k: v for k, v in state.items() if k != key}, tmp_path / "x.pth")
         with pytest.raises(ValueError, match=rf"missing: (.*, )?{re.escape(key)}\b"):
             load(tmp_path / "x.pth", num_heads=3, num_groups=64)
 
 
-@pytest.mark.parametrize("gone", ["img_proj", "img_(token|pos|proj)", r"\w*(img|text|cls)_"])
-def test_released_files_without_a_modality_are_refused(gone: str, tmp_path: Path) -> None:
-    state = {k: v for k, v in official_state().items() if not re.search(rf"(^|\.){gone}", k)}
+@pytest.mark.parametrize("pattern", ["img_proj", "img_(token|pos|proj)", r"\w*(img|text|cls)_"])
+def test_released_files_without_a_modality_raise_value_error(pattern: str, tmp_path: Path) -> None:
+    state = {
+        k: v for k, v in load_official_state().items() if not re.search(rf"(^|\.){pattern}", k)
+    }
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="missing: .*img_"):
         load(tmp_path / "x.pth", num_heads=3, num_groups=64)
@@ -146,22 +150,22 @@ def test_released_files_without_a_modality_are_refused(gone: str, tmp_path: Path
     ("arguments", "message"),
     [
         ({"num_heads": 0, "num_groups": 64}, "width 96 is not a multiple of the number of heads 0"),
-        ({"num_groups": 64}, "do not tell num_heads"),
-        ({"num_heads": 3}, "do not tell num_groups"),
+        ({"num_groups": 64}, "the file lacks num_heads"),
+        ({"num_heads": 3}, "the file lacks num_groups"),
         ({"num_heads": 3, "num_groups": 64, "group_size": 16}, "group_size=16 contradicts"),
         ({"num_heads": 5, "num_groups": 64}, "width 96 is not a multiple"),
         ({"num_heads": 3, "num_groups": 64, "task": "fly"}, "unknown task 'fly'"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: dict[str, int], message: str) -> None:
+def test_invalid_arguments_raise_value_error(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(OFFICIAL, **arguments)
 
 
-def test_bad_files_are_named(tmp_path: Path) -> None:
+def test_unreadable_files_raise_errors_with_their_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone.pth: no such checkpoint"):
         load(tmp_path / "gone.pth")
-    with pytest.raises(ValueError, match="a folder: name a file in it"):
+    with pytest.raises(ValueError, match="is a folder: name a file in it"):
         load(tmp_path)
     broken = tmp_path / "broken.pth"
     broken.write_bytes(OFFICIAL.read_bytes()[:5000])
@@ -174,8 +178,8 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         torch.save(content, broken)
         with pytest.raises(ValueError, match=r"broken.pth: holds a (list|Tensor), not"):
             load(broken, num_heads=3, num_groups=64)
-    torch.save(official_state() | {"epoch": 3}, broken)
-    with pytest.raises(ValueError, match=r"broken.pth: beside weights it holds epoch"):
+    torch.save(load_official_state() | {"epoch": 3}, broken)
+    with pytest.raises(ValueError, match=r"broken.pth: some entries are not weights: epoch"):
         load(broken, num_heads=3, num_groups=64)
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match="holds no weights, only"):
@@ -185,35 +189,26 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         load(tmp_path / "other.pth", num_heads=3, num_groups=64, group_size=32)
 
 
-class Trap:
+class TouchOnUnpickle:
+    """Create a file when unpickled."""
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (Path.touch, (Path(TRAP),))
+        return (Path.touch, (Path(TOUCHED_FILE),))
 
 
-TRAP = ""
+TOUCHED_FILE = ""
 
 
 def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sprung = tmp_path / "sprung"
-    monkeypatch.setitem(globals(), "TRAP", str(sprung))
-    torch.save({"base_model": official_state(), "metrics": Trap()}, tmp_path / "x.pth")
+    touched = tmp_path / "touched"
+    monkeypatch.setitem(globals(), "TOUCHED_FILE", str(touched))
+    torch.save(
+        {"base_model": load_official_state(), "metrics": TouchOnUnpickle()}, tmp_path / "x.pth"
+    )
     with pytest.raises(ValueError, match="cannot|safely"):
         load(tmp_path / "x.pth", num_heads=3, num_groups=64)
-    assert not sprung.exists()
+    assert not touched.exists()
     with (tmp_path / "plain.pth").open("wb") as file:
-        pickle.dump(Trap(), file)
-    pickle.loads((tmp_path / "plain.pth").read_bytes())  # the trap does work
-    assert sprung.exists()
-
-
-@pytest.mark.parametrize("name", ["optimizer_states", "loops", "callbacks", "lr_schedulers"])
-def test_a_training_is_not_resumed_from_less_than_its_state(name: str, tmp_path: Path) -> None:
-    model = networks()["generative"]
-    whole = dict.fromkeys(("loops", "callbacks", "state_dict"), {}) | {METADATA_KEY: {}}
-    whole |= {"optimizer_states": [], "lr_schedulers": [], "epoch": 1, "global_step": 2}
-    whole["state_dict"] = model.state_dict()
-    torch.save(whole, tmp_path / "last.ckpt")
-    check_resumable(tmp_path / "last.ckpt", model)
-    torch.save(whole | {name: 3}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=rf"last\.ckpt: its `{name}` is none of a training"):
-        check_resumable(tmp_path / "last.ckpt", model)
+        pickle.dump(TouchOnUnpickle(), file)
+    pickle.loads((tmp_path / "plain.pth").read_bytes())  # it works when executed
+    assert touched.exists()

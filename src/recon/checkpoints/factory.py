@@ -1,4 +1,4 @@
-"""Networks of the sizes that a set of weights has."""
+"""Build the network that a checkpoint's weights belong to, with sizes read from the weights."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -20,15 +20,15 @@ Network = PretrainingNetwork | Classifier | Segmenter
 
 
 def find_encoder_prefix(names: Collection[str]) -> str:
-    """Return where the encoder of patch tokens is among names of weights."""
-    for trunk in ("encoder.generative", "generative", "tower"):
-        if any(name.startswith(f"{trunk}.") for name in names):
-            return trunk
+    """Return the prefix of the patch encoder's parameters among names of weights."""
+    for prefix in ("encoder.generative", "generative", "tower"):
+        if any(name.startswith(f"{prefix}.") for name in names):
+            return prefix
     return "encoder"
 
 
 class NetworkBuilder:
-    """Build networks of the sizes that a set of weights has."""
+    """Build networks from weights, which give the sizes, and settings, which give the rest."""
 
     def __init__(self, weights: CheckpointWeights, settings: dict[str, Any]) -> None:
         self.weights, self.state = weights, weights.state_dict
@@ -41,12 +41,12 @@ class NetworkBuilder:
         )
 
     def build(self, kind: NetworkKind) -> Network:
-        """Build the network that weights of this kind are for."""
+        """Build the network of the given kind."""
         if kind == "classify":
-            return self.classifier()
-        return self.segmenter() if kind == "segment" else self.pretraining()
+            return self._build_classifier()
+        return self._build_segmenter() if kind == "segment" else self._build_pretraining()
 
-    def _sizes(self, prefix: str, queries: list[str]) -> dict[str, Any]:
+    def _read_sizes(self, prefix: str, queries: list[str]) -> dict[str, Any]:
         return {
             "dim": self.weights.out_features(f"{prefix}.norm"),
             "depth": count_blocks(self.state, rf"{re.escape(prefix)}\.blocks\.(\d+)\."),
@@ -58,32 +58,32 @@ class NetworkBuilder:
             ],
         }
 
-    def encoder(self) -> Encoder:
-        names = ("encoder.queries.tokens.", "encoder.queries.positions.")
-        queries = self.weights.find_modalities(*names, official_modalities=MODALITIES)
-        return Encoder(stop_gradient=self.stop_gradient, **self._sizes("encoder", queries))
+    def _build_encoder(self) -> Encoder:
+        prefixes = ("encoder.queries.tokens.", "encoder.queries.positions.")
+        queries = self.weights.find_modalities(*prefixes, official_modalities=MODALITIES)
+        return Encoder(stop_gradient=self.stop_gradient, **self._read_sizes("encoder", queries))
 
-    def tower(self, prefix: str, released: Sequence[str] = ()) -> Tower:
-        names = (f"{prefix}.query_tokens.", f"{prefix}.query_positions.")
-        return Tower(
-            **self._sizes(
-                prefix, self.weights.find_modalities(*names, official_modalities=released)
-            )
-        )
+    def _build_tower(self, prefix: str, official_queries: Sequence[str] = ()) -> Tower:
+        prefixes = (f"{prefix}.query_tokens.", f"{prefix}.query_positions.")
+        queries = self.weights.find_modalities(*prefixes, official_modalities=official_queries)
+        return Tower(**self._read_sizes(prefix, queries))
 
-    def pretraining(self) -> PretrainingNetwork:
+    def _build_pretraining(self) -> PretrainingNetwork:
         trunk = find_encoder_prefix(self.state)
         dim = self.weights.out_features(f"{trunk}.norm")
-        taught = () if trunk == "tower" else ("image", "text")
+        official_targets = () if trunk == "tower" else ("image", "text")
+        modalities = self.weights.find_modalities(
+            "projections.", official_modalities=official_targets
+        )
         widths = {
             name: self.weights.out_features(f"projections.{name}{'.0' if name == 'cls' else ''}")
-            for name in self.weights.find_modalities("projections.", official_modalities=taught)
+            for name in modalities
         }
         projections = Projections(dim, widths)
         if not self.weights.has_prefix("decoder."):
             if trunk == "tower":
-                return ACT(self.grouper, self.tower(trunk, released=("cls",)))
-            return ContrastiveNetwork(self.grouper, self.encoder(), projections)
+                return ACT(self.grouper, self._build_tower(trunk, official_queries=("cls",)))
+            return ContrastiveNetwork(self.grouper, self._build_encoder(), projections)
         decoder = Decoder(
             dim,
             depth=count_blocks(self.state, r"decoder\.blocks\.(\d+)\."),
@@ -91,45 +91,51 @@ class NetworkBuilder:
             group_size=self.grouper.group_size,
         )
         if trunk == "generative":
-            towers = self.tower("generative"), self.tower("contrastive", released=MODALITIES[1:])
+            towers = (
+                self._build_tower("generative"),
+                self._build_tower("contrastive", official_queries=MODALITIES[1:]),
+            )
             return TwoTowers(self.grouper, *towers, decoder, projections)
         if trunk == "tower":
-            return PointMAE(self.grouper, self.tower(trunk), decoder)
-        return ReCon(self.grouper, self.encoder(), decoder, projections)
+            return PointMAE(self.grouper, self._build_tower(trunk), decoder)
+        return ReCon(self.grouper, self._build_encoder(), decoder, projections)
 
-    def classifier(self) -> Classifier:
+    def _build_classifier(self) -> Classifier:
         encoder: Encoder | Tower | TwoTowerEncoder
         if self.weights.has_prefix("encoder.generative."):
             encoder = TwoTowerEncoder(
-                self.tower("encoder.generative"), self.tower("encoder.contrastive")
+                self._build_tower("encoder.generative"), self._build_tower("encoder.contrastive")
             )
         elif self.weights.family != "ReCon" or self.weights.has_prefix("encoder.query_"):
-            encoder = self.tower("encoder", released=("cls",))
+            encoder = self._build_tower("encoder", official_queries=("cls",))
         else:
-            encoder = self.encoder()
-        layers = count_blocks(self.state, r"head\.(\d+)\.weight")
+            encoder = self._build_encoder()
+        num_layers = count_blocks(self.state, r"head\.(\d+)\.weight")
         last = max(int(name.split(".")[1]) for name in self.state if name.startswith("head."))
-        head = linear_head if layers == 1 else mlp_head
-        count = self.weights.out_features(f"head.{last}")
         return Classifier(
-            self.grouper, encoder, count, head=head, class_names=self.settings["classes"]
+            self.grouper,
+            encoder,
+            self.weights.out_features(f"head.{last}"),
+            head=linear_head if num_layers == 1 else mlp_head,
+            class_names=self.settings["classes"],
         )
 
-    def segmenter(self) -> Segmenter:
+    def _build_segmenter(self) -> Segmenter:
         if self.weights.family != "ReCon":
             raise ValueError(
                 f"{self.weights.path}: a segmenter of {self.weights.family}, whose head reads "
-                "other features than this library's: load the pretrained encoder it began with"
+                "other features than this library's: load the pretrained encoder it was "
+                "fine-tuned from"
             )
         joint = self.state.get("propagate.joint_in.weight")
-        encoder, objects = self.encoder(), self.state.get("object_embed.project.weight")
-        levels = len(default_out_indices(len(encoder.blocks))) * encoder.dim
+        encoder, objects = self._build_encoder(), self.state.get("object_embed.project.weight")
+        token_channels = len(default_out_indices(len(encoder.blocks))) * encoder.dim
         return Segmenter(
             self.grouper,
             encoder,
             self.weights.out_features("point_head.out"),
             num_objects=None if objects is None else objects.shape[1],
-            channels=3 if joint is None else joint.shape[1] - levels,
+            channels=3 if joint is None else joint.shape[1] - token_channels,
             hidden=self.weights.out_features("propagate.joint_in"),
             widths=[
                 self.weights.out_features(layer)

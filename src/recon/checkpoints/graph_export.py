@@ -1,4 +1,4 @@
-"""Networks as graphs that run without this library: ONNX and torch.export, checked."""
+"""Export networks to ONNX and torch.export, and compare their outputs with the network's."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,13 +19,15 @@ from recon.models.segmenter import Segmenter
 
 ONNX_OPSET = 20
 TOLERANCES = {"onnx": 1e-4, "torch_export": 1e-5}
-"""How far outputs may be from the network's own, relative to the larger of 1 and their size."""
+"""Maximum error of outputs, relative to the larger of 1 and the network's own output."""
 CHECK_BATCH_SIZES = (1, 3)
-"""Clouds at a time that a graph is checked with, unlike the 2 it was traced with."""
+"""Batch sizes of the comparison, other than the 2 of the trace."""
+
+GraphRunner = Callable[..., dict[str, Tensor]]
 
 
 class FeatureGraph(nn.Module):
-    """What `PointEncoder` returns, of clouds of any place and scale that stand on y.
+    """Compute the features of `PointEncoder`, for clouds of any position and scale, y up.
 
     Shapes: points (B, N, 3) -> the queries and their projections, tokens (B, G, dim), centers
     (B, G, 3) in the unit sphere, and the pooled feature.
@@ -34,7 +36,7 @@ class FeatureGraph(nn.Module):
     def __init__(self, network: PretrainingNetwork) -> None:
         super().__init__()
         self.network = deepcopy(network)
-        if hasattr(self.network, "decoder"):  # which features do not need
+        if hasattr(self.network, "decoder"):  # features do not need it
             del self.network.decoder
 
     def forward(self, points: Float[Tensor, "b n 3"]) -> dict[str, Tensor]:
@@ -50,7 +52,7 @@ class FeatureGraph(nn.Module):
 
 
 class ClassifierGraph(nn.Module):
-    """Scores of classes of clouds as the tests saw them; (B, N, 3) -> (B, classes)."""
+    """Compute class logits of clouds prepared as in testing; (B, N, 3) -> (B, classes)."""
 
     def __init__(self, network: Classifier) -> None:
         super().__init__()
@@ -61,7 +63,7 @@ class ClassifierGraph(nn.Module):
 
 
 class SegmenterGraph(nn.Module):
-    """Log-probabilities of the points' classes, of clouds as the segmenter's tests saw them.
+    """Compute log-probabilities of the points' classes, for clouds prepared as in testing.
 
     Shapes: points (B, N, C) -> (B, N, classes).
     """
@@ -75,7 +77,10 @@ class SegmenterGraph(nn.Module):
 
 
 class PartSegmenterGraph(nn.Module):
-    """The same, of objects of known classes: points (B, N, C), labels (B,) -> (B, N, classes)."""
+    """Compute log-probabilities of the points' parts, given the classes of the objects.
+
+    Shapes: points (B, N, C), labels (B,) -> (B, N, classes).
+    """
 
     def __init__(self, network: Segmenter) -> None:
         super().__init__()
@@ -88,15 +93,15 @@ class PartSegmenterGraph(nn.Module):
 
 
 class ExportResult(NamedTuple):
-    """A graph that was written and read back, and how far its outputs were off."""
+    """An exported graph, read back and compared with its network."""
 
     path: Path
     output_names: list[str]
     max_error: float
-    """Largest difference to the network's own outputs, relative as in `TOLERANCES`."""
+    """Largest error of an output, relative as in `TOLERANCES`."""
 
 
-def _graph(network: Network) -> nn.Module:
+def _wrap_network(network: Network) -> nn.Module:
     if isinstance(network, PretrainingNetwork):
         return FeatureGraph(network)
     if isinstance(network, Classifier):
@@ -104,76 +109,74 @@ def _graph(network: Network) -> nn.Module:
     return SegmenterGraph(network) if network.num_objects is None else PartSegmenterGraph(network)
 
 
-def _inputs(network: Network, batch: int, points: int) -> dict[str, Tensor]:
-    """Draw clouds in the unit sphere, and classes of objects where the network asks for them."""
-    generator = torch.Generator().manual_seed(batch)
+def _draw_inputs(network: Network, batch_size: int, num_points: int) -> dict[str, Tensor]:
+    """Draw random clouds in the unit sphere, and object classes if the network takes them."""
+    generator = torch.Generator().manual_seed(batch_size)
     channels = getattr(network, "channels", 3)
-    drawn = torch.rand(batch, points, channels, generator=generator)
-    drawn[..., :3] = UnitSphere()(drawn[..., :3])
-    given = {"points": drawn}
+    points = torch.rand(batch_size, num_points, channels, generator=generator)
+    points[..., :3] = UnitSphere()(points[..., :3])
+    inputs = {"points": points}
     if isinstance(network, Segmenter) and network.num_objects is not None:
-        given["label"] = torch.randint(network.num_objects, (batch,), generator=generator)
-    return given
+        inputs["label"] = torch.randint(network.num_objects, (batch_size,), generator=generator)
+    return inputs
 
 
-def _traced(graph: nn.Module, given: dict[str, Tensor]) -> ExportedProgram:
+def _trace_graph(graph: nn.Module, inputs: dict[str, Tensor]) -> ExportedProgram:
     batch = Dim("batch", min=1)
-    shapes = {name: {0: batch} for name in given}
-    return torch.export.export(graph, (), given, dynamic_shapes=shapes, strict=False)
+    shapes = {name: {0: batch} for name in inputs}
+    return torch.export.export(graph, (), inputs, dynamic_shapes=shapes, strict=False)
 
 
-def _check(
-    graph: nn.Module, network: Network, points: int, run: Callable[..., dict[str, Tensor]]
-) -> float:
-    """Return the largest relative difference of another runtime's outputs."""
-    apart = []
-    for batch in CHECK_BATCH_SIZES:
-        given = _inputs(network, batch, points)
-        ours, others = graph(**given), run(given)
-        apart += [
-            ((others[name] - known).abs() / known.abs().clamp(min=1)).max()
-            for name, known in ours.items()
+def _measure_error(graph: nn.Module, network: Network, num_points: int, run: GraphRunner) -> float:
+    """Return the largest relative error of another runtime's outputs."""
+    errors = []
+    for batch_size in CHECK_BATCH_SIZES:
+        inputs = _draw_inputs(network, batch_size, num_points)
+        expected, actual = graph(**inputs), run(inputs)
+        errors += [
+            ((actual[name] - value).abs() / value.abs().clamp(min=1)).max()
+            for name, value in expected.items()
         ]
-    return float(torch.stack(apart).max())  # NaN where any is
+    return float(torch.stack(errors).max())  # NaN if any error is NaN
 
 
 @torch.no_grad()
 def export_graph(network: Network, path: Path, num_points: int, export_format: str) -> ExportResult:
-    """Write a network as a graph of clouds of `points` points, any number of them at a time.
+    """Export a network as a graph for clouds of `num_points` points, in batches of any size.
 
-    `kind` is `torch_export` (.pt2) or `onnx`, which needs the packages of the extra `onnx`. Patches
-    are cut in the graph. What was written is read back, run and compared with the network. Raises
-    ValueError for too few points and for outputs that are off by more than `TOLERANCES`.
+    `export_format` is `torch_export` (.pt2) or `onnx`, which needs the packages of the extra
+    `onnx`. The graph includes the grouping into patches. It is read back, run, and compared with
+    the network. Raises ValueError for too few points, and for errors above `TOLERANCES`.
     """
-    cut = network.grouper
-    if num_points < (need := max(cut.groups, cut.group_size)):
+    grouper = network.grouper
+    if num_points < (min_points := max(grouper.groups, grouper.group_size)):
         raise ValueError(
-            f"num_points={num_points}: the network cuts patches that need at least {need}"
+            f"num_points={num_points}: the patches of the network need at least {min_points}"
         )
     if export_format == "onnx":
-        _require("onnx", "onnxruntime", "onnxscript")
-    graph = _graph(network.eval())
-    given = _inputs(network, 2, num_points)
+        _require_packages("onnx", "onnxruntime", "onnxscript")
+    graph = _wrap_network(network.eval())
+    inputs = _draw_inputs(network, 2, num_points)
     path.parent.mkdir(parents=True, exist_ok=True)
-    program, outputs = _traced(graph, given), list(graph(**given))
+    program, output_names = _trace_graph(graph, inputs), list(graph(**inputs))
     if export_format == "onnx":
-        run = _onnx(program, path, [*given], outputs)
+        run = _write_onnx(program, path, [*inputs], output_names)
     else:
         torch.export.save(program, path)
         read_back: Any = torch.export.load(path).module()
-        run = lambda asked: read_back(**asked)  # noqa: E731
-    error = _check(graph, network, num_points, run)
-    if not error <= TOLERANCES[export_format]:  # NaN is not
+        run = lambda tensors: read_back(**tensors)  # noqa: E731
+    error = _measure_error(graph, network, num_points, run)
+    tolerance = TOLERANCES[export_format]
+    if not error <= tolerance:  # also true for NaN
         raise ValueError(
-            f"{path}: its outputs are off by {error:.1e}, more than "
-            f"{TOLERANCES[export_format]:.0e}: do not "
-            "use it"
+            f"{path}: its outputs differ from the network's by {error:.1e}, more than "
+            f"{tolerance:.0e}: do not use it"
         )
-    return ExportResult(path, outputs, error)
+    return ExportResult(path, output_names, error)
 
 
-def _require(*packages: str) -> None:
-    """Raise ValueError for packages that are missing, before anything is computed."""
+def _require_packages(*packages: str) -> None:
+    """Raise ValueError for missing packages, before anything is computed."""
     for package in packages:
         try:
             import_module(package)
@@ -183,34 +186,34 @@ def _require(*packages: str) -> None:
             ) from error
 
 
-def _distances(x: Tensor, y: Tensor, p: float, mode: int | None) -> Tensor:
-    """Compute `exact_distances`, which ONNX has no word for."""
+def _compute_distances(x: Tensor, y: Tensor, p: float, mode: int | None) -> Tensor:
+    """Decompose `torch.cdist`, for which ONNX has no operator."""
     return (x.unsqueeze(-2) - y.unsqueeze(-3)).square().sum(-1).sqrt()
 
 
-def _onnx(
-    program: ExportedProgram, path: Path, inputs: list[str], outputs: list[str]
-) -> Callable[..., dict[str, Tensor]]:
-    """Write an ONNX file; return what runs it by onnxruntime."""
+def _write_onnx(
+    program: ExportedProgram, path: Path, input_names: list[str], output_names: list[str]
+) -> GraphRunner:
+    """Write an ONNX file; return a function that runs it by onnxruntime."""
     import onnxruntime
 
-    known = torch.export.default_decompositions()
-    known[torch.ops.aten._cdist_forward.default] = _distances
-    written = torch.onnx.export(
-        program.run_decompositions(known),
-        input_names=inputs,
-        output_names=outputs,
+    decompositions = torch.export.default_decompositions()
+    decompositions[torch.ops.aten._cdist_forward.default] = _compute_distances
+    onnx_program = torch.onnx.export(
+        program.run_decompositions(decompositions),
+        input_names=input_names,
+        output_names=output_names,
         opset_version=ONNX_OPSET,
         dynamo=True,
-        optimize=False,  # its rewriting takes the 1e-8 that keeps a division finite for nothing
+        optimize=False,  # the optimizer drops the 1e-8 that keeps a division finite
         verbose=False,
     )
-    assert written is not None
-    written.save(path)
+    assert onnx_program is not None
+    onnx_program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        found = session.run(outputs, {name: tensor.numpy() for name, tensor in given.items()})
-        return {n: torch.from_numpy(x) for n, x in zip(outputs, found, strict=True)}
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        outputs = session.run(output_names, {n: tensor.numpy() for n, tensor in inputs.items()})
+        return {n: torch.from_numpy(x) for n, x in zip(output_names, outputs, strict=True)}
 
     return run

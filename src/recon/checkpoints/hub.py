@@ -1,4 +1,4 @@
-"""Networks for others: folders with a model card, and the Hugging Face Hub."""
+"""Save networks with a model card, and upload them to the Hugging Face Hub."""
 
 import re
 import tempfile
@@ -14,13 +14,14 @@ from recon.models.classifier import Classifier
 from recon.models.segmenter import Segmenter
 
 USAGE_BY_TASK = {
-    "pretrain": "`encoder.encode(points)` returns named features of clouds of any size, place and "
-    "scale; `encoder.dense(points)` a feature for every point.",
-    "classify": "`network(points)` returns scores of classes for clouds (B, N, 3), y up, as its "
-    "tests saw them; `python -m recon.evaluate task=classify` does it for files.",
+    "pretrain": "`encoder.encode(points)` returns named features of clouds of any size, position "
+    "and scale; `encoder.dense(points)` returns a feature for every point.",
+    "classify": "`network(points)` returns class logits for clouds (B, N, 3), y up, prepared as "
+    "its test clouds were; `python -m recon.evaluate task=classify` classifies files.",
     "part_segment": "`python -m recon.segment` labels the points of files.",
     "scene_segment": "`python -m recon.segment` labels the points of files.",
 }
+"""How to use a network, in the model card."""
 
 
 def save_pretrained(
@@ -33,27 +34,28 @@ def save_pretrained(
 ) -> Path:
     """Write config.json, model.safetensors and a model card, README.md, into a folder.
 
-    `source` is whatever `load` reads, or a network. Of a file, the card is filled from the run's
-    folder that it lies in: data, recipe, hardware, and figures with their protocols; what is not
-    there is said to be unknown. `license` is that of the weights, by the Hub's short names.
-    `told` are settings that released files do not tell, see `load`. Returns the folder.
+    `checkpoint` is anything that `load` reads, or a network. For a file, the card describes the
+    data, recipe, hardware and metrics with their protocols, from the run's folder around the file;
+    it states what is unknown. `license` is the license of the weights, by the Hub's identifiers.
+    `settings` are arguments of `load` that released files need. Returns the folder.
 
-    Raises what `load` raises, and FileExistsError for a folder that holds something else.
+    Raises what `load` raises, and FileExistsError for a folder that holds other files.
     """
     target = Path(folder)
-    known = {"config.json", "model.safetensors", "README.md", ".gitattributes"}
-    if target.is_dir() and (others := {path.name for path in target.iterdir()} - known):
+    own_names = {"config.json", "model.safetensors", "README.md", ".gitattributes"}
+    if target.is_dir() and (others := {path.name for path in target.iterdir()} - own_names):
         raise FileExistsError(
             f"{target}: holds other files, such as {sorted(others)[0]}: choose a new folder"
         )
     if isinstance(checkpoint, str | Path):
         task: Any = read_task(checkpoint)
         network: Network = load(checkpoint, task=task, **settings)
-        origin = read_provenance(checkpoint)
+        provenance = read_provenance(checkpoint)
     else:
-        network, origin = checkpoint, {}
-    write_pretrained_folder(network, target, origin)
-    _card(network, origin, repo_id or target.resolve().name, license).save(target / "README.md")
+        network, provenance = checkpoint, {}
+    write_pretrained_folder(network, target, provenance)
+    card = _build_model_card(network, provenance, repo_id or target.resolve().name, license)
+    card.save(target / "README.md")
     return target
 
 
@@ -66,10 +68,10 @@ def push_to_hub(
     token: str | None = None,
     **settings: Any,
 ) -> str:
-    """Upload what `save_pretrained` writes to a repository of the Hub, made if need be.
+    """Upload what `save_pretrained` writes to a Hub repository, which is created if needed.
 
-    The repository is private unless told otherwise. Returns its address. Raises ValueError for a
-    name that is none and ConnectionError in one line where the Hub refuses or cannot be reached.
+    The repository is private by default. Returns its address. Raises ValueError for an invalid
+    name, and ConnectionError with a one-line message where the Hub refuses or is unavailable.
     """
     from huggingface_hub import HfApi
 
@@ -83,22 +85,24 @@ def push_to_hub(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo_id, folder_path=saved, commit_message="Upload weights")
-        except Exception as error:  # of the Hub, of the network, or of the card's head
+        except Exception as error:  # from the Hub, the network, or the check of the card's header
             reason = " ".join(str(error).split("\n")[0].split())
             raise ConnectionError(
                 f"{repo_id}: not uploaded ({reason}): log in by `hf auth login`, or save to a "
-                "folder and upload that elsewhere"
+                "folder and upload it by other means"
             ) from error
     return f"https://huggingface.co/{repo_id}"
 
 
-def _card(network: Network, origin: dict[str, Any], repo_id: str, licence: str | None) -> Any:
-    """Fill the model card; what is unknown is left out of its head and said in its text."""
+def _build_model_card(
+    network: Network, provenance: dict[str, Any], repo_id: str, license_id: str | None
+) -> Any:
+    """Fill the model card; unknown values are absent in its header and stated in its text."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    task, data = infer_network_task(network), _known(origin.get("data"))
+    task, data = infer_network_task(network), _format_table(provenance.get("data"))
     name = repo_id.rpartition("/")[2]
-    figures = [row for row in origin.get("metrics", []) if isinstance(row.get("value"), float)]
+    metrics = [row for row in provenance.get("metrics", []) if isinstance(row.get("value"), float)]
     results = [
         EvalResult(
             task_type="point-cloud",
@@ -108,84 +112,84 @@ def _card(network: Network, origin: dict[str, Any], repo_id: str, licence: str |
             metric_value=round(row["value"], 4),
             metric_args={"protocol": row["protocol"]},
         )
-        for row in figures
+        for row in metrics
     ]
-    head = ModelCardData(
-        license=licence,
+    header = ModelCardData(
+        license=license_id,
         library_name="recon-pointcloud",
         tags=["point-cloud", "3d", "recon", task],
         model_name=name,
         eval_results=results or None,
     )
     return ModelCard.from_template(
-        head,
+        header,
         template_path=str(files("recon") / "assets" / "model_card.md.jinja"),
         name=name,
         repo_id=repo_id,
         task=task,
-        what=_what(network, origin),
-        use=USAGE_BY_TASK[task],
-        facts=summarize_network(network),
+        summary=_summarize_origin(network, provenance),
+        usage=USAGE_BY_TASK[task],
+        architecture=summarize_network(network),
         data=data,
-        recipe=_known(origin.get("recipe")) | _trained(origin),
-        hardware=_known(origin.get("hardware")),
-        metrics=[format_metric(row) for row in figures],
-        licence=licence,
-        config=origin.get("config"),
+        recipe=_format_table(provenance.get("recipe")) | _select_progress(provenance),
+        hardware=_format_table(provenance.get("hardware")),
+        metrics=[format_metric(row) for row in metrics],
+        license_id=license_id,
+        config=provenance.get("config"),
     )
 
 
-def _known(table: Any) -> dict[str, Any]:
-    """Leave out what is unknown, and write lists and tables within in one line."""
-    held = table.items() if isinstance(table, dict) else ()
-    lines = {name: format_value(value) for name, value in held if value not in (None, "", [], {})}
+def _format_table(table: Any) -> dict[str, Any]:
+    """Drop unknown values; format nested lists and tables as one line."""
+    rows = table.items() if isinstance(table, dict) else ()
+    lines = {name: format_value(value) for name, value in rows if value not in (None, "", [], {})}
     return {name: value for name, value in lines.items() if value}
 
 
 def format_value(value: Any) -> str:
-    """Write a value of a table: lists by commas, names with their values."""
+    """Format a value of a table: lists joined by commas, mappings as names with values."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {format_value(item)}" for name, item in value.items())
     return ", ".join(map(format_value, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _trained(origin: dict[str, Any]) -> dict[str, Any]:
-    return {name: origin[name] for name in ("epoch", "step") if name in origin}
+def _select_progress(provenance: dict[str, Any]) -> dict[str, Any]:
+    return {name: provenance[name] for name in ("epoch", "step") if name in provenance}
 
 
 def format_metric(row: dict[str, Any]) -> dict[str, str]:
-    """Return a figure as tables have it: fractions in %, what is none of them as it is."""
+    """Format a metric for tables: values in [0, 1] as percentages, others unchanged."""
     value = row["value"]
-    fraction = 0 <= value <= 1
-    between = " to ".join(f"{100 * end:.1f} %" for end in row.get("interval", ()))
-    written = f"{100 * value:.1f} %" if fraction else f"{value:g}"
-    return {"measure": row["measure"], "value": written, "interval": between,
+    is_fraction = 0 <= value <= 1
+    interval = " to ".join(f"{100 * end:.1f} %" for end in row.get("interval", ()))
+    text = f"{100 * value:.1f} %" if is_fraction else f"{value:g}"
+    return {"measure": row["measure"], "value": text, "interval": interval,
             "protocol": str(row["protocol"])}  # fmt: skip
 
 
-def _what(network: Network, origin: dict[str, Any]) -> str:
+def _summarize_origin(network: Network, provenance: dict[str, Any]) -> str:
     kind = {"Classifier": "classifier", "Segmenter": "segmenter"}.get(type(network).__name__)
-    of = f"A {kind or 'pretrained encoder'} of point clouds ({type(network).__name__})"
-    made = f", trained as `{origin['name']}`" if origin.get("name") else ""
-    return f"{of}{made}. It was saved from: {origin.get('format', 'a network in memory')}."
+    title = f"A {kind or 'pretrained encoder'} of point clouds ({type(network).__name__})"
+    run = f", trained as `{provenance['name']}`" if provenance.get("name") else ""
+    return f"{title}{run}. It was saved from: {provenance.get('format', 'a network in memory')}."
 
 
 def summarize_network(network: Network) -> dict[str, Any]:
-    """Return what a network is, for tables: sizes, patches, queries, classes."""
-    told = build_metadata(network)
+    """Return a network's properties for tables: sizes, patches, queries, classes."""
+    metadata = build_metadata(network)
     encoder = next(m for m in network.modules() if hasattr(m, "modalities"))
-    classes = getattr(network, "num_classes", None)
-    names = told.pop("classes", [])
+    num_classes = getattr(network, "num_classes", None)
+    names = metadata.pop("classes", [])
     rows = {
         "network": type(network).__name__,
         "for": infer_network_task(network),
         "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
         "width": getattr(encoder, "dim", None),
         "blocks": len(getattr(encoder, "blocks", [])) or None,
-        "heads": told["num_heads"],
-        "patches": f"{told['num_groups']} of {told['group_size']} points",
+        "heads": metadata["num_heads"],
+        "patches": f"{metadata['num_groups']} of {metadata['group_size']} points",
         "queries": ", ".join(getattr(encoder, "modalities", [])) or "none",
-        "classes": classes and f"{classes}{': ' + ', '.join(names) if names else ''}",
+        "classes": num_classes and f"{num_classes}{': ' + ', '.join(names) if names else ''}",
     }
     if isinstance(network, Segmenter):
         rows |= {"channels of a point": network.channels, "axis up": network.up}

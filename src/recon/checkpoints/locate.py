@@ -1,4 +1,4 @@
-"""Where weights come from: files, folders that were saved for others, and the Hugging Face Hub."""
+"""Find a checkpoint on disk or on the Hugging Face Hub, and read safetensors folders."""
 
 import json
 import re
@@ -10,42 +10,43 @@ from safetensors.torch import load_file
 
 CONFIG_FILENAME, WEIGHTS_FILENAME = "config.json", "model.safetensors"
 MAX_CONFIG_BYTES, MAX_TENSORS = 2**24, 2**16
-"""Bytes of a configuration, and tensors of the largest file."""
+"""Maximum size of a config.json in bytes, and maximum number of tensors in a weights file."""
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
-_FILES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
+_CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
 
 
 def locate_checkpoint(checkpoint: str | Path) -> Path:
-    """Return the file or folder that a source means, fetched from the Hugging Face Hub if need be.
+    """Return the local path of a checkpoint; download it from the Hugging Face Hub if needed.
 
-    A string `owner/name` or `owner/name@revision` that is no path here is a repository of the Hub;
-    with HF_HUB_OFFLINE=1 its copy in the cache is used. Raises FileNotFoundError for one that
-    cannot be had. What is no such name is returned as a path, there or not.
+    A string `owner/name` or `owner/name@revision` that is not a local path is a Hub repository.
+    With HF_HUB_OFFLINE=1 its cached copy is used. Anything else is returned as a path, whether it
+    exists or not. Raises FileNotFoundError for a repository that is unavailable.
     """
     path = Path(checkpoint)
-    found = None if isinstance(checkpoint, Path) else _HUB_ID.fullmatch(checkpoint)
-    if found is None or path.exists() or path.parent.is_dir() or path.suffix in _FILES:
+    hub_id = None if isinstance(checkpoint, Path) else _HUB_ID.fullmatch(checkpoint)
+    is_local = path.exists() or path.parent.is_dir() or path.suffix in _CHECKPOINT_SUFFIXES
+    if hub_id is None or is_local:
         return path
-    return _fetched(checkpoint, found["repo"], found["revision"])
+    return _download_snapshot(checkpoint, hub_id["repo"], hub_id["revision"])
 
 
-def _fetched(source: str | Path, repo: str, revision: str | None) -> Path:
+def _download_snapshot(checkpoint: str | Path, repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         folder = snapshot_download(
             repo, revision=revision, allow_patterns=[CONFIG_FILENAME, WEIGHTS_FILENAME]
         )
-    except Exception as error:  # of the Hub or of the network
+    except Exception as error:  # from the Hub or from the network
         reason = " ".join(str(error).split("\n")[0].split())
         raise FileNotFoundError(
-            f"{source}: no such file, and not to be had from the Hugging Face Hub ({reason})"
+            f"{checkpoint}: no such file, and unavailable on the Hugging Face Hub ({reason})"
         ) from error
     return Path(folder)
 
 
 def is_safetensors_checkpoint(path: Path) -> bool:
-    """Tell whether a path is a folder of configuration and weights, or the weights in it."""
+    """Tell whether a path is a folder with a configuration or weights, or a safetensors file."""
     return (
         path.suffix == ".safetensors"
         or (path / CONFIG_FILENAME).is_file()
@@ -53,38 +54,44 @@ def is_safetensors_checkpoint(path: Path) -> bool:
     )
 
 
-def _check_count(path: Path) -> None:
-    """Raise ValueError for a file of so many tensors that to make them takes without end."""
+def _check_tensor_count(path: Path) -> None:
+    """Raise ValueError for a file with so many tensors that creating them would take forever."""
     with path.open("rb") as file:
-        head = file.read(min(2**27, int.from_bytes(file.read(8), "little")))
-    if (count := head.count(b'"data_offsets"')) > MAX_TENSORS:
-        raise ValueError(f"it has {count:,} tensors, {MAX_TENSORS:,} are read")
+        header = file.read(min(2**27, int.from_bytes(file.read(8), "little")))
+    if (count := header.count(b'"data_offsets"')) > MAX_TENSORS:
+        raise ValueError(f"it has {count:,} tensors, the maximum is {MAX_TENSORS:,}")
 
 
 def read_safetensors_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a saved folder, or its weights by name: its configuration and its named tensors.
+    """Read the configuration and the named tensors of a saved folder or of its weights file.
 
-    Raises FileNotFoundError for a missing part of it and ValueError that names a broken one.
+    Raises FileNotFoundError where one of the two files is missing, and ValueError that names a
+    file that cannot be read.
     """
     folder = path if path.is_dir() else path.parent
-    weights = folder / WEIGHTS_FILENAME if path.is_dir() else path
-    for part in (folder / CONFIG_FILENAME, weights):
+    weights_path = folder / WEIGHTS_FILENAME if path.is_dir() else path
+    for part in (folder / CONFIG_FILENAME, weights_path):
         if not part.is_file():
             raise FileNotFoundError(
                 f"{part}: missing: {CONFIG_FILENAME} and {WEIGHTS_FILENAME} belong together"
             )
-    if (size := (folder / CONFIG_FILENAME).stat().st_size) > MAX_CONFIG_BYTES:
-        raise ValueError(f"{folder / CONFIG_FILENAME}: has {size:,} bytes, no configuration does")
+    config = _read_config(folder / CONFIG_FILENAME)
     try:
-        config = json.loads((folder / CONFIG_FILENAME).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / CONFIG_FILENAME}: not JSON ({error})") from error
-    if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
+        _check_tensor_count(weights_path)
+        return config, load_file(weights_path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{weights_path}: corrupt ({error}): fetch it again") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
         raise ValueError(
-            f"{folder / CONFIG_FILENAME}: not of this library: it describes no `network`"
+            f"{path}: has {size:,} bytes, a configuration has at most {MAX_CONFIG_BYTES:,}"
         )
     try:
-        _check_count(weights)
-        return config, load_file(weights)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{weights}: corrupt ({error}): fetch it again") from error
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
+        raise ValueError(f"{path}: not a configuration of this library: it has no `network`")
+    return config

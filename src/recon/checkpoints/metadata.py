@@ -1,4 +1,4 @@
-"""What a file tells of its network beside the weights, held against what it can mean."""
+"""Check a checkpoint's metadata: attention heads, patches, class names, parts, up axis."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,53 +10,54 @@ from recon.models.segmenter import Segmenter
 from recon.utils.printable import has_control_chars
 
 MAX_METADATA_COUNT = 2**20
-"""Heads, groups or points of a group that a network may have."""
+"""Maximum number of heads, of patches, and of points in a patch."""
 
 
 def check_metadata(path: Path, metadata: Any) -> dict[str, Any]:
-    """Return what a file tells of its network; raise ValueError for what it cannot mean."""
+    """Return a checkpoint's metadata; raise ValueError for values that no network can have."""
     if not isinstance(metadata, Mapping):
-        raise ValueError(
-            f"{path}: describes its network by a {type(metadata).__name__}, not by names"
-        )
+        raise ValueError(f"{path}: its metadata is a {type(metadata).__name__}, not a mapping")
     for name, value in metadata.items():
-        count = name in ("num_heads", "num_groups", "group_size")
-        flag = name in ("skip_near_origin", "stop_gradient")
-        named = name in ("classes", "objects")
-        wrong = (
-            (count and (type(value) is not int or not 1 <= value <= MAX_METADATA_COUNT))
-            or (flag and type(value) is not bool)
-            or (named and not _are_names(value))
-            or (name == "parts" and not _are_parts(value))
+        is_count = name in ("num_heads", "num_groups", "group_size")
+        is_flag = name in ("skip_near_origin", "stop_gradient")
+        is_name_list = name in ("classes", "objects")
+        invalid = (
+            (is_count and (type(value) is not int or not 1 <= value <= MAX_METADATA_COUNT))
+            or (is_flag and type(value) is not bool)
+            or (is_name_list and not _is_name_list(value))
+            or (name == "parts" and not _is_parts_table(value))
             or (name == "up" and value not in ("x", "y", "z"))
         )
-        if wrong:
-            raise ValueError(f"{path}: describes its network by {name}={value!a:.500}")
+        if invalid:
+            raise ValueError(f"{path}: invalid metadata {name}={value!a:.500}")
     return dict(metadata)
 
 
-def _are_names(value: Any) -> bool:
-    known = isinstance(value, list) and all(type(name) is str for name in value)
-    return known and len({*value}) == len(value) and not any(map(has_control_chars, value))
+def _is_name_list(value: Any) -> bool:
+    """Tell whether a value is a list of different printable names."""
+    is_text = isinstance(value, list) and all(type(name) is str for name in value)
+    return is_text and len({*value}) == len(value) and not any(map(has_control_chars, value))
 
 
-def _are_parts(value: Any) -> bool:
-    """Tell whether a value lists numbers of classes by names of objects."""
-    rows = [*value.values()] if isinstance(value, dict) and _are_names([*value]) else [None]
-    return all(isinstance(own, list) and all(type(n) is int for n in own) for own in rows)
+def _is_parts_table(value: Any) -> bool:
+    """Tell whether a value maps names of objects to lists of class numbers."""
+    is_table = isinstance(value, dict) and _is_name_list([*value])
+    part_lists = [*value.values()] if is_table else [None]
+    return all(isinstance(ids, list) and all(type(n) is int for n in ids) for ids in part_lists)
 
 
 def check_class_counts(path: Path, network: Network) -> None:
-    """Raise ValueError where a file names more or fewer classes than its network has."""
+    """Raise ValueError where the metadata and the network differ in their number of classes."""
     if not isinstance(network, Classifier | Segmenter):
         return
     pairs = [("classes", network.class_names, network.num_classes)]
     if isinstance(network, Segmenter):
         pairs += [("objects", network.object_names, network.num_objects or 0)]
-        if any(not 0 <= n < network.num_classes for own in network.parts.values() for n in own):
+        if any(not 0 <= n < network.num_classes for ids in network.parts.values() for n in ids):
             raise ValueError(
-                f"{path}: gives objects parts beyond its {network.num_classes} classes"
+                f"{path}: its metadata assigns objects parts outside its "
+                f"{network.num_classes} classes"
             )
-    for what, names, count in pairs:
+    for kind, names, count in pairs:
         if names and len(names) != count:
-            raise ValueError(f"{path}: names {len(names)} {what}, its network has {count}")
+            raise ValueError(f"{path}: names {len(names)} {kind}, its network has {count}")

@@ -1,4 +1,4 @@
-"""Names of the released implementation's parameters, to ours and back."""
+"""Convert parameter names of the released ReCon, Point-MAE and ACT weights to ours and back."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 
-def _tower(official: str, ours: str) -> list[tuple[str, str]]:
+def _tower_pairs(official: str, ours: str) -> list[tuple[str, str]]:
     return [
         (f"{official}encoder.first_conv.0.", f"{ours}.embed.point_in."),
         (f"{official}encoder.first_conv.1.", f"{ours}.embed.point_norm."),
@@ -21,30 +21,30 @@ def _tower(official: str, ours: str) -> list[tuple[str, str]]:
     ]
 
 
-def _encoder(official: str) -> list[tuple[str, str]]:
+def _encoder_pairs(official: str) -> list[tuple[str, str]]:
     return [
         (f"{official}<m>_token", "encoder.queries.tokens.<m>"),
         (f"{official}<m>_pos", "encoder.queries.positions.<m>"),
         (f"{official}blocks.blocks.<n>.<part>_contrast.", "encoder.queries.blocks.<n>.<part>."),
-        *_tower(official, "encoder"),
+        *_tower_pairs(official, "encoder"),
     ]
 
 
-# Beginnings of names, official and ours; the first that fits. <m> is a modality, <n> a number.
+# Prefixes of names, official and ours; the first match counts. <m> is a modality, <n> a number.
 _PRETRAINING = [
-    *_encoder("MAE_encoder."),
+    *_encoder_pairs("MAE_encoder."),
     ("Dis_encoder.<m>_token", "contrastive.query_tokens.<m>"),
     ("Dis_encoder.<m>_pos", "contrastive.query_positions.<m>"),
-    *_tower("Dis_encoder.", "contrastive"),
+    *_tower_pairs("Dis_encoder.", "contrastive"),
     ("mask_token", "decoder.mask_token"),
     ("decoder_pos_embed.", "decoder.position."),
     ("increase_dim.0.", "decoder.project."),
     ("MAE_decoder.", "decoder."),
     ("<m>_proj.", "projections.<m>."),
 ]
-_CLASSIFIER = [*_encoder(""), ("cls_head_finetune.", "head.")]
+_CLASSIFIER = [*_encoder_pairs(""), ("cls_head_finetune.", "head.")]
 _SEGMENTER = [
-    *_encoder(""),
+    *_encoder_pairs(""),
     ("label_conv.0.", "object_embed.project."),
     ("label_conv.1.", "object_embed.norm."),
     ("propagation_0.mlp_convs.0.", "propagate.joint_in."),
@@ -57,106 +57,116 @@ _SEGMENTER = [
     ("bns1.", "point_head.joint_norm."),
     ("bns2.", "point_head.middle_norm."),
 ]
-_HOLES = {"<m>": r"(cls|img|image|text)", "<n>": r"(\d+)", "<part>": r"(\w+?)"}
-_HOLE = re.compile("|".join(_HOLES))
-# Frozen copies of the teachers, not of the student.
+_PLACEHOLDERS = {"<m>": r"(cls|img|image|text)", "<n>": r"(\d+)", "<part>": r"(\w+?)"}
+_PLACEHOLDER = re.compile("|".join(_PLACEHOLDERS))
+# Frozen copies of the teachers, which are not part of the student.
 _TEACHERS = re.compile(r"(module\.)?(img|text)_encoder\.")
-# What ACT imitates its teacher with, which has no part in its features.
-_IMITATION = re.compile(
+# ACT's parts for masked modeling of its teacher's features; its own features do not use them.
+_ACT_PRETEXT_PARTS = re.compile(
     r"(module\.)?(dvae_tokenizer|ACT_decoder|decoder_pos_embed|proj_head|mask_token|cls_pos$"
     r"|ACT_encoder\.(lm_head|cls_head))"
 )
+# Linear layers here that are 1x1 convolutions in the released implementation.
 _CONVOLUTION = re.compile(
     r".*\.embed\.(point|joint)_(in|out)\.weight$|(decoder|object_embed)\.project\.weight$"
     r"|(propagate|point_head)\.(joint_in|middle|out)\.weight$"
 )
 
 
-def _regex(beginning: str) -> re.Pattern[str]:
-    return re.compile(_HOLE.sub(lambda hole: _HOLES[hole[0]], beginning.replace(".", r"\.")))
+def _compile_prefix(prefix: str) -> re.Pattern[str]:
+    return re.compile(
+        _PLACEHOLDER.sub(lambda match: _PLACEHOLDERS[match[0]], prefix.replace(".", r"\."))
+    )
 
 
-class _Dictionary:
-    """Pairs of beginnings, as patterns."""
+class _PrefixTable:
+    """Pairs of prefixes, official and ours, with their compiled patterns."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        self.entries = [(pair, (_regex(pair[0]), _regex(pair[1]))) for pair in pairs]
+        self.entries = [
+            (pair, (_compile_prefix(pair[0]), _compile_prefix(pair[1]))) for pair in pairs
+        ]
 
 
 NetworkKind = Literal["pretrain", "classify", "segment"]
 Family = Literal["ReCon", "Point-MAE", "ACT"]
-"""Whose released networks have such names; ACT's classifiers have those of Point-MAE's."""
-_FROM = _Dictionary(_PRETRAINING + _CLASSIFIER + _SEGMENTER)
-_TO: dict[NetworkKind, _Dictionary] = {
-    "pretrain": _Dictionary(_PRETRAINING),
-    "classify": _Dictionary(_CLASSIFIER),
-    "segment": _Dictionary(_SEGMENTER),
+"""The released implementations; ACT's classifiers have the names of Point-MAE's."""
+_FROM_OFFICIAL = _PrefixTable(_PRETRAINING + _CLASSIFIER + _SEGMENTER)
+_TO_OFFICIAL: dict[NetworkKind, _PrefixTable] = {
+    "pretrain": _PrefixTable(_PRETRAINING),
+    "classify": _PrefixTable(_CLASSIFIER),
+    "segment": _PrefixTable(_SEGMENTER),
 }
 
 
-def _translate(name: str, dictionary: _Dictionary, source: int, modality: tuple[str, str]) -> str:
-    for names, patterns in dictionary.entries:
-        if found := patterns[source].match(name):
-            translated = names[1 - source]
-            for part in found.groups():
-                translated = _HOLE.sub(
+def _translate(name: str, table: _PrefixTable, source: int, modality: tuple[str, str]) -> str:
+    """Replace the first matching prefix; `source` is the column of the pairs to match."""
+    for prefixes, patterns in table.entries:
+        if match := patterns[source].match(name):
+            translated = prefixes[1 - source]
+            for part in match.groups():
+                translated = _PLACEHOLDER.sub(
                     modality[1] if part == modality[0] else part, translated, count=1
                 )
-            return translated + name[found.end() :]
+            return translated + name[match.end() :]
     return name
 
 
 def from_official_key(official: str) -> str:
     """Return this library's name of a parameter of the released implementation."""
     name = re.sub("^ACT_encoder", "MAE_encoder", official.removeprefix("module."))
-    return _translate(name, _FROM, 0, ("img", "image"))
+    return _translate(name, _FROM_OFFICIAL, 0, ("img", "image"))
 
 
 def to_official_key(ours: str, kind: NetworkKind = "pretrain", family: Family = "ReCon") -> str:
     """Return the released implementation's name of a parameter of this library."""
     name = re.sub(r"^(generative|tower)\.", "encoder.", ours)
     name = re.sub(r"^encoder\.query_(token|position)s\.", r"encoder.queries.\1s.", name)
-    name = _translate(name, _TO[kind], 1, ("image", "img"))
+    name = _translate(name, _TO_OFFICIAL[kind], 1, ("image", "img"))
     return re.sub("^MAE_encoder", "ACT_encoder", name) if family == "ACT" else name
 
 
 def has_official_prefix(names: Iterable[str]) -> bool:
-    """Tell whether names are those of a released network."""
+    """Tell whether names belong to a released network."""
     return any(re.match(r"(module\.)?((MAE|Dis|ACT)_|blocks\.blocks\.)", name) for name in names)
 
 
 def detect_family(names: Iterable[str]) -> Family:
-    """Tell whose released network has such names: ReCon's alone have a second stream of blocks."""
-    known = [name.removeprefix("module.") for name in names]
-    if any(name.startswith("ACT_encoder.") for name in known):
+    """Return the implementation that names belong to; only ReCon has a second block stream."""
+    stripped = [name.removeprefix("module.") for name in names]
+    if any(name.startswith("ACT_encoder.") for name in stripped):
         return "ACT"
-    ordinary = has_official_prefix(known) and not any(
-        re.search(r"_contrast\.|^Dis_", n) for n in known
+    is_ordinary = has_official_prefix(stripped) and not any(
+        re.search(r"_contrast\.|^Dis_", n) for n in stripped
     )
-    return "Point-MAE" if ordinary else "ReCon"
+    return "Point-MAE" if is_ordinary else "ReCon"
 
 
-def _ordinary(name: str) -> str:
-    """Rename a parameter of `Encoder` as `Tower`, the ordinary transformer, has it."""
+def _to_tower_name(name: str) -> str:
+    """Rename a parameter of `Encoder` to its name in `Tower`, the ordinary transformer."""
     return re.sub(r"^encoder\.queries\.(token|position)s\.", r"encoder.query_\1s.", name)
 
 
 def from_official_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert released weights: our names, 1x1 convolutions as linear layers, no teachers.
 
-    Names that the released implementation does not have pass through unchanged.
+    Names that the released implementation does not have are left unchanged.
     """
     family = detect_family(state)
-    left = re.compile(f"{_TEACHERS.pattern}|{_IMITATION.pattern}") if family == "ACT" else _TEACHERS
+    skipped = (
+        re.compile(f"{_TEACHERS.pattern}|{_ACT_PRETEXT_PARTS.pattern}")
+        if family == "ACT"
+        else _TEACHERS
+    )
     named = {
-        from_official_key(name): tensor for name, tensor in state.items() if not left.match(name)
+        from_official_key(name): tensor for name, tensor in state.items() if not skipped.match(name)
     }
     if any(name.startswith("contrastive.") for name in named):  # two towers
         named = {re.sub(r"^encoder\.", "generative.", name): t for name, t in named.items()}
     if family != "ReCon":
-        pretrained = any(re.match(r"(module\.)?(MAE|ACT)_encoder\.", name) for name in state)
-        trunk = "tower." if pretrained else "encoder."
-        named = {re.sub(r"^encoder\.", trunk, _ordinary(n)): t for n, t in named.items()}
+        is_pretraining = any(re.match(r"(module\.)?(MAE|ACT)_encoder\.", name) for name in state)
+        trunk = "tower." if is_pretraining else "encoder."
+        named = {re.sub(r"^encoder\.", trunk, _to_tower_name(n)): t for n, t in named.items()}
     return {
         name: tensor.squeeze(-1) if tensor.ndim == 3 and _CONVOLUTION.match(name) else tensor
         for name, tensor in named.items()
@@ -166,6 +176,9 @@ def from_official_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_official_state_dict(
     state: Mapping[str, Tensor], kind: NetworkKind, family: Family = "ReCon"
 ) -> dict[str, Tensor]:
-    """Convert this library's weights to released names and shapes, undoing `from_official`."""
+    """Convert this library's weights to released names and shapes.
+
+    The inverse of `from_official_state_dict`.
+    """
     shaped = {n: t.unsqueeze(-1) if _CONVOLUTION.match(n) else t for n, t in state.items()}
     return {to_official_key(name, kind, family): tensor for name, tensor in shaped.items()}

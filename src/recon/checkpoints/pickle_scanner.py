@@ -1,7 +1,8 @@
-"""What a checkpoint would call, looked at before torch reads it; numpy's numbers, made safely.
+"""Scan a checkpoint's pickle opcodes before torch.load sees them.
 
-`weights_only=True` runs nothing of a file's own, but calls what makes arrays of any size, and puts
-any number into sets and dictionaries: a file of 300 bytes took all memory, one of 1 MB all time.
+`torch.load(weights_only=True)` executes no code of a file, but it creates arrays of any size and
+fills sets and dictionaries with any keys: a file of 300 bytes exhausted memory, and one of 1 MB
+did not finish loading. NumPy scalars are rebuilt by functions of this module.
 """
 
 import pickle
@@ -16,15 +17,15 @@ import numpy as np
 import torch
 
 NUM_LEGACY_PICKLES = 5
-"""Pickles that a file of torch before 1.6 begins with."""
+"""Number of pickles at the start of a file written by torch before 1.6."""
 LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-"""What such a file begins with, a number of 77 bits."""
+"""First value of such a file, a number of 77 bits."""
 MAX_TUPLE_NESTING = 1000
-"""Brackets in brackets: no checkpoint comes near."""
+"""Maximum nesting depth of tuples; real checkpoints have a few levels."""
 MAX_PICKLE_OPS = 2**20
-"""Steps of the longest pickle that is read: a weight takes some thirty."""
+"""Maximum number of opcodes in a pickle; a weight takes about thirty."""
 ALLOWED_KEY_KINDS = ("str", "int", "int_or_bool", "bool", "None", "float", "bytes", "bytes_or_str")
-"""What a dictionary may be indexed by, as pickletools call the kinds."""
+"""Kinds of dictionary keys that are allowed, by the names of pickletools."""
 MEMO_PUT_OPS, MEMO_GET_OPS = (
     ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
     ("GET", "BINGET", "LONG_BINGET"),
@@ -32,15 +33,15 @@ MEMO_PUT_OPS, MEMO_GET_OPS = (
 DICT_OPS = ("SETITEM", "SETITEMS", "DICT")
 
 
-def _effect(code: pickletools.OpcodeInfo) -> tuple[int, bool, tuple[str, ...]]:
-    """Return how many things a code takes off the stack, whether all above a mark, what it puts."""
-    before = [kind.name for kind in code.stack_before]
-    marked = "mark" in before
-    taken = before.index("mark") if marked else len(before)
-    return taken, marked, tuple(kind.name for kind in code.stack_after)
+def _get_stack_effect(opcode: pickletools.OpcodeInfo) -> tuple[int, bool, tuple[str, ...]]:
+    """Return the number of popped values, whether it pops to a mark, and the pushed kinds."""
+    popped = [kind.name for kind in opcode.stack_before]
+    pops_to_mark = "mark" in popped
+    num_popped = popped.index("mark") if pops_to_mark else len(popped)
+    return num_popped, pops_to_mark, tuple(kind.name for kind in opcode.stack_after)
 
 
-STACK_EFFECTS = {code.name: _effect(code) for code in pickletools.opcodes}
+STACK_EFFECTS = {opcode.name: _get_stack_effect(opcode) for opcode in pickletools.opcodes}
 ALLOWED_NUMPY_DTYPES = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 ALLOWED_NUMPY_GLOBALS = re.compile(r"numpy\._?core\.multiarray scalar|numpy dtype|_codecs encode")
 ALLOWED_TORCH_GLOBALS = re.compile(
@@ -51,11 +52,11 @@ ALLOWED_TORCH_GLOBALS = re.compile(
 
 
 class SafeDtype:
-    """The type of one of numpy's numbers, while a checkpoint is being read."""
+    """Replacement for `numpy.dtype` while a checkpoint is loaded: plain numbers only."""
 
     def __init__(self, name: str, *_: Any) -> None:
         if not isinstance(name, str) or name.lstrip("<>=|") not in ALLOWED_NUMPY_DTYPES:
-            raise pickle.UnpicklingError(f"numbers of the type {name!r}")
+            raise pickle.UnpicklingError(f"NumPy type {name!r} is not allowed")
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state: Any) -> None:
@@ -65,9 +66,9 @@ class SafeDtype:
 
 
 def make_numpy_scalar(dtype: SafeDtype, raw: bytes) -> Any:
-    """Return one of numpy's numbers."""
+    """Return a NumPy scalar from its type and its bytes."""
     if not isinstance(dtype, SafeDtype) or not isinstance(raw, bytes):
-        raise pickle.UnpicklingError("numpy holds more than numbers")
+        raise pickle.UnpicklingError("a NumPy value is not a plain number")
     return np.frombuffer(raw, dtype.dtype, 1)[0]
 
 
@@ -76,47 +77,52 @@ SAFE_GLOBALS: list[Any] = [
     (make_numpy_scalar, "numpy._core.multiarray.scalar"),
     (SafeDtype, "numpy.dtype"),
 ]
-"""What official files need beside tensors, for `torch.serialization.safe_globals`."""
+"""Globals of official files besides tensors, for `torch.serialization.safe_globals`."""
 
 
 def scan_pickle(path: Path) -> None:
-    """Raise UnpicklingError for a checkpoint that calls what no weights need; nothing is run."""
-    if is_zip_archive(path):  # its part as torch finds it, whose ways with names are not zipfile's
-        _check(BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")))
+    """Raise UnpicklingError for a checkpoint with opcodes that weights do not need.
+
+    Nothing in the file is executed.
+    """
+    if is_zip_archive(path):  # read by torch, which resolves names otherwise than zipfile
+        _check_opcodes(BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")))
         return
     with path.open("rb") as file:
         for _ in range(NUM_LEGACY_PICKLES):
-            _check(file)
+            _check_opcodes(file)
 
 
 def is_zip_archive(path: Path) -> bool:
-    """Tell whether torch reads a checkpoint as a zip archive: by how it begins."""
+    """Tell whether torch reads a checkpoint as a zip archive, by its first bytes."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _check(file: BufferedIOBase) -> None:
-    """Look at the codes of one pickle, up to its end."""
+def _check_opcodes(file: BufferedIOBase) -> None:
+    """Check the opcodes of one pickle, up to its end."""
     depth = 0
-    for number, (code, argument) in enumerate(_Kinds().follow(file)):
+    for number, (opcode, argument) in enumerate(_StackKinds().follow(file)):
         if number > MAX_PICKLE_OPS:
             raise pickle.UnpicklingError(f"it takes more than {MAX_PICKLE_OPS:,} steps")
-        if code.name == "GLOBAL" and not _known(str(argument)):
+        if opcode.name == "GLOBAL" and not _is_allowed_global(str(argument)):
             name = str(argument).replace(" ", ".")
             raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {name}")
-        # Numbers of many digits can all fall into one place of a dictionary.
+        # Large integers can be chosen to have equal hashes, which makes dictionaries quadratic.
         if type(argument) is int and argument.bit_length() > 64 and argument != LEGACY_MAGIC_NUMBER:
             raise pickle.UnpicklingError("it holds a number of more than 64 bits")
-        depth = depth + 1 if code.name in ("TUPLE1", "TUPLE2", "TUPLE3") else 0
+        depth = depth + 1 if opcode.name in ("TUPLE1", "TUPLE2", "TUPLE3") else 0
         if depth > MAX_TUPLE_NESTING:
-            raise pickle.UnpicklingError("its parts lie in one another without end")
+            raise pickle.UnpicklingError(
+                f"its tuples are nested more than {MAX_TUPLE_NESTING:,} levels deep"
+            )
 
 
-class _Kinds:
-    """What kinds of things lie on the stack of a pickle that is being read: codes tell them.
+class _StackKinds:
+    """Track the kinds of values on the stack of a pickle, from its opcodes.
 
-    Raises UnpicklingError for a dictionary that is indexed by anything but texts and numbers:
-    others can all fall into one place of it, and looking up then takes without end.
+    Raises UnpicklingError for a dictionary with keys other than text and numbers: such keys can
+    be chosen to have equal hashes, and then lookups do not finish.
     """
 
     def __init__(self) -> None:
@@ -125,40 +131,39 @@ class _Kinds:
         self.memo: dict[int, str] = {}
 
     def follow(self, file: BufferedIOBase) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
-        """Yield the codes of one pickle and their arguments."""
-        for code, told, _ in pickletools.genops(cast(Any, file)):
-            argument: Any = told
-            name, stack = code.name, self.stack
-            taken, marked, made = STACK_EFFECTS[name]
-            start = (
-                self.marks.pop() if marked and self.marks else 0
-            )  # torch refuses one without a mark
+        """Yield the opcodes of one pickle and their arguments."""
+        for opcode, raw_argument, _ in pickletools.genops(cast(Any, file)):
+            argument: Any = raw_argument
+            name, stack = opcode.name, self.stack
+            num_popped, pops_to_mark, pushed = STACK_EFFECTS[name]
+            # torch refuses a pickle that lacks the mark
+            start = self.marks.pop() if pops_to_mark and self.marks else 0
             if name in DICT_OPS:
-                self._check_keys(stack[start + 1 :: 2] if marked else stack[-2:-1])
+                self._check_keys(stack[start + 1 :: 2] if pops_to_mark else stack[-2:-1])
             top = (stack or ["any"])[-1]
             if name in MEMO_PUT_OPS:
                 self.memo[len(self.memo) if argument is None else int(argument)] = top
             elif name in MEMO_GET_OPS:
-                made = (self.memo.get(int(argument), "any"),)
+                pushed = (self.memo.get(int(argument), "any"),)
             elif name == "DUP":
-                made = (top, top)
-            if marked:
+                pushed = (top, top)
+            if pops_to_mark:
                 del stack[start:]
             elif name == "MARK":
                 self.marks.append(len(stack))
-            del stack[max(0, len(stack) - taken) :]
-            stack += made
-            yield code, argument
+            del stack[max(0, len(stack) - num_popped) :]
+            stack += pushed
+            yield opcode, argument
 
-    def _check_keys(self, keys: list[str]) -> None:
-        if wrong := [kind for kind in keys if kind not in ALLOWED_KEY_KINDS]:
-            raise pickle.UnpicklingError(f"a dictionary is indexed by a thing of kind {wrong[0]!r}")
+    def _check_keys(self, kinds: list[str]) -> None:
+        if invalid := [kind for kind in kinds if kind not in ALLOWED_KEY_KINDS]:
+            raise pickle.UnpicklingError(f"a dictionary has a key of kind {invalid[0]!r}")
 
 
-def _known(name: str) -> bool:
-    """Tell whether a checkpoint of weights may name this: `<module> <name>`."""
-    module, _, own = name.partition(" ")
-    kind = module == "torch" and isinstance(getattr(torch, own, None), torch.dtype)
-    return kind or bool(
+def _is_allowed_global(name: str) -> bool:
+    """Tell whether a checkpoint may refer to a global, written `<module> <name>`."""
+    module, _, attribute = name.partition(" ")
+    is_dtype = module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
+    return is_dtype or bool(
         ALLOWED_TORCH_GLOBALS.fullmatch(name) or ALLOWED_NUMPY_GLOBALS.fullmatch(name)
     )

@@ -1,4 +1,4 @@
-"""Named weights in a file: official .pth files and this library's checkpoints, read safely."""
+"""Read and validate the weights in a checkpoint, ours or a released .pth, without executing it."""
 
 import hashlib
 import re
@@ -25,33 +25,33 @@ from recon.models.encoder import MODALITIES
 from recon.utils.printable import check_printable
 
 METADATA_KEY = "recon"
-"""Where a checkpoint of this library keeps what its weights do not tell."""
+"""Key of a checkpoint's metadata: heads, patches and class names, which weights do not tell."""
 PROVENANCE_KEY = "origin"
-"""Where a saved folder keeps what it was trained on, how, and what it is worth."""
+"""Key of a saved folder's provenance: data, recipe, hardware and metrics of its training."""
 _PREFIX = "model."
 ALLOWED_DTYPES = {
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
-"""Of numbers that weights are kept in."""
+"""Data types of weights that are accepted."""
 MAX_LISTED_NAMES, MAX_BLOCKS = 100, 512
-"""Names that a message lists at most, and blocks of the deepest network."""
+"""Maximum number of names that a message lists, and of blocks in a network."""
 MAX_FLOAT32 = torch.finfo(torch.float32).max
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a file of tensors and plain values, or a saved folder; nothing in it is executed.
 
-    Raises FileNotFoundError for a missing file and ValueError that names one that holds
-    something else, with the way to convert it.
+    Raises FileNotFoundError for a missing file, and ValueError that names a file with other
+    content, with a command that converts it.
     """
     if path.exists() and is_safetensors_checkpoint(path):
         config, state = read_safetensors_checkpoint(path)
         named = {_PREFIX + name: tensor for name, tensor in state.items()}
-        origin = config.get(PROVENANCE_KEY, {})
-        return {METADATA_KEY: config["network"], "state_dict": named, PROVENANCE_KEY: origin}
+        provenance = config.get(PROVENANCE_KEY, {})
+        return {METADATA_KEY: config["network"], "state_dict": named, PROVENANCE_KEY: provenance}
     if path.is_dir():
-        raise ValueError(f"{path}: a folder: name a file in it, such as checkpoints/last.ckpt")
+        raise ValueError(f"{path}: is a folder: name a file in it, such as checkpoints/last.ckpt")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
@@ -59,41 +59,42 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         scan_pickle(path)
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of anything else fails in any way
-        raise ValueError(f"{path}: {_refusal(path, str(error) or repr(error))}") from error
+    except Exception as error:  # unrelated files raise any kind of error
+        raise ValueError(f"{path}: {_explain_refusal(path, str(error) or repr(error))}") from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not named weights")
-    if strange := [name for name in checkpoint if not isinstance(name, str)]:
-        raise ValueError(f"{path}: holds {strange[0]!r}, which is no name of weights")
+    if invalid_keys := [name for name in checkpoint if not isinstance(name, str)]:
+        raise ValueError(f"{path}: has the key {invalid_keys[0]!r}, keys must be text")
     return dict(checkpoint)
 
 
-def _refusal(path: Path, message: str) -> str:
-    """Say why a file was not read, and where it wanted to execute something, how to convert it."""
-    refused = re.search(r"WeightsUnpickler error:\s*(.*)", message)
-    reason = refused[1] if refused else message.strip().split("\n")[0]
-    said = f"not a checkpoint that can be read safely ({reason})"
+def _explain_refusal(path: Path, message: str) -> str:
+    """Say why a file was not read; if it would execute code, add a command that converts it."""
+    unpickler_error = re.search(r"WeightsUnpickler error:\s*(.*)", message)
+    reason = unpickler_error[1] if unpickler_error else message.strip().split("\n")[0]
+    refusal = f"not a checkpoint that can be read safely ({reason})"
     if not re.search("Unsupported (global|class|operand)|Trying to (call|instantiate)", reason):
-        return said
+        return refusal
     target = path.with_name(f"{path.stem}_weights.pth")
     convert = (
-        f"import torch; held = torch.load({str(path)!r}, weights_only=False); "
+        f"import torch; checkpoint = torch.load({str(path)!r}, weights_only=False); "
         "keys = ('base_model', 'model_state_dict', 'model'); "
-        f"torch.save(next((held[k] for k in keys if k in held), held), {str(target)!r})"
+        "weights = next((checkpoint[k] for k in keys if k in checkpoint), checkpoint); "
+        f"torch.save(weights, {str(target)!r})"
     )
     return (
-        f"{said}; if you trust whoever made it, keep its weights alone, once, which executes "
-        f"what it holds: python -c {shlex.quote(convert)}"
+        f"{refusal}; if you trust whoever made it, save its weights alone, once; this command "
+        f"executes the code in it: python -c {shlex.quote(convert)}"
     )
 
 
 def _check_archive(path: Path) -> None:
-    """Raise ValueError for a file that was damaged, or that unpacks to more than it holds.
+    """Raise ValueError for an archive that is damaged, compressed or ambiguous.
 
-    torch compares no checksums: a changed weight would go unnoticed.
+    torch does not compare checksums: a damaged weight would go unnoticed.
     """
     if not is_zip_archive(path):
-        return  # of torch before 1.6: one stream, which ends early where it is cut
+        return  # torch before 1.6: one stream; a truncated one fails to load
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = {member.filename.lower() for member in members}
@@ -103,7 +104,7 @@ def _check_archive(path: Path) -> None:
         if packed or sum(member.file_size for member in members) > path.stat().st_size:
             raise ValueError("it unpacks to more than it holds")
         if (name := archive.testzip()) is not None:
-            raise ValueError(f"the checksum of its part {name} differs: copy it again")
+            raise ValueError(f"the checksum of its part {name} is wrong: copy it again")
 
 
 class CheckpointWeights(NamedTuple):
@@ -113,22 +114,22 @@ class CheckpointWeights(NamedTuple):
     state_dict: dict[str, Tensor]
     has_official_keys: bool
     family: Family = "ReCon"
-    """Whose names an official file has."""
+    """The released implementation that wrote an official file."""
 
     @property
     def kind(self) -> NetworkKind:
-        """What the network is for."""
+        """Kind of the network that the weights belong to."""
         if self.has_prefix("point_head."):
             return "segment"
         return "classify" if self.has_prefix("head.") else "pretrain"
 
     def display_name(self, name: str) -> str:
-        """Name a weight as the file does, and in brackets as this library does."""
-        theirs = to_official_key(name, self.kind, self.family) if self.has_official_keys else name
-        return name if theirs == name else f"{theirs} ({name})"
+        """Return a weight's name in the file, followed by this library's where they differ."""
+        official = to_official_key(name, self.kind, self.family) if self.has_official_keys else name
+        return name if official == name else f"{official} ({name})"
 
     def out_features(self, layer: str) -> int:
-        """Return how many outputs a layer has; raise ValueError where the file lacks it."""
+        """Return the number of outputs of a layer; raise ValueError where the file lacks it."""
         for name in (f"{layer}.weight", f"{layer}.bias"):
             if name in self.state_dict:
                 return len(self.state_dict[name])
@@ -138,16 +139,19 @@ class CheckpointWeights(NamedTuple):
         )
 
     def has_prefix(self, prefix: str) -> bool:
-        """Tell whether any name begins so."""
+        """Tell whether any name starts with a prefix."""
         return any(name.startswith(prefix) for name in self.state_dict)
 
     def find_modalities(self, *prefixes: str, official_modalities: Sequence[str] = ()) -> list[str]:
-        """Return the modalities that names speak of, and those that every released file has."""
-        always = official_modalities if self.has_official_keys else ()
+        """Return the modalities with weights under the prefixes.
+
+        `official_modalities` are those that every released file must have.
+        """
+        required = official_modalities if self.has_official_keys else ()
         return [
             m
             for m in MODALITIES
-            if m in always
+            if m in required
             or any(n.startswith(tuple(b + m for b in prefixes)) for n in self.state_dict)
         ]
 
@@ -155,72 +159,82 @@ class CheckpointWeights(NamedTuple):
 def extract_weights(path: Path, checkpoint: Mapping[str, Any]) -> CheckpointWeights:
     """Return a checkpoint's weights by this library's names; raise ValueError for none."""
     if METADATA_KEY in checkpoint:
-        state = _named_tensors(path, checkpoint.get("state_dict"), checkpoint)
-        own = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
-        return CheckpointWeights(path, own, has_official_keys=False)
-    known = ("base_model", "model_state_dict", "model")
-    held = next((checkpoint[key] for key in known if key in checkpoint), checkpoint)
-    state = _named_tensors(path, held, checkpoint)
+        state = _select_tensors(path, checkpoint.get("state_dict"), checkpoint)
+        model = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
+        return CheckpointWeights(path, model, has_official_keys=False)
+    official_keys = ("base_model", "model_state_dict", "model")
+    weights = next((checkpoint[key] for key in official_keys if key in checkpoint), checkpoint)
+    state = _select_tensors(path, weights, checkpoint)
     return CheckpointWeights(
         path, from_official_state_dict(state), has_official_prefix(state), detect_family(state)
     )
 
 
 def describe_family(path: Path, checkpoint: Mapping[str, Any]) -> str:
-    """Return whose released network a file holds; ACT's classifiers cannot be told apart."""
-    held = extract_weights(path, checkpoint)
-    ambiguous = held.family == "Point-MAE" and held.kind == "classify"
-    return "Point-MAE or ACT" if ambiguous else held.family
+    """Return the name of the implementation that wrote a released file.
+
+    Classifiers of Point-MAE and ACT have the same names and cannot be told apart.
+    """
+    weights = extract_weights(path, checkpoint)
+    ambiguous = weights.family == "Point-MAE" and weights.kind == "classify"
+    return "Point-MAE or ACT" if ambiguous else weights.family
 
 
-def _named_tensors(path: Path, state: Any, held: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return named tensors as such; raise ValueError that names whatever else there is."""
+def _select_tensors(path: Path, state: Any, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return named tensors after checking them; raise ValueError that names anything else."""
     if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path}: holds no weights, only {sorted(map(str, held))}")
+        raise ValueError(f"{path}: holds no weights, only {sorted(map(str, checkpoint))}")
     named = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if others := [str(name) for name in state if name not in named]:
-        raise ValueError(f"{path}: beside weights it holds {', '.join(others[:MAX_LISTED_NAMES])}")
+        raise ValueError(
+            f"{path}: some entries are not weights: {', '.join(others[:MAX_LISTED_NAMES])}"
+        )
     check_printable(named, path)
     _check_tensors(path, named)
     return named
 
 
 def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for what is no plain tensor, shows more than is stored, or is not finite."""
+    """Raise ValueError for tensors that are not dense, not fully stored, or not finite."""
     for name, value in state.items():
-        plain = value.layout == torch.strided and not (
+        is_dense = value.layout == torch.strided and not (
             value.is_meta or value.is_nested or value.is_quantized
         )
-        if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{path}: {name!r} is no tensor that is stored as a whole")
+        if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name!r} is not a dense tensor with all its values stored")
         if value.dtype not in ALLOWED_DTYPES:
-            raise ValueError(f"{path}: {name!r} holds {value.dtype}, as no network of ours does")
+            raise ValueError(
+                f"{path}: {name!r} has type {value.dtype}, which no network of this library has"
+            )
         if value.is_floating_point() and value.numel() and not _is_finite(value):
             raise ValueError(
-                f"{path}: {name!r} holds numbers that are NaN or infinite: its training failed, "
+                f"{path}: {name!r} has values that are NaN or infinite: its training diverged, "
                 "take an earlier checkpoint"
             )
 
 
 def _is_finite(value: Tensor) -> bool:
-    """Tell whether all numbers of a tensor are finite in float32, which networks have."""
+    """Tell whether all values are finite in float32, the type of the networks."""
     low, high = value.aminmax()
     return bool(low >= -MAX_FLOAT32) and bool(high <= MAX_FLOAT32)
 
 
 def count_blocks(names: Iterable[str], pattern: str) -> int:
-    """Count the indices that `pattern` finds in names; raise ValueError for too many to build."""
-    count = len({found[1] for name in names if (found := re.match(pattern, name))})
+    """Count the different indices that `pattern` captures in names.
+
+    Raises ValueError for more than `MAX_BLOCKS`.
+    """
+    count = len({match[1] for name in names if (match := re.match(pattern, name))})
     if count > MAX_BLOCKS:
-        raise ValueError(f"it has {count} blocks, {MAX_BLOCKS} are built")
+        raise ValueError(f"it has {count} blocks, the maximum is {MAX_BLOCKS}")
     return count
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """Return 12 hexadecimal digits that change with any weight, whatever file holds them."""
-    found = hashlib.sha256()
+    """Return a fingerprint of weights: 12 hexadecimal digits, independent of the file format."""
+    digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return found.hexdigest()[:12]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Configurations that lie beside weights: plain values, of which only what is known is built."""
+"""Read a run's YAML configuration as plain values, and build allowed objects from it."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -11,11 +11,11 @@ from omegaconf import OmegaConf
 from recon.data.io.file_checks import check_file, wrap_read_errors
 
 MAX_CONFIG_BYTES, MAX_NESTING, MAX_YAML_EVENTS, MAX_SCALAR_CHARS = 2**22, 64, 20_000, 2**16
-"""Bytes of a configuration, parts of it that lie in one another, all, characters of one of them."""
+"""Maximum size of a file in bytes, nesting depth, number of nodes, characters of a value."""
 
 
 def read_config(path: Path) -> Any:
-    """Read a YAML file as plain values; what refers to other places of it stays text.
+    """Read a YAML file as plain values; interpolations (`${...}`) stay text.
 
     Raises FileNotFoundError or ValueError that names the file.
     """
@@ -27,57 +27,68 @@ def read_config(path: Path) -> Any:
 
 
 def _check_events(text: str) -> None:
-    """Raise ValueError for aliases, of which a few stand for any number of values, or depth."""
+    """Raise ValueError for text that is too large or too deep, and for aliases.
+
+    A few aliases can expand to any number of values.
+    """
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR_CHARS:
-            raise ValueError(f"it has a value of {len(event.value):,} characters")
+            raise ValueError(
+                f"it has a value of {len(event.value):,} characters, "
+                f"the maximum is {MAX_SCALAR_CHARS:,}"
+            )
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it repeats its parts by aliases")
+            raise ValueError("it contains YAML aliases, which are not supported")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if number > MAX_YAML_EVENTS:
             raise ValueError(f"it has more than {MAX_YAML_EVENTS:,} parts")
         if depth > MAX_NESTING:
-            raise ValueError(f"more than {MAX_NESTING} of its parts lie in one another")
+            raise ValueError(f"it is nested more than {MAX_NESTING} levels deep")
 
 
 def get_nested(config: Any, *names: str) -> Any:
-    """Return what lies in a configuration below some names, None where there is no such part."""
+    """Return the value under a path of names in a configuration, None where there is none."""
     for name in names:
         config = config.get(name) if isinstance(config, dict) else None
     return config
 
 
 def instantiate_allowed(node: Any, allowed: Collection[str], path: Path, hint: str) -> Any:
-    """Build what a part of a configuration describes, where all that it names is known.
+    """Build the object that a configuration describes, if all its targets are allowed.
 
-    Raises ValueError that names the file, what it wants to build, and what to do instead.
+    Raises ValueError that names the file and the first target that is not allowed, followed by
+    the hint.
     """
-    asked = [*_asked(node)]
-    if unknown := [name for name in asked if name not in allowed]:
-        raise ValueError(f"{path}: wants to build {unknown[0]!r}, nothing was: {hint}")
-    if not asked:
-        raise ValueError(f"{path}: tells nothing to build: {hint}")
+    targets = [*_find_targets(node)]
+    if unknown := [name for name in targets if name not in allowed]:
+        raise ValueError(
+            f"{path}: wants to build {unknown[0]!r}, which is not allowed; nothing was built: "
+            f"{hint}"
+        )
+    if not targets:
+        raise ValueError(f"{path}: describes no object to build: {hint}")
     with wrap_read_errors(path, "configuration"):
         return instantiate(OmegaConf.create(node), _convert_="all")
 
 
-def _asked(part: Any) -> Iterator[str]:
-    """List all that a part would build, however deep; what may become anything is listed too.
+def _find_targets(node: Any) -> Iterator[str]:
+    """List everything that Hydra would build, at any depth.
 
-    So are other words of Hydra's own: arguments without names pass by what looks at names.
+    Interpolations are listed too: they can become any value. So are Hydra's other keys
+    (`_args_` and so on): positional arguments would bypass a check of names.
     """
-    if isinstance(part, dict):
-        for key, value in part.items():
+    if isinstance(node, dict):
+        for key, value in node.items():
             if key == "_target_":
                 yield str(value)
             elif str(key).startswith("_"):
                 yield str(key)
             else:
-                yield from _asked(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _asked(value)
-    elif isinstance(part, str) and "${" in part:
-        yield part
+                yield from _find_targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _find_targets(value)
+    elif isinstance(node, str) and "${" in node:
+        yield node

@@ -1,4 +1,4 @@
-"""Start a classifier from the encoder of a pretrained network."""
+"""Build a classifier or a segmenter on the encoder of a pretrained network."""
 
 import warnings
 from pathlib import Path
@@ -22,67 +22,68 @@ from recon.models.segmenter import Segmenter
 from recon.models.two_tower import TwoTowerEncoder
 
 
-def _encoder_weights(
+def _select_encoder_weights(
     weights: CheckpointWeights, encoder: Encoder | TwoTowerEncoder
 ) -> dict[str, Tensor]:
-    """Pick the encoder's weights out of a network's, by the encoder's own names."""
+    """Select the encoder's weights of a network and rename them as in the encoder."""
     if weights.has_prefix("tower.") or weights.has_prefix("encoder.query_"):
         raise ValueError(
-            f"{weights.path}: an ordinary transformer, as Point-MAE's and ACT's are: the blocks "
-            "of this network would compute something else with its weights"
+            f"{weights.path}: an ordinary transformer, as in Point-MAE and ACT: the blocks of this "
+            "network would compute something else with its weights"
         )
-    prefixes = (
-        ("generative.", "contrastive.") if weights.has_prefix("generative.") else ("encoder.",)
-    )
+    has_two_towers = weights.has_prefix("generative.")
+    prefixes = ("generative.", "contrastive.") if has_two_towers else ("encoder.",)
     if isinstance(encoder, TwoTowerEncoder) != (
-        len(prefixes) == 2 or weights.has_prefix("encoder.generative.")
+        has_two_towers or weights.has_prefix("encoder.generative.")
     ):
-        kind = "two towers" if len(prefixes) == 2 else "one encoder"
-        raise ValueError(f"{weights.path}: holds {kind}: choose the student that fits it")
-    keep = "" if len(prefixes) == 2 else "encoder."
+        kind = "two towers" if has_two_towers else "one encoder"
+        raise ValueError(f"{weights.path}: holds {kind}: choose the matching student")
+    removed_prefix = "" if has_two_towers else "encoder."
     state = weights.state_dict.items()
-    return {k.removeprefix(keep): v for k, v in state if k.startswith(prefixes)}
+    return {k.removeprefix(removed_prefix): v for k, v in state if k.startswith(prefixes)}
 
 
 def load_pretrained_encoder(
     checkpoint: str | Path, encoder: Encoder | TwoTowerEncoder
 ) -> list[str]:
-    """Load the encoder of a pretrained network; return the names that its file does not have.
+    """Load the encoder of a pretrained network; return the names of weights that it lacks.
 
-    Those are the queries of a generative student, which had none: they start fresh. Raises
-    ValueError where the file's encoder has another width, depth or number of heads.
+    A generative student has no queries: those of `encoder` keep their random initialization.
+    Raises ValueError where the file's encoder has another width, depth or number of heads.
     """
-    place = locate_checkpoint(checkpoint)
-    contents = read_checkpoint(place)
-    weights = extract_weights(place, contents)
-    found = CheckpointWeights(
-        Path(checkpoint), _encoder_weights(weights, encoder), has_official_keys=False
+    path = locate_checkpoint(checkpoint)
+    contents = read_checkpoint(path)
+    weights = extract_weights(path, contents)
+    encoder_weights = CheckpointWeights(
+        Path(checkpoint), _select_encoder_weights(weights, encoder), has_official_keys=False
     )
-    heads = encoder.get_submodule(f"{_inner(encoder)}blocks.0.attn").heads
-    told = contents.get(METADATA_KEY, {}).get("num_heads", heads)
-    wrong = find_mismatches(encoder.state_dict(), found)
-    fresh = [name for name in wrong.pop("missing", []) if name.startswith("queries.")]
-    lacking = [n for n in encoder.state_dict() if n not in found.state_dict and n not in fresh]
-    if wrong or lacking or told != heads:
-        width = found.out_features(f"{_inner(encoder)}norm")
+    state = encoder_weights.state_dict
+    trunk_prefix = _get_trunk_prefix(encoder)
+    heads = encoder.get_submodule(f"{trunk_prefix}blocks.0.attn").heads
+    file_heads = contents.get(METADATA_KEY, {}).get("num_heads", heads)
+    mismatches = find_mismatches(encoder.state_dict(), encoder_weights)
+    fresh = [name for name in mismatches.pop("missing", []) if name.startswith("queries.")]
+    missing = [n for n in encoder.state_dict() if n not in state and n not in fresh]
+    if mismatches or missing or file_heads != heads:
+        width = encoder_weights.out_features(f"{trunk_prefix}norm")
         raise ValueError(
-            f"{checkpoint}: its encoder is {width} wide with {told} heads, the network "
-            f"{encoder.dim} "
-            f"with {heads}: give the model's options of its pretraining, see config.yaml of its "
-            f"run ({len(lacking)} weights missing, {sum(map(len, wrong.values()))} that do not fit)"
+            f"{checkpoint}: its encoder is {width} wide with {file_heads} heads, the network "
+            f"{encoder.dim} with {heads}: give the model options of its pretraining, see "
+            f"config.yaml of its run ({len(missing)} weights missing, "
+            f"{sum(map(len, mismatches.values()))} that do not fit)"
         )
-    encoder.load_state_dict(found.state_dict, strict=not fresh)
+    encoder.load_state_dict(state, strict=not fresh)
     return fresh
 
 
-def _inner(encoder: Encoder | TwoTowerEncoder) -> str:
+def _get_trunk_prefix(encoder: Encoder | TwoTowerEncoder) -> str:
     return "generative." if isinstance(encoder, TwoTowerEncoder) else ""
 
 
-def _start(checkpoint: str | Path, encoder: Encoder | TwoTowerEncoder) -> None:
+def _initialize_encoder(checkpoint: str | Path, encoder: Encoder | TwoTowerEncoder) -> None:
     if fresh := load_pretrained_encoder(checkpoint, encoder):
         warnings.warn(
-            f"{checkpoint}: has no queries: {len(fresh)} weights of theirs start fresh",
+            f"{checkpoint}: has no queries: their {len(fresh)} weights are initialized randomly",
             stacklevel=3,
         )
 
@@ -95,10 +96,10 @@ def build_classifier(
     head: HeadFactory = mlp_head,
     checkpoint: str | Path | None = None,
 ) -> Classifier:
-    """Put a head on an encoder, from scratch or with the weights of a pretrained one."""
+    """Build a classifier from scratch, or with the encoder weights of a pretrained checkpoint."""
     model = Classifier(grouper, encoder, num_classes, head=head)
     if checkpoint is not None:
-        _start(checkpoint, encoder)
+        _initialize_encoder(checkpoint, encoder)
     return model
 
 
@@ -111,12 +112,12 @@ def build_segmenter(
     checkpoint: str | Path | None = None,
     **layers: Any,
 ) -> Segmenter:
-    """Put a head for points on an encoder, from scratch or with the weights of a pretrained one.
+    """Build a segmenter from scratch, or with the encoder weights of a pretrained checkpoint.
 
-    `objects` is the number of classes of objects; none for scenes, None or 0. `layers` are further
-    settings of `Segmenter`.
+    `num_objects` is the number of object classes; None or 0 for scenes, which have none. `layers`
+    are further arguments of `Segmenter`.
     """
     model = Segmenter(grouper, encoder, num_classes, num_objects=num_objects or None, **layers)
     if checkpoint is not None:
-        _start(checkpoint, encoder)
+        _initialize_encoder(checkpoint, encoder)
     return model

@@ -1,4 +1,4 @@
-"""Weights out: folders that others load, and files in the released implementation's format."""
+"""Write networks as safetensors folders or as .pth files in the released format."""
 
 import json
 from importlib.metadata import version
@@ -33,12 +33,12 @@ OFFICIAL_PATCH_WIDTHS = (128, 256, 512)
 
 
 def infer_network_task(network: Network) -> str:
-    """Return what a network is for, by the names that `load` takes."""
+    """Return the task of a network, by the names that `load` takes."""
     return infer_task(CheckpointWeights(Path(), network.state_dict(), has_official_keys=False))
 
 
 def write_pretrained_folder(network: Network, folder: Path, provenance: dict[str, Any]) -> None:
-    """Write config.json and model.safetensors, which `load` reads back; `origin` goes along."""
+    """Write config.json, with the provenance, and model.safetensors, which `load` reads back."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "library_name": "recon-pointcloud",
@@ -57,53 +57,55 @@ def write_pretrained_folder(network: Network, folder: Path, provenance: dict[str
 def build_official_state_dict(network: Network) -> dict[str, Tensor]:
     """Return weights by the released implementation's names and shapes.
 
-    Raises ValueError that says why for a network that the released implementation does not have:
+    Raises ValueError with the reason for a network that the released implementation does not have:
     its code could not read such a file, or would compute something else with it.
     """
-    if reason := _unreleased(network):
+    if reason := _find_unreleased_part(network):
         raise ValueError(f"cannot be written in the released format: {reason}")
-    state, family = network.state_dict(), _family(network)
-    released = to_official_state_dict(state, _kind(network), family)
+    state, family = network.state_dict(), _get_family(network)
+    released = to_official_state_dict(state, _get_kind(network), family)
     if {n: t.shape for n, t in from_official_state_dict(released).items()} != {
         n: t.shape for n, t in state.items()
     }:
         raise ValueError(
-            "cannot be written in the released format: some of its weights have no name"
+            "cannot be written in the released format: some of its weights have no name there"
         )
     return released
 
 
 def write_official_checkpoint(network: Network, path: Path, epoch: int = 0) -> None:
-    """Write a .pth as the released implementation saves and loads it, see `official_state`."""
+    """Write a .pth as the released implementation does, see `build_official_state_dict`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         name: tensor.detach().cpu() for name, tensor in build_official_state_dict(network).items()
     }
-    # The released segmentation reads its weights under another key than the rest.
+    # The released segmentation reads its weights under another key than the other tasks.
     key = "model_state_dict" if isinstance(network, Segmenter) else "base_model"
     torch.save({key: state, "epoch": epoch, "metrics": {}, "best_metrics": {}}, path)
 
 
-def _kind(network: Network) -> NetworkKind:
+def _get_kind(network: Network) -> NetworkKind:
     if isinstance(network, Segmenter):
         return "segment"
     return "classify" if isinstance(network, Classifier) else "pretrain"
 
 
-def _family(network: Network) -> Family:
-    ordinary = isinstance(getattr(network, "encoder", None), Tower) or isinstance(network, PointMAE)
-    return "Point-MAE" if ordinary else "ReCon"
+def _get_family(network: Network) -> Family:
+    is_ordinary = isinstance(getattr(network, "encoder", None), Tower) or isinstance(
+        network, PointMAE
+    )
+    return "Point-MAE" if is_ordinary else "ReCon"
 
 
-def _unreleased(network: Network) -> str | None:
-    """Say what the released implementation lacks of a network; None where it has all."""
+def _find_unreleased_part(network: Network) -> str | None:
+    """Describe what the released implementation lacks of a network; None if it has everything."""
     if not isinstance(network, ReCon | TwoTowers | PointMAE | Classifier | Segmenter):
         return f"it has no {type(network).__name__} without a decoder"
     encoder = getattr(network, "encoder", None)
     if isinstance(encoder, Encoder) and tuple(encoder.modalities) != MODALITIES:
         return f"its encoder has the queries {', '.join(MODALITIES)}, this one {encoder.modalities}"
     if isinstance(encoder, Tower) and encoder.modalities != ["cls"]:
-        return f"its ordinary classifier has a class token alone, this one {encoder.modalities}"
+        return f"its ordinary classifier has only a class token, this one {encoder.modalities}"
     if isinstance(network, Classifier) and not isinstance(encoder, Encoder | Tower):
         return "it has no classifier on two towers"
     if isinstance(network, ReCon | TwoTowers) and not {"image", "text"} <= {*network.projections}:
@@ -116,12 +118,12 @@ def _unreleased(network: Network) -> str | None:
             f"its patches are embedded by layers {OFFICIAL_PATCH_WIDTHS} wide, "
             f"these by {max(widths)}"
         )
-    return _unreleased_head(network) if isinstance(network, Segmenter) else None
+    return _find_unreleased_head(network) if isinstance(network, Segmenter) else None
 
 
-def _unreleased_head(network: Segmenter) -> str | None:
+def _find_unreleased_head(network: Segmenter) -> str | None:
     if network.up != "y":
-        return f"it does not turn clouds, this network turns {network.up} upwards"
+        return f"it does not rotate clouds, this network has the up axis {network.up}"
     propagate, head = network.propagate, network.point_head
     widths = tuple(layer.out_features for layer in (propagate.out, head.joint_in, head.middle))
     if widths != DEFAULT_WIDTHS:
