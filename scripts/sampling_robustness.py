@@ -1,8 +1,8 @@
-"""How close the features of one shape stay when it is sampled more densely, or on another day.
+"""Measure how features change when a shape is sampled again or more densely.
 
 python scripts/sampling_robustness.py <run>/checkpoints/last.ckpt
-Prints cosines to the features of 1,024 points, over surfaces of simple solids, whose density is
-known, beside those of different solids: features that were all alike would be close as well.
+Prints cosine similarities to the features of 1,024 points, over the surfaces of simple solids. For
+comparison it also prints those between different solids: they show whether features differ at all.
 """
 
 import argparse
@@ -26,18 +26,19 @@ FEATURES = ("pooled", "cls", "image_projected", "text_projected")
 
 
 def make_solids() -> dict[str, trimesh.Trimesh]:
-    """Return solids of unlike form; a few of them composed, as furniture is."""
+    """Return solids of different shape; the table and the chair consist of several."""
     make = trimesh.creation
 
-    def legs(height: float) -> list[trimesh.Trimesh]:
-        places = [(x, z) for x in (-0.9, 0.9) for z in (-0.5, 0.5)]
+    def make_legs(height: float) -> list[trimesh.Trimesh]:
+        positions = [(x, z) for x in (-0.9, 0.9) for z in (-0.5, 0.5)]
         return [
-            make.box((0.1, height, 0.1)).apply_translation((x, -height / 2, z)) for x, z in places
+            make.box((0.1, height, 0.1)).apply_translation((x, -height / 2, z))
+            for x, z in positions
         ]
 
-    table = trimesh.util.concatenate([make.box((2.0, 0.1, 1.2)), *legs(1.0)])
+    table = trimesh.util.concatenate([make.box((2.0, 0.1, 1.2)), *make_legs(1.0)])
     back = make.box((0.1, 1.2, 1.1)).apply_translation((-0.9, 0.6, 0))
-    chair = trimesh.util.concatenate([make.box((1.9, 0.1, 1.1)), back, *legs(0.8)])
+    chair = trimesh.util.concatenate([make.box((1.9, 0.1, 1.1)), back, *make_legs(0.8)])
     return {
         "ball": make.icosphere(subdivisions=4),
         "box": make.box((2.0, 1.0, 0.6)),
@@ -50,42 +51,46 @@ def make_solids() -> dict[str, trimesh.Trimesh]:
 
 
 def sample_surface(solid: trimesh.Trimesh, count: int, seed: int) -> Float[np.ndarray, "n 3"]:
-    """Draw points evenly from a surface."""
+    """Draw points uniformly from a surface."""
     return np.asarray(trimesh.sample.sample_surface(solid, count, seed=seed)[0], dtype=np.float32)
 
 
 def compute_cosines(encoder: PointEncoder) -> dict[str, dict[str, Float[Tensor, " n"]]]:
-    """Return cosines by feature and by what is compared with 1,024 points."""
-    shapes = make_solids()
-    drawn = {f"{n:,} points": (n, 1) for n in POINT_COUNTS[1:]}
-    drawn = {"1,024 other points": (POINT_COUNTS[0], 1)} | drawn
-    first = encoder.encode([sample_surface(solid, POINT_COUNTS[0], 0) for solid in shapes.values()])
-    rows: dict[str, dict[str, Tensor]] = {}
-    for what, (count, seed) in drawn.items():
-        found = encoder.encode([sample_surface(solid, count, seed) for solid in shapes.values()])
+    """Return cosine similarities to 1,024 points, by feature and by what they are compared with."""
+    solids = make_solids()
+    samples = {f"{n:,} points": (n, 1) for n in POINT_COUNTS[1:]}
+    samples = {"1,024 other points": (POINT_COUNTS[0], 1)} | samples
+    reference = encoder.encode(
+        [sample_surface(solid, POINT_COUNTS[0], 0) for solid in solids.values()]
+    )
+    cosines: dict[str, dict[str, Tensor]] = {}
+    for label, (count, seed) in samples.items():
+        other = encoder.encode([sample_surface(solid, count, seed) for solid in solids.values()])
         for name in FEATURES:
-            known, other = getattr(first, name), getattr(found, name)
-            if known is not None:
-                rows.setdefault(name, {})[what] = cosine_similarity(known, other, dim=-1)
-    for name, held in rows.items():
-        known = getattr(first, name)
-        pairs = combinations(range(len(shapes)), 2)
-        held["another solid"] = torch.stack(
-            [cosine_similarity(known[a], known[b], dim=0) for a, b in pairs]
+            if (feature := getattr(reference, name)) is not None:
+                similarity = cosine_similarity(feature, getattr(other, name), dim=-1)
+                cosines.setdefault(name, {})[label] = similarity
+    for name, rows in cosines.items():
+        feature = getattr(reference, name)
+        pairs = combinations(range(len(solids)), 2)
+        rows["another solid"] = torch.stack(
+            [cosine_similarity(feature[a], feature[b], dim=0) for a, b in pairs]
         )
-    return rows
+    return cosines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Print the table of cosine similarities."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="a checkpoint, a saved folder, or owner/name of the Hub")
-    encoder = PointEncoder(parser.parse_args(arguments).source)
-    found = compute_cosines(encoder)
-    table = Table("1,024 points against", *found, box=SIMPLE, title="Cosine: mean (lowest)")
-    for what in next(iter(found.values())):
-        values = [f"{held[what].mean():.3f} ({held[what].min():.3f})" for held in found.values()]
-        table.add_row(what, *values)
+    parser.add_argument("checkpoint", help="a checkpoint, a saved folder, or owner/name of the Hub")
+    encoder = PointEncoder(parser.parse_args(arguments).checkpoint)
+    cosines = compute_cosines(encoder)
+    table = Table(
+        "1,024 points against", *cosines, box=SIMPLE, title="Cosine similarity: mean (lowest)"
+    )
+    for label in next(iter(cosines.values())):
+        cells = [f"{rows[label].mean():.3f} ({rows[label].min():.3f})" for rows in cosines.values()]
+        table.add_row(label, *cells)
     Console().print(table)
 
 

@@ -11,9 +11,9 @@ import recon
 
 # ## Weights
 #
-# Any checkpoint, released file or Hub repository will do ([which](../weights.md)). Here a toy
-# network is trained for one step, so that this page runs in seconds: its features are of the
-# right shape, and worth nothing.
+# Any checkpoint, released file or Hub repository works ([list](../weights.md)). This page trains
+# a toy network for one step, to run in seconds: its features have the right shapes but no
+# meaning.
 
 os.chdir(tempfile.mkdtemp())
 tiny = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report", "output_dir=run"]
@@ -22,7 +22,8 @@ encoder = recon.PointEncoder("run/checkpoints/last.ckpt")
 
 # ## One cloud
 #
-# Any number of points from the number of patches on, at any place and scale.
+# A cloud needs at least as many points as the network has patches. Its position and scale are
+# arbitrary.
 
 rng = np.random.default_rng(0)
 cloud = rng.normal(size=(3000, 3))
@@ -30,36 +31,36 @@ features = encoder.encode(cloud)
 for name, feature in features._asdict().items():
     print(name, None if feature is None else tuple(feature.shape))
 
-# `pooled` is what linear probes read; `cls`, `image` and `text` are the queries,
-# `image_projected` and `text_projected` the same in the teachers' spaces; `tokens` and `centers`
-# belong to patches.
+# `pooled` is the input of linear probes. `cls`, `image` and `text` are the queries.
+# `image_projected` and `text_projected` are the projected queries, in the teachers' spaces.
+# `tokens` and `centers` belong to patches.
 #
-# Place and scale make no difference but rounding:
+# Features do not depend on position and scale, except for rounding:
 
 moved = encoder.encode(cloud * 20 + 5)
 assert np.allclose(features.pooled, moved.pooled, atol=1e-3)
 
-# ## The axis that points upwards
+# ## The up axis
 #
-# Networks learn from shapes that stand on y. Say so where yours stand on z: the same cloud, lying
-# as such a file has it, gives the same features.
+# Networks are trained on shapes with the up axis y. If the up axis of a file is z, pass `up="z"`:
+# the same cloud, rotated as in such a file, gives the same features.
 
-standing_on_z = np.stack([cloud[:, 0], -cloud[:, 2], cloud[:, 1]], axis=1)
-turned = encoder.encode(standing_on_z, up="z")
-assert np.allclose(features.pooled, turned.pooled, atol=1e-3)
+z_up_cloud = np.stack([cloud[:, 0], -cloud[:, 2], cloud[:, 1]], axis=1)
+z_up_features = encoder.encode(z_up_cloud, up="z")
+assert np.allclose(features.pooled, z_up_features.pooled, atol=1e-3)
 
 # ## Many clouds
 #
-# A list of clouds of different sizes, or an array of equal ones. `stream` takes any iterable and
-# holds one batch.
+# Pass a list of clouds of different sizes, or an array of clouds of one size. `stream` takes any
+# iterable and keeps one batch in memory.
 
-several = encoder.encode([cloud, cloud[:500], cloud[:40]])
-print(tuple(several.pooled.shape))
-assert len(several.pooled) == 3
+list_features = encoder.encode([cloud, cloud[:500], cloud[:40]])
+print(tuple(list_features.pooled.shape))
+assert len(list_features.pooled) == 3
 
 # ## Every point
 #
-# A feature for each point, in their order.
+# `dense` returns a feature for each point, in the order of the points.
 
 dense = encoder.dense(cloud)
 print(tuple(dense.shape))
