@@ -1,4 +1,4 @@
-"""What a test of a classifier found: tables, a confusion matrix, results.json."""
+"""Report the test of a classifier: accuracy tables, confusion matrix, results.json, report.html."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from recon.reports.confusion import (
     plot_confusion_matrix,
     scores_to_dict,
 )
+from recon.reports.html_page import get_run_name
 from recon.reports.html_sections import Bar, build_bar
 from recon.reports.run_reports import inspect_network, write_test_report
 from recon.reports.wandb_media import iter_wandb_runs, log_confusion
@@ -26,17 +27,19 @@ from recon.tasks.classify import Classification
 from recon.tasks.metrics import ClassificationScores, classification_scores
 from recon.utils.atomic_write import write_atomic
 
-BEST_VOTE_LABEL = "best of {} votes, chosen by test labels"
+# Keys of results.json; `_label_protocol` returns what is printed.
+SINGLE_VIEW_KEY, VOTE_KEY = "one view", "one vote of {} views"
+BEST_VOTE_KEY = "best of {} votes, chosen by test labels"
 
 
 class ClassificationReport(Callback):
-    """After a test, print accuracies with their protocol, per class too; write them to `folder`.
+    """After a test, print overall and per-class accuracy; write them and plots into `folder`.
 
-    `published` are figures in % to print beside: of one `view`, and `voted`. The page, report.html,
-    looks at some tested shapes by `points` each.
+    `published` are accuracies in % for comparison: of one `view`, and `voted`. report.html shows
+    example test shapes with `num_points` points each.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # pytest would collect it by its name
 
     def __init__(
         self,
@@ -55,93 +58,110 @@ class ClassificationReport(Callback):
         data = getattr(trainer, "datamodule", None)
         classes = data.test_dataset.classes if isinstance(data, PointCloudDataModule) else ()
         labels = torch.cat(pl_module.labels)
-        found = {
-            name: classification_scores(torch.cat(x), labels)
-            for name, x in pl_module.test_logits.items()
+        all_scores = {
+            name: classification_scores(torch.cat(logits), labels)
+            for name, logits in pl_module.test_logits.items()
         }
-        table = summarize_votes(found, pl_module.votes)
-        seen = count_trained_samples(data, pl_module.ids)
+        scores = summarize_votes(all_scores, pl_module.votes)
+        num_trained = count_trained_samples(data, pl_module.ids)
         results = {
-            "tested_on_training_shapes": seen,
+            "tested_on_training_shapes": num_trained,
             "selection": self.selection,
             "test_shapes": len(labels),
             "classes": [*classes],
-            "results": {name: scores_to_dict(scores, classes) for name, scores in table.items()},
+            "results": {name: scores_to_dict(row, classes) for name, row in scores.items()},
             "published": dict(self.published),
         }
         write_atomic(self.folder / "results.json", json.dumps(results, indent=1).encode())
-        one = table["one view"]
-        predicted = torch.cat(pl_module.test_logits["one view"]).argmax(1)
+        single_view = scores[SINGLE_VIEW_KEY]
+        predicted = torch.cat(pl_module.test_logits[SINGLE_VIEW_KEY]).argmax(1)
         for run in iter_wandb_runs(trainer):
             log_confusion(run, labels.numpy(), predicted.numpy(), classes)
-        title = f"one view, {len(labels)} test shapes"
-        plot_confusion_matrix(one.confusion_matrix, classes, title, self.folder / "confusion.png")
-        shapes = f"{len(labels)} test shapes" + (f", {seen} of them TRAINED ON" if seen else "")
-        self._page(trainer, pl_module, table, classes, shapes)
-        self._show(table, build_class_table(one, classes), shapes)
+        title = f"single view, {len(labels)} test shapes"
+        plot_confusion_matrix(
+            single_view.confusion_matrix, classes, title, self.folder / "confusion.png"
+        )
+        shapes = f"{len(labels)} test shapes"
+        shapes += f", {num_trained} of them TRAINED ON" if num_trained else ""
+        self._write_page(trainer, pl_module, scores, classes, shapes)
+        self._print_tables(scores, build_class_table(single_view, classes), shapes, pl_module.votes)
 
-    def _page(
+    def _write_page(
         self,
         trainer: Trainer,
         task: Classification,
-        table: Mapping[str, ClassificationScores],
+        scores: Mapping[str, ClassificationScores],
         classes: Sequence[str],
         shapes: str,
     ) -> None:
         data = getattr(trainer, "datamodule", None)
-        seen = None
+        inspection = None
         if isinstance(data, PointCloudDataModule):
-            seen = inspect_network(task.model, data, data.test_dataset, self.num_points)
+            inspection = inspect_network(task.model, data, data.test_dataset, self.num_points)
+        labels = {name: _label_protocol(name, task.votes) for name in scores}
         rows = [
-            build_bar(f"overall, {name}", scores.overall_accuracy, best=True)
-            for name, scores in table.items()
+            build_bar(f"overall accuracy, {labels[name]}", row.overall_accuracy, best=True)
+            for name, row in scores.items()
         ]
         rows += [
-            build_bar(f"mean class, {name}", scores.mean_class_accuracy)
-            for name, scores in table.items()
+            build_bar(f"mean class accuracy, {labels[name]}", row.mean_class_accuracy)
+            for name, row in scores.items()
         ]
         rows += [Bar(f"published, {name}", str(value)) for name, value in self.published.items()]
         write_test_report(
             self.folder,
-            "What this classifier knows",
-            f"Tested on {shapes}, eval.selection={self.selection}.",
+            f"Classification report: {get_run_name(self.folder)}",
+            f"{shapes}, eval.selection={self.selection}.",
             rows,
-            scores=table["one view"],
+            scores=scores[SINGLE_VIEW_KEY],
             classes=classes,
-            inspection=seen,
+            inspection=inspection,
             curves=get_curves(trainer),
-            predictor="the classifier, of one view,",
+            predictor="the classifier from a single view",
         )
 
-    def _show(self, table: dict[str, ClassificationScores], by_class: Table, shapes: str) -> None:
+    def _print_tables(
+        self,
+        scores: Mapping[str, ClassificationScores],
+        class_table: Table,
+        shapes: str,
+        votes: int,
+    ) -> None:
         title = f"Accuracy in % on {shapes}, eval.selection={self.selection}"
-        told = ["published, paper's protocol"] if self.published else []
-        rows = Table("test", "overall", "mean class", *told, title=title, box=SIMPLE)
-        for name, scores in table.items():
-            known = self.published.get("view" if name == "one view" else "voted", "-")
-            beside = [str(known)] if told else []
-            rows.add_row(
-                name,
-                scores.overall_accuracy.format_percent(),
-                f"{100 * scores.mean_class_accuracy:.1f}",
-                *beside,
+        published_heading = ["published, paper's protocol"] if self.published else []
+        table = Table("protocol", "overall", "mean class", *published_heading, box=SIMPLE)
+        table.title = title
+        for name, row in scores.items():
+            key = "view" if name == SINGLE_VIEW_KEY else "voted"
+            published = [str(self.published.get(key, "-"))] if self.published else []
+            table.add_row(
+                _label_protocol(name, votes),
+                row.overall_accuracy.format_percent(),
+                f"{100 * row.mean_class_accuracy:.1f}",
+                *published,
             )
-        by_class.title = "One view, by class"
+        class_table.title = "Accuracy in % by class, single view"
         console = Console()
-        console.print(by_class)
-        console.print(rows)
+        console.print(class_table)
+        console.print(table)
         console.print(f"written to {self.folder}", soft_wrap=True, highlight=False)
 
 
 def summarize_votes(
-    found: dict[str, ClassificationScores], votes: int
+    scores: dict[str, ClassificationScores], votes: int
 ) -> dict[str, ClassificationScores]:
-    """Name the one view, the first round of votes, and the best one where there are many."""
-    rounds = [scores for name, scores in found.items() if name.startswith("round")]
-    table = {"one view": found["one view"]}
-    if rounds:
-        table[f"one vote of {votes} views"] = rounds[0]
-    if len(rounds) > 1:
-        best = max(rounds, key=lambda scores: scores.overall_accuracy.mean)
-        table[BEST_VOTE_LABEL.format(len(rounds))] = best
-    return table
+    """Return the scores of the single view, the first vote, and the best of several votes."""
+    vote_scores = [row for name, row in scores.items() if name.startswith("round")]
+    summary = {SINGLE_VIEW_KEY: scores[SINGLE_VIEW_KEY]}
+    if vote_scores:
+        summary[VOTE_KEY.format(votes)] = vote_scores[0]
+    if len(vote_scores) > 1:
+        best = max(vote_scores, key=lambda row: row.overall_accuracy.mean)
+        summary[BEST_VOTE_KEY.format(len(vote_scores))] = best
+    return summary
+
+
+def _label_protocol(key: str, votes: int) -> str:
+    """Return the printed name of a test protocol by its key in results.json."""
+    labels = {SINGLE_VIEW_KEY: "single view", VOTE_KEY.format(votes): f"{votes}-view voting"}
+    return labels.get(key, key)

@@ -1,4 +1,4 @@
-"""A table and a plot of what several runs measured, by the options in which they differ."""
+"""Print, save and plot the metrics of several runs, grouped by the options that differ."""
 
 import json
 import math
@@ -11,14 +11,15 @@ from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import escape_control_chars
 
 RunMetrics = dict[str, dict[str, list[float]]]
-"""Accuracies in %, by the options that were measured, then by name."""
-NO_OVERRIDES_LABEL = "as configured"
+"""Values of all repeats, by the options of the runs, then by metric; accuracies in %."""
+NO_OVERRIDES_LABEL = "default configuration"
+"""Row label of runs without overrides."""
 LOGGED_SUFFIX = ", as logged"
-"""Ends the names of measures that are no accuracies in %."""
+"""Suffix of metrics that were read from the log and are not in %."""
 
 
 def report_comparison(metrics: RunMetrics, folder: Path) -> None:
-    """Print mean and deviation of what runs measured; write them to sweep.json and sweep.png."""
+    """Print the mean and standard deviation of each metric; write sweep.json and sweep.png."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
@@ -26,21 +27,21 @@ def report_comparison(metrics: RunMetrics, folder: Path) -> None:
 
     if not metrics:
         return
-    plain = all(name.endswith(LOGGED_SUFFIX) for rows in metrics.values() for name in rows)
-    title = None if plain else "in %"
+    only_logged = all(name.endswith(LOGGED_SUFFIX) for rows in metrics.values() for name in rows)
+    title = None if only_logged else "Metrics in %"
     table = Table(Column("options", overflow="fold"), box=SIMPLE, title=title)
-    for column in ("measure", "mean", "std", "runs"):
+    for column in ("metric", "mean", "std", "runs"):
         table.add_column(column)
-    for told, rows in metrics.items():
+    for options, rows in metrics.items():
         for name, values in rows.items():
-            places = 4 if name.endswith(LOGGED_SUFFIX) else 1
-            spread = f"{statistics.stdev(values):.{places}f}" if len(values) > 1 else "-"
-            mean = f"{statistics.mean(values):.{places}f}"
+            digits = 4 if name.endswith(LOGGED_SUFFIX) else 1
+            deviation = f"{statistics.stdev(values):.{digits}f}" if len(values) > 1 else "-"
+            mean = f"{statistics.mean(values):.{digits}f}"
             table.add_row(
-                escape(escape_control_chars(shorten_options(told) or NO_OVERRIDES_LABEL)),
+                escape(escape_control_chars(shorten_options(options) or NO_OVERRIDES_LABEL)),
                 escape(escape_control_chars(name)),
                 mean,
-                spread,
+                deviation,
                 str(len(values)),
             )
     Console().print(table)
@@ -49,12 +50,12 @@ def report_comparison(metrics: RunMetrics, folder: Path) -> None:
 
 
 def shorten_options(options: str) -> str:
-    """Return options with numbers of three digits: those that a search draws have seventeen."""
-    return re.sub(r"\d+\.\d{7,}(e-?\d+)?", lambda found: f"{float(found[0]):.3g}", options)
+    """Round numbers to three significant digits; values drawn by a search have up to 17."""
+    return re.sub(r"\d+\.\d{7,}(e-?\d+)?", lambda match: f"{float(match[0]):.3g}", options)
 
 
-def _along(options: Sequence[str]) -> tuple[str, list[float]] | None:
-    """Return the option and its values where one numeric option is all that differs."""
+def _find_numeric_option(options: Sequence[str]) -> tuple[str, list[float]] | None:
+    """Return the name and values of the option if only one numeric option differs, else None."""
     keys, values = zip(*(word.partition("=")[::2] for word in options), strict=True)
     try:
         numbers = [float(value) for value in values]
@@ -64,37 +65,37 @@ def _along(options: Sequence[str]) -> tuple[str, list[float]] | None:
 
 
 def plot_comparison(metrics: RunMetrics, path: Path) -> None:
-    """Draw a panel a measure: a line along a numeric option, else a bar for each of the options.
+    """Plot one panel per metric: a line over a numeric option, else one bar per setting.
 
-    Bars of error are deviations over repeats.
+    Error bars are standard deviations over repeats.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for rows in metrics.values() for name in rows))
-    along = _along([*metrics])
-    height = 2.6 if along else 1.2 + 0.3 * len(metrics)
-    width = (
-        7 if along else 5 + 0.07 * max(len(shorten_options(told)) for told in metrics)
-    )  # need room
-    mpl.rcParams["text.parse_math"] = False  # what is drawn are names
+    numeric_option = _find_numeric_option([*metrics])
+    height = 2.6 if numeric_option else 1.2 + 0.3 * len(metrics)
+    longest_label = max(len(shorten_options(options)) for options in metrics)
+    width = 7 if numeric_option else 5 + 0.07 * longest_label
+    mpl.rcParams["text.parse_math"] = False  # labels are option names, not formulas
     figure = Figure(figsize=(width, height * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
-        rows = {told: measured[name] for told, measured in metrics.items() if name in measured}
+        rows = {options: values[name] for options, values in metrics.items() if name in values}
         means = [statistics.mean(values) for values in rows.values()]
-        spread = [statistics.stdev(v) if len(v) > 1 else math.nan for v in rows.values()]
+        deviations = [statistics.stdev(v) if len(v) > 1 else math.nan for v in rows.values()]
         unit = "" if name.endswith(LOGGED_SUFFIX) else "%"
-        if along:
-            at = dict(zip(metrics, along[1], strict=True))
-            order = sorted(range(len(means)), key=lambda i: [at[told] for told in rows][i])
-            x = sorted(at[told] for told in rows)
-            y, error = [means[i] for i in order], [spread[i] for i in order]
+        if numeric_option:
+            value_of = dict(zip(metrics, numeric_option[1], strict=True))
+            order = sorted(range(len(means)), key=lambda i: [value_of[row] for row in rows][i])
+            x = sorted(value_of[row] for row in rows)
+            y, error = [means[i] for i in order], [deviations[i] for i in order]
             axes.errorbar(x, y, error, marker="o", capsize=3)
-            axes.set(xlabel=along[0], ylabel=unit, title=name)
+            axes.set(xlabel=numeric_option[0], ylabel=unit, title=name)
         else:
-            places = range(len(rows))
-            axes.barh(places, means, xerr=spread, capsize=3)
-            axes.set_yticks(places, [shorten_options(told) or NO_OVERRIDES_LABEL for told in rows])
+            positions = range(len(rows))
+            axes.barh(positions, means, xerr=deviations, capsize=3)
+            labels = [shorten_options(options) or NO_OVERRIDES_LABEL for options in rows]
+            axes.set_yticks(positions, labels)
             axes.invert_yaxis()
             axes.set(xlabel=unit, title=name)
     figure.savefig(path, dpi=130)

@@ -1,4 +1,4 @@
-"""One page that needs no other file: sections of clouds to turn, curves, tables and maps."""
+"""Render a report as one self-contained HTML file with interactive point-cloud viewers."""
 
 import base64
 import io
@@ -17,42 +17,44 @@ from PIL import Image
 from recon.utils.atomic_write import write_atomic
 
 VIEWER_RADIUS = 1.25
-"""Half the width of what a viewer shows, in units of the unit sphere."""
+"""Half the side length of the cube that a viewer shows, in radii of the unit sphere."""
+LISTED_PACKAGES = ("recon-pointcloud", "torch", "lightning", "timm", "scikit-learn", "numpy")
+"""Packages whose versions a page lists."""
 
 
 class Section(NamedTuple):
-    """One part of a page."""
+    """One section of a page."""
 
     template: str
-    """Name of its template among the package's parts."""
+    """Name of its template in `assets/parts`."""
     title: str
     note: str
     values: dict[str, Any]
-    """What the template shows."""
+    """Variables of the template."""
 
 
 class EncodedCloud(NamedTuple):
-    """A cloud as the page's viewer reads it."""
+    """A point cloud in the format of the page's viewer."""
 
     points: str
-    """Coordinates as base64 of little-endian int16, a full scale being `RADIUS`."""
+    """Coordinates as base64 of little-endian int16; the maximum is `VIEWER_RADIUS`."""
     colors: str
     """RGB bytes, as base64."""
 
 
 class GalleryItem(NamedTuple):
-    """One cloud of a gallery."""
+    """One point cloud of a gallery."""
 
     caption: str
     cloud: EncodedCloud
     css_class: str = ""
-    """`query`, `same`, or nothing."""
+    """`query`, `same` (same class as the query), or empty."""
 
 
 def write_page(
     path: Path, title: str, lead: str, sections: Sequence[Section | None], config: str = ""
 ) -> None:
-    """Render the sections that there are, and what they were made with, into one HTML file."""
+    """Render sections, software versions and configuration into one HTML file; None is skipped."""
     environment = Environment(
         loader=PackageLoader("recon", "assets"), autoescape=True, undefined=StrictUndefined
     )
@@ -61,22 +63,34 @@ def write_page(
         lead=lead,
         sections=[section for section in sections if section is not None],
         config=config,
-        environment=_environment(),
+        environment=_describe_environment(),
     )
     write_atomic(path, text.encode())
+
+
+def write_run_page(folder: Path, title: str, lead: str, sections: Sequence[Section | None]) -> None:
+    """Write report.html of a run, with the configuration from its config.yaml if there is one."""
+    config = folder / "config.yaml"
+    text = config.read_text() if config.is_file() else ""
+    write_page(folder / "report.html", title, lead, sections, text)
+
+
+def get_run_name(folder: Path) -> str:
+    """Return the last two parts of a run's folder, by default its name and start time."""
+    return "/".join(folder.absolute().parts[-2:])
 
 
 def encode_cloud(
     points: Float[np.ndarray, "n 3"], colors: UInt8[np.ndarray, "n 3"]
 ) -> EncodedCloud:
-    """Pack a cloud for the page's viewer."""
+    """Encode a point cloud for the page's viewer; coordinates are clipped to `VIEWER_RADIUS`."""
     scaled = np.clip(points / VIEWER_RADIUS, -1, 1) * np.iinfo(np.int16).max
     packed = scaled.round().astype("<i2").tobytes()
     return EncodedCloud(*(base64.b64encode(data).decode() for data in (packed, colors.tobytes())))
 
 
 def encode_image(image: Image.Image) -> str:
-    """Return a picture as a data URI."""
+    """Return an image as a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -90,17 +104,16 @@ def build_gallery(
     columns: int = 3,
     pixels: int = 420,
 ) -> Section | None:
-    """Show clouds that the mouse turns, those of a group together; None where there are none."""
+    """Build a section of rotatable clouds; those of a group rotate together. None if empty."""
     if not groups:
         return None
     values = {"groups": groups, "columns": columns, "pixels": pixels}
     return Section("gallery", title, note, values)
 
 
-def _environment() -> dict[str, str]:
-    packages = ("recon-pointcloud", "torch", "lightning", "timm", "scikit-learn", "numpy")
+def _describe_environment() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        **{name: version(name) for name in packages},
+        **{name: version(name) for name in LISTED_PACKAGES},
     }

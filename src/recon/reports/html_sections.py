@@ -1,4 +1,4 @@
-"""Sections of a page about what a run has to show."""
+"""Build the sections of a report: metrics, training curves, attention, t-SNE, confusion matrix."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -26,57 +26,64 @@ from recon.reports.report_data import (
 )
 from recon.tasks.linear_probe import ConfidenceInterval
 
-SHOWN_POINTS = 2048
+UNLABELED_NAME = "unlabeled"
+"""Class name shown for shapes without a label."""
 
 
 class Bar(NamedTuple):
-    """One figure of a table, and where it lies between 0 and 1."""
+    """One row of a table of metrics, with a bar if `share` is set."""
 
     name: str
     value: str
     share: float | None = None
+    """Length of the bar, in [0, 1]."""
     low: float | None = None
     high: float | None = None
+    """Confidence interval drawn on the bar, in [0, 1]."""
     remark: str = ""
     best: bool = False
+    """Whether the row is highlighted."""
 
 
 def build_bar(
     name: str, value: ConfidenceInterval | float, *, remark: str = "", best: bool = False
 ) -> Bar:
-    """Return a row for a fraction, in %, with its interval where it has one."""
+    """Return the row of a fraction, written in %, with its confidence interval if it has one."""
     if isinstance(value, ConfidenceInterval):
         return Bar(name, value.format_percent(), *value, remark, best)
     return Bar(name, f"{100 * value:.1f}", value, remark=remark, best=best)
 
 
 def build_bar_table(title: str, note: str, rows: Sequence[Bar]) -> Section:
-    """Show figures as a table with bars."""
+    """Build a section with a table of metrics and bars."""
     return Section("bars", title, note, {"rows": rows})
 
 
 def build_class_bars(shares: Mapping[str, float], measure: str) -> Section:
-    """Show a figure for each class; classes that have none are left out."""
+    """Build a section with one metric per class; classes with NaN are left out."""
     rows = [build_bar(name, share) for name, share in shares.items() if share == share]
-    return build_bar_table(f"{measure} by class", "In %, on the tested shapes.", rows)
+    return build_bar_table(f"{measure} by class (%)", "Computed on the test data.", rows)
 
 
 def build_introspection_sections(report_data: ReportData, *, subject: str) -> list[Section | None]:
-    """Show what was rebuilt, attended to, and how features lie; `of` says of which shapes."""
+    """Build the reconstruction, attention and t-SNE sections; `subject` names the shapes shown."""
     return [
-        _rebuilt(report_data.reconstructions, subject),
-        _attended(report_data.attention_maps, subject),
-        _plane(report_data.tsne, subject),
+        _build_reconstruction_section(report_data.reconstructions, subject),
+        _build_attention_section(report_data.attention_maps, subject),
+        _build_tsne_section(report_data.tsne, subject),
     ]
 
 
 def build_curve_sections(report_data: ReportData, *, predictor: str = "") -> list[Section | None]:
-    """Show curves and what was taken for what; `says` names who predicted."""
-    return [_curves(report_data.curves), _confusion(report_data.confusion_matrix, predictor)]
+    """Build the training curves and the confusion matrix; `predictor` names what predicted."""
+    return [
+        _build_curves_section(report_data.curves),
+        _build_confusion_section(report_data.confusion_matrix, predictor),
+    ]
 
 
 def plot_curves(curves: Mapping[str, Mapping[int, float]], *, columns: int = 4) -> Figure:
-    """Draw each value over the steps, raw and smoothed."""
+    """Plot each logged value over optimizer steps, raw and smoothed."""
     columns = min(columns, len(curves))
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(2.9 * columns, 2.3 * rows), layout="constrained")
@@ -98,7 +105,7 @@ def plot_curves(curves: Mapping[str, Mapping[int, float]], *, columns: int = 4) 
     return figure
 
 
-def _curves(curves: Mapping[str, Mapping[int, float]]) -> Section | None:
+def _build_curves_section(curves: Mapping[str, Mapping[int, float]]) -> Section | None:
     if not curves:
         return None
     style: Any = {"svg.fonttype": "none", "font.size": 9, "text.parse_math": False}
@@ -106,34 +113,39 @@ def _curves(curves: Mapping[str, Mapping[int, float]]) -> Section | None:
         buffer = io.StringIO()
         plot_curves(curves).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    note = "Each value over the optimizer's steps; the thick line is the running mean."
-    return Section("curves", "How it learned", note, {"svg": text[text.index("<svg") :]})
+    note = "Logged values over optimizer steps. The thick line is the running mean."
+    return Section("curves", "Training curves", note, {"svg": text[text.index("<svg") :]})
 
 
-def _rebuilt(shapes: Sequence[ReconstructedShape], of: str) -> Section | None:
-    def views(shape: ReconstructedShape) -> list[GalleryItem]:
-        seen = uniform_color(len(shape.visible), VISIBLE_COLOR)
-        both = np.concatenate([shape.visible, shape.reconstructed])
-        colors = np.concatenate(
-            [seen, uniform_color(len(shape.reconstructed), RECONSTRUCTED_COLOR)]
-        )
+def _build_reconstruction_section(
+    shapes: Sequence[ReconstructedShape], subject: str
+) -> Section | None:
+    def build_group(shape: ReconstructedShape) -> list[GalleryItem]:
+        visible_colors = uniform_color(len(shape.visible), VISIBLE_COLOR)
+        masked_colors = uniform_color(len(shape.reconstructed), RECONSTRUCTED_COLOR)
+        points = np.concatenate([shape.visible, shape.reconstructed])
+        clouds = {
+            "original": (shape.points, shape.colors),
+            "visible patches": (shape.visible, visible_colors),
+            "reconstruction": (points, np.concatenate([visible_colors, masked_colors])),
+        }
         return [
-            GalleryItem(f"{shape.name}: original", encode_cloud(shape.points, shape.colors)),
-            GalleryItem(f"{shape.name}: what the student sees", encode_cloud(shape.visible, seen)),
-            GalleryItem(f"{shape.name}: rebuilt", encode_cloud(both, colors)),
+            GalleryItem(f"{shape.name}: {title}", encode_cloud(*cloud))
+            for title, cloud in clouds.items()
         ]
 
     note = (
-        f"{of}: as they are, the patches the student saw, and with the hidden patches it rebuilt "
-        "in orange. Drag to turn; the three turn together."
+        f"{subject}: the original, the visible patches (the student's input), and the visible "
+        "patches with the reconstructed masked patches in orange. Drag to rotate; the three clouds "
+        "of a shape rotate together."
     )
-    return build_gallery("Rebuilt from a part", note, [views(shape) for shape in shapes])
+    return build_gallery("Masked reconstruction", note, [build_group(shape) for shape in shapes])
 
 
-def _attended(shapes: Sequence[AttentionMap], of: str) -> Section | None:
+def _build_attention_section(shapes: Sequence[AttentionMap], subject: str) -> Section | None:
     note = (
-        f"{of}: which points each query attends to in the last block, mean of its heads, from grey "
-        "(none) to dark red (most of that query). Drag to turn."
+        f"{subject}: attention of each query to the points in the last block, averaged over heads, "
+        "from gray (zero) to dark red (maximum of that query). Drag to rotate."
     )
     groups = [
         [
@@ -145,48 +157,46 @@ def _attended(shapes: Sequence[AttentionMap], of: str) -> Section | None:
         for shape in shapes
     ]
     columns = max((len(group) for group in groups), default=1)
-    return build_gallery(
-        "What the queries look at", note, groups, columns=max(columns, 3), pixels=340
-    )
+    return build_gallery("Query attention", note, groups, columns=max(columns, 3), pixels=340)
 
 
-def _plane(plane: TSNEEmbedding | None, of: str) -> Section | None:
-    if plane is None:
+def _build_tsne_section(embedding: TSNEEmbedding | None, subject: str) -> Section | None:
+    if embedding is None:
         return None
-    present: list[int] = [row for row in np.unique(plane.labels).tolist() if row >= 0]
-    colors = [to_hex(color) for color in color_by_class(plane.labels) / 255]
+    present: list[int] = [row for row in np.unique(embedding.labels).tolist() if row >= 0]
+    colors = [to_hex(color) for color in color_by_class(embedding.labels) / 255]
     dots = []
     for (x, y), label, name, color in zip(
-        plane.coordinates, plane.labels.tolist(), plane.names, colors, strict=True
+        embedding.coordinates, embedding.labels.tolist(), embedding.names, colors, strict=True
     ):
-        known = plane.classes[label] if label >= 0 else "no class"
+        class_name = embedding.classes[label] if label >= 0 else UNLABELED_NAME
         row = present.index(label) if label >= 0 else -1
         dots.append(
             {
                 "x": f"{100 * x:.2f}", "y": f"{100 * y:.2f}", "color": color, "row": row,
-                "name": f"{name}, {known}",
+                "name": f"{name}, {class_name}",
             }
         )  # fmt: skip
-    named = color_by_class(np.array(present, dtype=int)) / 255
+    class_colors = color_by_class(np.array(present, dtype=int)) / 255
     legend = [
-        (plane.classes[label], to_hex(color)) for label, color in zip(present, named, strict=True)
+        (embedding.classes[label], to_hex(color))
+        for label, color in zip(present, class_colors, strict=True)
     ]
     note = (
-        f"{of}, each a dot: t-SNE of the standardised features. Near dots are alike to the "
-        "network; distances between far ones mean little. Point at a dot for its name, at a class "
-        "to see it alone."
+        f"{subject}, one dot per shape: t-SNE of the standardized features. Nearby dots have "
+        "similar features; distances between far dots mean little. Hover over a dot for its name, "
+        "over a class to highlight it."
     )
-    values = {"dots": dots, "legend": legend}
-    return Section("tsne", "Features in a plane", note, values)
+    return Section("tsne", "t-SNE", note, {"dots": dots, "legend": legend})
 
 
-def _confusion(found: ConfusionMatrix | None, says: str) -> Section | None:
-    if found is None:
+def _build_confusion_section(matrix: ConfusionMatrix | None, predictor: str) -> Section | None:
+    if matrix is None:
         return None
-    met = np.flatnonzero(found.counts.sum(0) + found.counts.sum(1))
+    present = np.flatnonzero(matrix.counts.sum(0) + matrix.counts.sum(1))
     values = {
-        "counts": found.counts[np.ix_(met, met)].tolist(),
-        "classes": [found.classes[row] for row in met.tolist()],
+        "counts": matrix.counts[np.ix_(present, present)].tolist(),
+        "classes": [matrix.classes[row] for row in present.tolist()],
     }
-    note = f"Rows: the true class, columns: what {says or 'the classifier'} says."
-    return Section("confusion", "Which classes are taken for which", note, values)
+    note = f"Rows: true class. Columns: class predicted by {predictor or 'the classifier'}."
+    return Section("confusion", "Confusion matrix", note, values)

@@ -1,4 +1,4 @@
-"""Look into a network: what it rebuilds, what its queries attend to, how its features lie."""
+"""Compute what reports show of a network: reconstructions, attention, t-SNE, nearest neighbors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -23,28 +24,35 @@ from recon.tasks.linear_probe import nearest_neighbors
 from recon.tasks.pretrain import Pretraining
 
 MAX_TSNE_SHAPES = 1000
-"""Shapes of a map of features."""
+"""Maximum number of shapes in a t-SNE embedding."""
+MIN_TSNE_SHAPES = 5
+"""Minimum number of shapes for a t-SNE embedding."""
 NUM_NEIGHBORS = 6
+"""Number of nearest neighbors shown per query shape."""
+NUM_RENDERED_POINTS = 2048
+"""Number of points of a shape in a rendered thumbnail."""
 
 
 def pick_example_rows(labels: Int[np.ndarray, " n"], count: int) -> list[int]:
-    """Choose some shapes, of different classes where there are some, the same ones every time."""
-    present = np.unique(labels[labels >= 0])
-    if not len(present):
+    """Choose up to `count` rows deterministically: one per class, or evenly spaced if unlabeled."""
+    classes = np.unique(labels[labels >= 0])
+    if not len(classes):
         return np.unique(np.linspace(0, len(labels) - 1, count).round().astype(int)).tolist()
-    some = present[np.unique(np.linspace(0, len(present) - 1, count).round().astype(int))]
-    return [int(np.flatnonzero(labels == label)[0]) for label in some]
+    shown = classes[np.unique(np.linspace(0, len(classes) - 1, count).round().astype(int))]
+    return [int(np.flatnonzero(labels == label)[0]) for label in shown]
 
 
 def read_upright_clouds(
     data: PointCloudDataModule, dataset: PointCloudDataset, rows: Sequence[int], num_points: int
 ) -> tuple[list[int], Float[Tensor, "n p 3"]]:
-    """Read some shapes upright in the unit sphere, the farthest `points` of each, and their rows.
+    """Read shapes as upright clouds in the unit sphere, reduced by farthest point sampling.
 
-    Those that cannot be read are left out where the data skip such.
+    Returns the rows that were read and their clouds. Unreadable shapes are skipped if the data
+    module has `on_error=skip`. Raises ValueError if none can be read.
     """
-    turn = AlignUpAxis(dataset.up, data.target_up or dataset.up, mirror=dataset.mirrored)
-    kept, found, subset = [], [], FarthestPointSample(num_points)
+    align = AlignUpAxis(dataset.up, data.target_up or dataset.up, mirror=dataset.mirrored)
+    normalize, subsample = UnitSphere(), FarthestPointSample(num_points)
+    read_rows, clouds = [], []
     for row in rows:
         try:
             cloud = dataset.sample_cloud(row, row)
@@ -53,31 +61,34 @@ def read_upright_clouds(
                 raise
             continue
         cloud = resample_cloud(cloud, data.num_points or max(num_points, len(cloud.points)), row)
-        whole = UnitSphere()(turn(torch.from_numpy(cloud.points)[None].float()))
-        found.append(subset(whole) if whole.shape[1] > num_points else whole)
-        kept.append(row)
-    if not found:
-        raise ValueError(f"none of {len(rows)} shapes to look at can be read")
-    return kept, torch.cat(found)
+        points = normalize(align(torch.from_numpy(cloud.points)[None].float()))
+        clouds.append(subsample(points) if points.shape[1] > num_points else points)
+        read_rows.append(row)
+    if not clouds:
+        raise ValueError(f"none of the {len(rows)} shapes chosen for the report can be read")
+    return read_rows, torch.cat(clouds)
 
 
 @torch.no_grad()
 def compute_pooled_features(
     network: Any, clouds: Float[Tensor, "n p 3"], *, batch_size: int = 64
 ) -> Float[np.ndarray, "n e"]:
-    """Encode whole clouds by a network in evaluation mode, for maps and neighbours."""
+    """Encode unmasked clouds by a network in evaluation mode; return the pooled features."""
     device, training = next(network.parameters()).device, network.training
     network.eval()
-    pooled = [network.encode(some.to(device)).pooled().cpu() for some in clouds.split(batch_size)]
+    pooled = [network.encode(batch.to(device)).pooled().cpu() for batch in clouds.split(batch_size)]
     network.train(training)
     return torch.cat(pooled).float().numpy()
 
 
 @torch.no_grad()
 def reconstruct_shapes(
-    task: Pretraining, names: Sequence[str], clouds: Float[Tensor, "n p 3"], shown: Sequence[Cloud]
+    task: Pretraining,
+    names: Sequence[str],
+    clouds: Float[Tensor, "n p 3"],
+    originals: Sequence[Cloud],
 ) -> list[ReconstructedShape]:
-    """Hide patches of some shapes and rebuild them; none where the student rebuilds nothing."""
+    """Mask patches of shapes and reconstruct them; empty if the student has no decoder."""
     if task.mask is None or not hasattr(task.model, "decoder"):
         return []
     network = task.model.eval()
@@ -86,15 +97,16 @@ def reconstruct_shapes(
         patches = network.grouper(clouds.to(task.device))
         mask = task.mask(patches.centers)
     out = network.forward_patches(patches, mask)
-    whole = patches.points + patches.centers.unsqueeze(2)
-    made = (out.predicted + patches.centers[mask].unsqueeze(1)).view(len(clouds), -1, 3)
+    absolute = patches.points + patches.centers.unsqueeze(2)
+    reconstructed = out.predicted + patches.centers[mask].unsqueeze(1)
+    reconstructed = reconstructed.view(len(clouds), -1, 3)
     return [
         ReconstructedShape(
             name=name,
-            points=shown[row].points,
-            colors=np.asarray(shown[row].colors, dtype=np.uint8),
-            visible=whole[row][~mask[row]].flatten(0, 1).cpu().numpy(),
-            reconstructed=made[row].cpu().numpy(),
+            points=originals[row].points,
+            colors=np.asarray(originals[row].colors, dtype=np.uint8),
+            visible=absolute[row][~mask[row]].flatten(0, 1).cpu().numpy(),
+            reconstructed=reconstructed[row].cpu().numpy(),
         )
         for row, name in enumerate(names)
     ]
@@ -104,10 +116,10 @@ def reconstruct_shapes(
 def attention_maps(
     network: Any, names: Sequence[str], clouds: Float[Tensor, "n p 3"]
 ) -> list[AttentionMap]:
-    """Tell what each query attends to in the last block, by the mean of its heads.
+    """Return the attention of each query to the points in the last block, averaged over heads.
 
-    Weights of patches are carried to the points by three-nearest interpolation. Nothing for
-    networks without queries that attend to tokens.
+    Attention weights of patches are upsampled to points by 3-NN interpolation. Empty for networks
+    without queries that attend to tokens.
     """
     stream: Any = getattr(getattr(network, "encoder", None), "queries", None)
     if not isinstance(stream, nn.Module):
@@ -115,9 +127,9 @@ def attention_maps(
     blocks: Any = stream.get_submodule("blocks")
     attention = blocks[-1].attn
     assert isinstance(attention, CrossAttention)
-    asked: list[Tensor] = []
+    recorded: list[Tensor] = []
     hook = attention.register_forward_pre_hook(
-        lambda layer, given: asked.append(layer.attention_maps(*given).mean(1))
+        lambda layer, inputs: recorded.append(layer.attention_maps(*inputs).mean(1))
     )
     training = network.training
     try:
@@ -125,13 +137,13 @@ def attention_maps(
     finally:
         hook.remove()
         network.train(training)
-    near = three_nn(clouds.to(encoding.centers), encoding.centers)
-    carried = three_interpolate(asked[0].mT.float(), near).cpu().numpy()
+    nearest = three_nn(clouds.to(encoding.centers), encoding.centers)
+    weights = three_interpolate(recorded[0].mT.float(), nearest).cpu().numpy()
     return [
         AttentionMap(
             name,
             clouds[row].numpy(),
-            {query: carried[row, :, n] for n, query in enumerate(encoding.queries)},
+            {query: weights[row, :, n] for n, query in enumerate(encoding.queries)},
         )
         for row, name in enumerate(names)
     ]
@@ -143,21 +155,23 @@ def tsne(
     names: Sequence[str],
     classes: Sequence[str],
 ) -> TSNEEmbedding | None:
-    """Lay out standardised features in a plane by t-SNE [1]; None for fewer than five shapes.
+    """Embed standardized features in two dimensions by t-SNE [1].
 
-    Of many shapes, some are taken, evenly spaced.
+    At most `MAX_TSNE_SHAPES` evenly spaced shapes are embedded. None for fewer than
+    `MIN_TSNE_SHAPES` shapes.
 
-    [1] van der Maaten and Hinton, JMLR 9, 2008 (as scikit-learn has it).
+    [1] van der Maaten and Hinton, JMLR 9, 2008 (implementation of scikit-learn).
     """
-    if len(features) < 5:
+    if len(features) < MIN_TSNE_SHAPES:
         return None
     rows = np.unique(np.linspace(0, len(features) - 1, MAX_TSNE_SHAPES).round().astype(int))
     scaled = StandardScaler().fit_transform(features[rows])
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(scaled)
-    places = (places - places.min(0)) / np.maximum(np.ptp(places, axis=0), 1e-9)
-    known = labels[rows] if len(labels) else np.full(len(rows), -1)
-    return TSNEEmbedding(places, known, [names[row] for row in rows], list(classes))
+    coordinates = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(scaled)
+    extent = np.maximum(np.ptp(coordinates, axis=0), 1e-9)
+    coordinates = (coordinates - coordinates.min(0)) / extent
+    row_labels = labels[rows] if len(labels) else np.full(len(rows), -1)
+    return TSNEEmbedding(coordinates, row_labels, [names[row] for row in rows], list(classes))
 
 
 def build_neighbor_section(
@@ -170,45 +184,46 @@ def build_neighbor_section(
     gallery_dataset: PointCloudDataset | None = None,
     note: str,
 ) -> Section:
-    """Show the shapes of a gallery nearest to some of others, which begin the rows.
+    """Build a section of query shapes, each followed by its nearest neighbors in the gallery.
 
-    `rows` are the places of both in the data set, all of them by default. Without another data set
-    for it, the gallery is the queries, and each is left out of its own row.
+    `rows` are the dataset rows of `queries`, by default all rows of `dataset`. Without
+    `gallery_dataset` the gallery is the queries themselves, and a query is left out of its own
+    neighbors.
     """
-    found = nearest_neighbors(
+    nearest = nearest_neighbors(
         queries[list(query_rows)], gallery, NUM_NEIGHBORS + 1
     ).indices.tolist()
-    places = range(len(queries)) if rows is None else rows
+    dataset_rows = range(len(queries)) if rows is None else rows
     shown = []
-    for first, near in zip(query_rows, found, strict=True):
-        entries = [(dataset, places[first])]
+    for query, neighbors in zip(query_rows, nearest, strict=True):
+        entries = [(dataset, dataset_rows[query])]
         if gallery_dataset is None:
-            entries += [(dataset, places[other]) for other in near if other != first]
+            entries += [(dataset, dataset_rows[other]) for other in neighbors if other != query]
         else:
-            entries += [(gallery_dataset, other) for other in near]
-        own = _label(dataset, places[first])
+            entries += [(gallery_dataset, other) for other in neighbors]
+        query_label = _get_class_name(dataset, dataset_rows[query])
         shown.append(
             [
-                (_told(source, row, own), encode_image(_picture(source, row)))
+                (_describe_shape(source, row, query_label), encode_image(_render_row(source, row)))
                 for source, row in entries[: NUM_NEIGHBORS + 1]
             ]
         )
-    return Section("neighbors", "Nearest in feature space", note, {"rows": shown})
+    return Section("neighbors", "Nearest neighbors", note, {"rows": shown})
 
 
-def _told(dataset: PointCloudDataset, row: int, own: str) -> dict[str, Any]:
-    label = _label(dataset, row)
+def _describe_shape(dataset: PointCloudDataset, row: int, query_label: str) -> dict[str, Any]:
+    label = _get_class_name(dataset, row)
     name = getattr(dataset, "names", dataset.ids)[row]
-    return {"name": name, "label": label, "same": bool(label) and label == own}
+    return {"name": name, "label": label, "same": bool(label) and label == query_label}
 
 
-def _label(dataset: PointCloudDataset, row: int) -> str:
-    known = len(dataset.labels) and dataset.labels[row] >= 0
-    return dataset.classes[dataset.labels[row]] if known else ""
+def _get_class_name(dataset: PointCloudDataset, row: int) -> str:
+    labeled = len(dataset.labels) and dataset.labels[row] >= 0
+    return dataset.classes[dataset.labels[row]] if labeled else ""
 
 
-def _picture(dataset: PointCloudDataset, row: int) -> Any:
+def _render_row(dataset: PointCloudDataset, row: int) -> Image.Image:
     if isinstance(dataset, Furniture):
         return dataset.image(row)
-    cloud = resample_cloud(dataset.sample_cloud(row, row), 2048, row)
+    cloud = resample_cloud(dataset.sample_cloud(row, row), NUM_RENDERED_POINTS, row)
     return render_cloud(cloud, up=dataset.up, size=128)

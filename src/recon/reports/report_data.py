@@ -1,4 +1,4 @@
-"""What a run has to show, and the file in its folder that keeps it for figures of a paper."""
+"""Store the data of a run's report as report_data.npz, and read it back for paper figures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,12 @@ from recon.data.io.arrays import read_npz
 from recon.data.io.file_checks import check_file, wrap_read_errors
 
 REPORT_DATA_FILE = "report_data.npz"
+REPORT_DATA_KIND = "report data file"
+"""Name of the file's format in error messages."""
 
 
 class ReconstructedShape(NamedTuple):
-    """One shape, what the student saw of it, and what it made of the rest."""
+    """One shape, its visible patches, and the reconstruction of its masked patches."""
 
     name: str
     points: Float[np.ndarray, "n 3"]
@@ -25,7 +27,7 @@ class ReconstructedShape(NamedTuple):
 
 
 class AttentionMap(NamedTuple):
-    """One shape, and how much each query attends to each of its points."""
+    """One shape, and the attention weight of each of its points, by query."""
 
     name: str
     points: Float[np.ndarray, "n 3"]
@@ -33,25 +35,25 @@ class AttentionMap(NamedTuple):
 
 
 class TSNEEmbedding(NamedTuple):
-    """Features of shapes, laid out so that neighbours stay neighbours."""
+    """Two-dimensional t-SNE embedding of the features of shapes."""
 
     coordinates: Float[np.ndarray, "n 2"]
     """In [0, 1]."""
     labels: Int[np.ndarray, " n"]
-    """-1 where a shape has no class."""
+    """Class indices, -1 for unlabeled shapes."""
     names: Sequence[str]
     classes: Sequence[str]
 
 
 class ConfusionMatrix(NamedTuple):
-    """Shapes of each class (rows) by predicted class (columns)."""
+    """Number of shapes by true class (rows) and predicted class (columns)."""
 
     counts: Int[np.ndarray, "c c"]
     classes: Sequence[str]
 
 
 class ReportData(NamedTuple):
-    """Pictures of a run; what it has none of stays empty."""
+    """Everything a report plots; parts that a run does not have stay empty."""
 
     curves: Mapping[str, Mapping[int, float]] = {}
     reconstructions: Sequence[ReconstructedShape] = ()
@@ -61,24 +63,24 @@ class ReportData(NamedTuple):
 
 
 def write_report_data(folder: Path, report_data: ReportData) -> None:
-    """Keep what a run shows in its folder: plain arrays, and what names them as JSON."""
+    """Write report_data.npz: plain arrays, and names as JSON under the key `about`."""
     arrays: dict[str, Any] = {}
-    about: dict[str, Any] = {"curves": report_data.curves}
-    about["reconstructions"] = [shape.name for shape in report_data.reconstructions]
+    metadata: dict[str, Any] = {"curves": report_data.curves}
+    metadata["reconstructions"] = [shape.name for shape in report_data.reconstructions]
     for row, shape in enumerate(report_data.reconstructions):
         fields = shape._asdict()
         arrays |= {
             f"reconstructions/{row}/{n}": fields[n] for n in ("points", "visible", "reconstructed")
         }
         arrays[f"reconstructions/{row}/colors"] = shape.colors
-    about["attention_maps"] = [
+    metadata["attention_maps"] = [
         [shape.name, list(shape.weights)] for shape in report_data.attention_maps
     ]
-    for row, seen in enumerate(report_data.attention_maps):
-        arrays[f"attention_maps/{row}/points"] = seen.points
-        arrays |= {f"attention_maps/{row}/{query}": w for query, w in seen.weights.items()}
+    for row, attention in enumerate(report_data.attention_maps):
+        arrays[f"attention_maps/{row}/points"] = attention.points
+        arrays |= {f"attention_maps/{row}/{query}": w for query, w in attention.weights.items()}
     if report_data.tsne is not None:
-        about["tsne"] = {
+        metadata["tsne"] = {
             "names": list(report_data.tsne.names),
             "classes": list(report_data.tsne.classes),
         }
@@ -87,41 +89,46 @@ def write_report_data(folder: Path, report_data: ReportData) -> None:
             "tsne/labels": report_data.tsne.labels,
         }
     if report_data.confusion_matrix is not None:
-        about["confusion"] = list(report_data.confusion_matrix.classes)
+        metadata["confusion"] = list(report_data.confusion_matrix.classes)
         arrays["confusion"] = report_data.confusion_matrix.counts
-    np.savez_compressed(folder / REPORT_DATA_FILE, about=json.dumps(about), **arrays)
+    np.savez_compressed(folder / REPORT_DATA_FILE, about=json.dumps(metadata), **arrays)
 
 
 def read_report_data(folder: Path) -> ReportData:
-    """Read what a run kept; raise FileNotFoundError or ValueError that names the file."""
+    """Read report_data.npz from the folder of a run.
+
+    Raises FileNotFoundError for a missing folder or file, ValueError for an unreadable file; both
+    messages name the path.
+    """
     path = folder / REPORT_DATA_FILE
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder: name that of a finished run")
+        raise FileNotFoundError(f"{folder}: no such folder: pass the folder of a finished run")
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: not there: a run leaves it beside its report.html when it is finished"
+            f"{path}: file not found: a run writes it next to report.html when it finishes"
         )
-    held = read_npz(check_file(path))
-    with wrap_read_errors(path, "file of a run's pictures"):
-        about = json.loads(str(held["about"]))
-        plane, classes = about.get("tsne"), about.get("confusion")
+    arrays = read_npz(check_file(path))
+    with wrap_read_errors(path, REPORT_DATA_KIND):
+        metadata = json.loads(str(arrays["about"]))
+        embedding, classes = metadata.get("tsne"), metadata.get("confusion")
         return ReportData(
-            {n: {int(k): v for k, v in curve.items()} for n, curve in about["curves"].items()},
+            {n: {int(k): v for k, v in curve.items()} for n, curve in metadata["curves"].items()},
             [
                 ReconstructedShape(
                     name,
-                    *(held[f"reconstructions/{row}/{n}"] for n in ReconstructedShape._fields[1:]),
+                    *(arrays[f"reconstructions/{row}/{n}"] for n in ReconstructedShape._fields[1:]),
                 )
-                for row, name in enumerate(about["reconstructions"])
+                for row, name in enumerate(metadata["reconstructions"])
             ],
             [
                 AttentionMap(
                     name,
-                    held[f"attention_maps/{row}/points"],
-                    {query: held[f"attention_maps/{row}/{query}"] for query in queries},
+                    arrays[f"attention_maps/{row}/points"],
+                    {query: arrays[f"attention_maps/{row}/{query}"] for query in queries},
                 )
-                for row, (name, queries) in enumerate(about["attention_maps"])
+                for row, (name, queries) in enumerate(metadata["attention_maps"])
             ],
-            plane and TSNEEmbedding(held["tsne/coordinates"], held["tsne/labels"], **plane),
-            classes and ConfusionMatrix(held["confusion"], classes),
+            embedding
+            and TSNEEmbedding(arrays["tsne/coordinates"], arrays["tsne/labels"], **embedding),
+            classes and ConfusionMatrix(arrays["confusion"], classes),
         )

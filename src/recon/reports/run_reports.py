@@ -1,4 +1,4 @@
-"""Pages about any data: what a network makes of shapes, how it learned, how it was tested."""
+"""Write the report.html of any pretraining run, and of any tested network."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,7 +15,7 @@ from recon.callbacks.history import Curves, get_curves
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.reports.colors import uniform_color
-from recon.reports.html_page import Section, write_page
+from recon.reports.html_page import Section, get_run_name, write_run_page
 from recon.reports.html_sections import (
     Bar,
     build_bar_table,
@@ -44,17 +44,19 @@ from recon.tasks.metrics import ClassificationScores
 from recon.tasks.pretrain import Pretraining
 
 MAX_SHAPES = 400
-"""Shapes that are looked at, evenly spaced among all."""
+"""Maximum number of shapes that a report encodes, evenly spaced in the data set."""
 NUM_SHOWN_CLOUDS, NUM_ATTENTION_CLOUDS = 6, 3
-ACCURACY_NOTE = "Accuracies in %, in brackets 95 % bootstrap intervals over the tested shapes."
-GREY = (150, 160, 175)
+"""Number of example clouds, and of those with attention maps."""
+ACCURACY_NOTE = "Accuracy in %. Brackets are 95 % bootstrap intervals over the test shapes."
+GRAY = (150, 160, 175)
+"""Color of clouds without colors of their own."""
 
 
 class NetworkInspection(NamedTuple):
-    """What a network makes of some shapes of a data set."""
+    """Example clouds of a data set, and what a network computes for them."""
 
     names: list[str]
-    """Of the few that are shown as clouds."""
+    """Captions of `clouds`."""
     clouds: Float[Tensor, "n p 3"]
     attention_maps: list[AttentionMap]
     tsne: TSNEEmbedding | None
@@ -69,40 +71,39 @@ def inspect_network(
     *,
     max_shapes: int = MAX_SHAPES,
 ) -> NetworkInspection:
-    """Encode some shapes of a data set; show a few, and how all of them lie."""
+    """Encode evenly spaced shapes of a data set; compute attention maps, t-SNE and neighbors."""
     count = min(max_shapes, len(dataset))
-    asked = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-    rows, clouds = read_upright_clouds(data, dataset, asked, num_points)
+    spaced = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    rows, clouds = read_upright_clouds(data, dataset, spaced, num_points)
     labels = dataset.labels[rows] if len(dataset.labels) else np.full(len(rows), -1)
     names, features = [dataset.ids[row] for row in rows], compute_pooled_features(network, clouds)
     shown = pick_example_rows(labels, NUM_SHOWN_CLOUDS)
-    known = [dataset.classes[label] if label >= 0 else "" for label in labels]
-    titles = [f"{names[i]} ({known[i]})" if known[i] else names[i] for i in shown]
+    class_names = [dataset.classes[label] if label >= 0 else "" for label in labels]
+    titles = [f"{names[i]} ({class_names[i]})" if class_names[i] else names[i] for i in shown]
     note = (
-        f"A shape, then those most like it to the network, among {len(rows)} of these. "
-        "Green: of the same class."
+        f"Each row: a shape, then its nearest neighbors among {len(rows)} shapes, by cosine "
+        "similarity of the features. Green: same class."
     )
-    places = [rows[i] for i in shown]
-    near = (
+    neighbors = (
         build_neighbor_section(features, shown, features, dataset, rows, note=note)
-        if places
+        if shown
         else None
     )
-    few = clouds[shown]
+    examples = clouds[shown]
     return NetworkInspection(
         titles,
-        few,
-        attention_maps(network, titles[:NUM_ATTENTION_CLOUDS], few[:NUM_ATTENTION_CLOUDS]),
+        examples,
+        attention_maps(network, titles[:NUM_ATTENTION_CLOUDS], examples[:NUM_ATTENTION_CLOUDS]),
         tsne(features, labels, names, dataset.classes),
-        near,
+        neighbors,
     )
 
 
 class PretrainingReport(Callback):
-    """After a pretraining, write report.html and the pictures it shows into `folder`.
+    """After pretraining, write report.html and report_data.npz into `folder`.
 
-    It shows shapes that were trained on, and does nothing after other trainings: their tests leave
-    such a page. `points` are what the network sees of a shape; `started` is when the run began.
+    The report shows training shapes. Other tasks are skipped: their tests write a report. The
+    network is given `num_points` points per shape; `started` is the start of the run in ISO format.
     """
 
     def __init__(self, folder: str | Path, *, num_points: int = 1024, started: str) -> None:
@@ -114,33 +115,36 @@ class PretrainingReport(Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, Pretraining) or not isinstance(data, PointCloudDataModule):
             return
-        met = int(trainer.num_training_batches) * data.batch_size  # not all of a dry run
-        most = min(MAX_SHAPES, met)
-        seen = inspect_network(
-            pl_module.model, data, data.dataset, self.num_points, max_shapes=most
+        # A dry run trains on a few batches only: its report stays as small.
+        num_trained = int(trainer.num_training_batches) * data.batch_size
+        inspection = inspect_network(
+            pl_module.model,
+            data,
+            data.dataset,
+            self.num_points,
+            max_shapes=min(MAX_SHAPES, num_trained),
         )
-        shown = ReportData(
+        names, clouds = inspection.names, inspection.clouds
+        report_data = ReportData(
             get_curves(trainer),
-            reconstruct_shapes(pl_module, seen.names, seen.clouds, [_grey(x) for x in seen.clouds]),
-            seen.attention_maps,
-            seen.tsne,
+            reconstruct_shapes(pl_module, names, clouds, [_color_gray(x) for x in clouds]),
+            inspection.attention_maps,
+            inspection.tsne,
         )
-        write_report_data(self.folder, shown)
-        log_reconstructions(trainer, shown.reconstructions)
+        write_report_data(self.folder, report_data)
+        log_reconstructions(trainer, report_data.reconstructions)
         seconds = (datetime.now() - self.started).total_seconds()
-        config = self.folder / "config.yaml"
-        write_page(
-            self.folder / "report.html",
-            "What this run learned",
-            f"{describe_training(trainer, pl_module)} This run took {seconds:.0f} s.",
+        write_run_page(
+            self.folder,
+            f"Pretraining report: {get_run_name(self.folder)}",
+            f"{describe_training(trainer, pl_module)} Wall time: {seconds:.0f} s.",
             [
-                *build_introspection_sections(shown, subject="Shapes it was trained on"),
-                seen.neighbor_section,
-                *build_curve_sections(shown),
+                *build_introspection_sections(report_data, subject="Training shapes"),
+                inspection.neighbor_section,
+                *build_curve_sections(report_data),
             ],
-            config.read_text() if config.is_file() else "",
         )
-        print(f"{seconds:.0f} s; written to {self.folder}, pictures in report.html", flush=True)
+        print(f"{seconds:.0f} s; written to {self.folder}; see report.html", flush=True)
 
 
 def write_test_report(
@@ -155,51 +159,49 @@ def write_test_report(
     curves: Curves,
     predictor: str,
 ) -> None:
-    """Write the page of a tested network, and the pictures it shows, into a folder."""
+    """Write report.html and report_data.npz of a tested network; `rows` are its metrics."""
     confusion = (
         None if scores is None else ConfusionMatrix(scores.confusion_matrix.numpy(), classes)
     )
-    shown = ReportData(
+    report_data = ReportData(
         curves,
         (),
         inspection.attention_maps if inspection else (),
         inspection.tsne if inspection else None,
         confusion,
     )
-    write_report_data(folder, shown)
-    shares = (
+    write_report_data(folder, report_data)
+    per_class = (
         {}
         if scores is None
         else dict(zip(classes, scores.per_class_accuracy.tolist(), strict=True))
     )
-    config = folder / "config.yaml"
-    write_page(
-        folder / "report.html",
+    write_run_page(
+        folder,
         title,
         lead,
         [
-            build_bar_table("Figures", ACCURACY_NOTE, rows) if rows else None,
-            build_class_bars(shares, "Accuracy") if shares else None,
-            *build_introspection_sections(shown, subject="Tested shapes"),
+            build_bar_table("Metrics", ACCURACY_NOTE, rows) if rows else None,
+            build_class_bars(per_class, "Accuracy") if per_class else None,
+            *build_introspection_sections(report_data, subject="Test shapes"),
             inspection.neighbor_section if inspection else None,
-            *build_curve_sections(shown, predictor=predictor),
+            *build_curve_sections(report_data, predictor=predictor),
         ],
-        config.read_text() if config.is_file() else "",
     )
 
 
 def describe_training(trainer: Trainer, task: Pretraining) -> str:
-    """Say in a sentence what was trained, on what, and by whom."""
+    """Return a sentence with the student, the number of shapes and epochs, and the teachers."""
     data = getattr(trainer, "datamodule", None)
     count = f" on {len(data.dataset)} shapes" if isinstance(data, PointCloudDataModule) else ""
     ensemble = getattr(task, "ensemble", None)
-    by = [f"{name} teacher" for name in ensemble.teachers] if ensemble else []
-    by += ["contrast among clouds"] if ensemble and ensemble.self_contrast else []
-    taught = f", with {' and '.join(by)}" if by else ", without teachers"
-    caution = " Captions often hold the class word." if "text teacher" in by else ""
-    what, epochs = type(task).__name__, trainer.current_epoch
-    return f"{what}, trained{count} for {epochs} epochs{taught}.{caution}"
+    signals = [f"{name} teacher" for name in ensemble.teachers] if ensemble else []
+    signals += ["self-contrast"] if ensemble and ensemble.self_contrast else []
+    supervision = f", with {' and '.join(signals)}" if signals else ", without teachers"
+    caution = " Captions often contain the class name." if "text teacher" in signals else ""
+    student, epochs = type(task).__name__, trainer.current_epoch
+    return f"{student}, trained{count} for {epochs} epochs{supervision}.{caution}"
 
 
-def _grey(points: Float[Tensor, "n 3"]) -> Cloud:
-    return Cloud(points.numpy(), colors=uniform_color(len(points), GREY))
+def _color_gray(points: Float[Tensor, "n 3"]) -> Cloud:
+    return Cloud(points.numpy(), colors=uniform_color(len(points), GRAY))

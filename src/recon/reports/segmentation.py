@@ -1,4 +1,4 @@
-"""What a test of a segmenter found: tables, results.json, pictures of the best and the worst."""
+"""Report the test of a segmenter: IoU tables, results.json, images of the best and worst cloud."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,13 @@ from recon.data.dataset import Cloud
 from recon.data.render import render_cloud
 from recon.reports.colors import CORRECT_COLOR, UNLABELED_COLOR, WRONG_COLOR, color_by_class
 from recon.reports.confusion import count_trained_samples
-from recon.reports.html_page import GalleryItem, build_gallery, encode_cloud, write_page
+from recon.reports.html_page import (
+    GalleryItem,
+    build_gallery,
+    encode_cloud,
+    get_run_name,
+    write_run_page,
+)
 from recon.reports.html_sections import (
     build_bar,
     build_bar_table,
@@ -35,13 +41,14 @@ from recon.tasks.segment import Segmentation, SegmentedCloud
 from recon.utils.atomic_write import write_atomic
 
 ColoredViews = list[tuple[str, UInt8[np.ndarray, "n 3"]]]
+"""Title and point colors of each view of a cloud."""
 
 
 class SegmentationReport(Callback):
-    """After a test, print IoUs with their protocol and write them and pictures into `folder`.
+    """After a test, print IoUs with their protocol; write them and images into `folder`.
 
-    results.json, segments.png and report.html; with W&B as logger, clouds that can be turned.
-    `published` are figures in %, by the name of what they measure.
+    Writes results.json, segments.png and report.html, and logs rotatable clouds to W&B if it is
+    the logger. `published` are metrics in %, by name.
     """
 
     def __init__(
@@ -58,36 +65,45 @@ class SegmentationReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Segmentation)
         results = pl_module.compute_results()
-        told: dict[str, Any] = {"selection": self.selection, "published": dict(self.published)}
+        metadata: dict[str, Any] = {"selection": self.selection, "published": dict(self.published)}
         data = getattr(trainer, "datamodule", None)
-        seen = count_trained_samples(data, [shape.name for shape in pl_module.test_clouds])
-        told["tested_on_training_shapes"] = seen
-        text = json.dumps(told | results, indent=1)
+        num_trained = count_trained_samples(data, [cloud.name for cloud in pl_module.test_clouds])
+        metadata["tested_on_training_shapes"] = num_trained
+        text = json.dumps(metadata | results, indent=1)
         write_atomic(self.folder / "results.json", text.encode())
         up = data.test_dataset.up if isinstance(data, PointCloudDataModule) else "y"
         shown = pick_best_median_worst(pl_module.test_clouds)
         plot_segmentations(shown, self.folder / "segments.png", up=up)
-        kind, per_class = _by_class(results)
-        self._page(results, shown, per_class, up, get_curves(trainer))
+        protocol, per_class = _get_class_ious(results)
+        self._write_page(results, shown, per_class, up, get_curves(trainer))
         for run in iter_wandb_runs(trainer):
-            _to_wandb(run, shown, per_class)
+            _log_to_wandb(run, shown, per_class)
+        self._print_tables(results, protocol, per_class, num_trained)
+
+    def _print_tables(
+        self,
+        results: dict[str, Any],
+        protocol: str,
+        per_class: dict[str, float],
+        num_trained: int,
+    ) -> None:
         console = Console()
-        table = Table("class", "IoU", title=f"IoU in %, {kind}", box=SIMPLE)
+        table = Table("class", "IoU", title=f"IoU in % by class, {protocol}", box=SIMPLE)
         for name, value in per_class.items():
             table.add_row(escape(name), f"{100 * value:.1f}")
         console.print(table)
-        title = f"In %, eval.selection={self.selection}" + (f", {seen} TRAINED ON" if seen else "")
-        heads = ["measure", "here", *(["published, paper's protocol"] if self.published else [])]
-        table = Table(*heads, title=title, box=SIMPLE)
+        title = f"{_title_metrics(results)}, eval.selection={self.selection}"
+        title += f", {num_trained} TRAINED ON" if num_trained else ""
+        published_heading = ["published, paper's protocol"] if self.published else []
+        table = Table("metric", "value", *published_heading, title=title, box=SIMPLE)
         for name, value in summarize_results(results).items():
-            known = self.published.get(name.split(",")[0].replace(" ", "_").lower(), "-")
-            table.add_row(
-                escape(name), f"{100 * value:.1f}", *([str(known)] if self.published else [])
-            )
+            key = name.split(",")[0].replace(" ", "_").lower()
+            published = [str(self.published.get(key, "-"))] if self.published else []
+            table.add_row(escape(name), f"{100 * value:.1f}", *published)
         console.print(table)
         console.print(f"written to {self.folder}", soft_wrap=True, highlight=False)
 
-    def _page(
+    def _write_page(
         self,
         results: dict[str, Any],
         shown: Sequence[tuple[str, SegmentedCloud]],
@@ -95,45 +111,47 @@ class SegmentationReport(Callback):
         up: str,
         curves: Curves,
     ) -> None:
-        config = self.folder / "config.yaml"
-        count = results.get("shapes") or results.get("rooms")
+        unit = "shapes" if "shapes" in results else "rooms"
         note = (
-            "The best, the median and the worst of the test split. Errors in red; points without a "
-            "label are left out. Drag to turn; the three turn together."
+            "The test clouds with the highest, median and lowest mIoU. Errors are red; unlabeled "
+            "points are gray and not scored. Drag to rotate; the three views of a cloud rotate "
+            "together."
         )
-        groups = [_clouds(title, shape, up) for title, shape in shown]
-        kept = ReportData(curves)
-        write_report_data(self.folder, kept)
-        write_page(
-            self.folder / "report.html",
-            "Segmented points",
-            f"{count} of the test split, eval.selection={self.selection}.",
+        groups = [_build_gallery_group(title, cloud, up) for title, cloud in shown]
+        metrics = [build_bar(n, v, best=True) for n, v in summarize_results(results).items()]
+        report_data = ReportData(curves)
+        write_report_data(self.folder, report_data)
+        write_run_page(
+            self.folder,
+            f"Segmentation report: {get_run_name(self.folder)}",
+            f"{results.get(unit)} test {unit}, eval.selection={self.selection}.",
             [
-                build_bar_table(
-                    "In %",
-                    "",
-                    [build_bar(n, v, best=True) for n, v in summarize_results(results).items()],
-                ),
-                build_gallery("Truth, prediction, error", note, groups),
+                build_bar_table(_title_metrics(results), "", metrics),
+                build_gallery("Ground truth, prediction, error", note, groups),
                 build_class_bars(per_class, "IoU"),
-                *build_curve_sections(kept),
+                *build_curve_sections(report_data),
             ],
-            config.read_text() if config.is_file() else "",
         )
 
 
 def summarize_results(results: dict[str, Any]) -> dict[str, float]:
-    """Name the figures of a test, of parts or of scenes."""
+    """Return the metrics of a part or scene segmentation test by their printed names."""
     if "instance_miou" in results:
-        return {n.replace("_", " "): results[n] for n in ("instance_miou", "class_miou")}
-    found: dict[str, float] = {}
+        return {f"{kind} mIoU": results[f"{kind}_miou"] for kind in ("instance", "class")}
+    metrics: dict[str, float] = {}
     for name, row in results["results"].items():
-        found |= {f"mIoU, {name}": row["miou"], f"mAcc, {name}": row["macc"]}
-        found[f"overall accuracy, {name}"] = row["overall_accuracy"]["mean"]
-    return found
+        metrics |= {f"mIoU, {name}": row["miou"], f"mAcc, {name}": row["macc"]}
+        metrics[f"overall accuracy, {name}"] = row["overall_accuracy"]["mean"]
+    return metrics
 
 
-def _by_class(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
+def _title_metrics(results: dict[str, Any]) -> str:
+    """Return the heading of `summarize_results`: part segmentation has no accuracies."""
+    return "mIoU (%)" if "instance_miou" in results else "mIoU and accuracy (%)"
+
+
+def _get_class_ious(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """Return the protocol and the IoU of each class."""
     if "per_class" in results:
         return "mean over shapes", results["per_class"]
     name, row = next(iter(results["results"].items()))
@@ -141,19 +159,19 @@ def _by_class(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
 
 
 def pick_best_median_worst(tested: Sequence[SegmentedCloud]) -> list[tuple[str, SegmentedCloud]]:
-    """Pick the best, the median and the worst, with their IoUs in their titles."""
-    ranked = sorted(tested, key=lambda shape: -shape.iou)
+    """Return the clouds with the highest, median and lowest mIoU, each after its title."""
+    ranked = sorted(tested, key=lambda cloud: -cloud.iou)
     last = len(ranked) - 1
-    rows = {last // 2: "median", last: "worst", 0: "best"}  # of one or two, there is no median
+    rows = {last // 2: "median", last: "worst", 0: "best"}  # one or two clouds have no median
     return [
         (f"{name}, {ranked[row].name}, mIoU {100 * ranked[row].iou:.1f}", ranked[row])
         for row, name in sorted(rows.items())
     ]
 
 
-def color_views(shape: SegmentedCloud) -> ColoredViews:
-    """Return the colours of truth, prediction and error for each point."""
-    labels, predicted = shape.labels.numpy(), shape.predicted.numpy()
+def color_views(cloud: SegmentedCloud) -> ColoredViews:
+    """Return point colors of the ground truth, the prediction and the errors."""
+    labels, predicted = cloud.labels.numpy(), cloud.predicted.numpy()
     error = np.where((labels == predicted)[:, None], CORRECT_COLOR, WRONG_COLOR).astype(np.uint8)
     error[labels == IGNORE_INDEX] = UNLABELED_COLOR
     return [
@@ -164,33 +182,33 @@ def color_views(shape: SegmentedCloud) -> ColoredViews:
 
 
 def plot_segmentations(shown: Sequence[tuple[str, SegmentedCloud]], path: Path, *, up: str) -> None:
-    """Draw truth, prediction and error of each shape, side by side."""
+    """Draw ground truth, prediction and errors of each cloud side by side."""
     figure = Figure(figsize=(7.5, 2.7 * len(shown)), layout="constrained")
     grid = np.atleast_2d(figure.subplots(len(shown), 3, squeeze=False))
-    for row, (title, shape) in zip(grid, shown, strict=True):
-        for axes, (name, colors) in zip(row, color_views(shape), strict=True):
-            axes.imshow(render_cloud(Cloud(shape.points.numpy(), colors=colors), up=up, size=320))
+    for row, (title, cloud) in zip(grid, shown, strict=True):
+        for axes, (name, colors) in zip(row, color_views(cloud), strict=True):
+            axes.imshow(render_cloud(Cloud(cloud.points.numpy(), colors=colors), up=up, size=320))
             axes.set_title(name, fontsize=8)
             axes.axis("off")
         row[1].set_title(f"{title}\nprediction", fontsize=8)
     figure.savefig(path, dpi=130)
 
 
-def _clouds(title: str, shape: SegmentedCloud, up: str) -> list[GalleryItem]:
+def _build_gallery_group(title: str, cloud: SegmentedCloud, up: str) -> list[GalleryItem]:
     order = [(("xyz".index(up)) + shift) % 3 for shift in (2, 0, 1)]
-    points = _unit(shape.points.numpy()[:, order])
+    points = _scale_to_unit_sphere(cloud.points.numpy()[:, order])
     return [
-        GalleryItem(f"{title}: {n}", encode_cloud(points, colors))
-        for n, colors in color_views(shape)
+        GalleryItem(f"{title}: {name}", encode_cloud(points, colors))
+        for name, colors in color_views(cloud)
     ]
 
 
-def _unit(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+def _scale_to_unit_sphere(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     centered = points - (points.min(0) + points.max(0)) / 2
     return centered / max(float(np.linalg.norm(centered, axis=1).max()), 1e-9)
 
 
-def _to_wandb(
+def _log_to_wandb(
     run: Any, shown: Sequence[tuple[str, SegmentedCloud]], per_class: Mapping[str, float]
 ) -> None:
     import wandb
@@ -198,8 +216,8 @@ def _to_wandb(
     rows = [[name, value] for name, value in per_class.items()]
     run.log({"classes": wandb.Table(["class", "IoU"], rows)})
 
-    for title, shape in shown:
-        for name, colors in color_views(shape):
-            cloud = np.concatenate([shape.points.numpy(), colors], 1)
+    for title, cloud in shown:
+        for name, colors in color_views(cloud):
+            colored_points = np.concatenate([cloud.points.numpy(), colors], 1)
             key = f"segments/{title.split(',')[0]}/{name}"
-            run.log({key: wandb.Object3D(cloud)})
+            run.log({key: wandb.Object3D(colored_points)})

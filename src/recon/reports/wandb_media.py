@@ -1,4 +1,4 @@
-"""What W&B shows beside curves: clouds to turn, confusion matrices, tables."""
+"""Log point clouds, confusion matrices and accuracy tables to Weights & Biases."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,22 +21,22 @@ def iter_wandb_runs(trainer: Trainer) -> Iterator[Any]:
 
 
 def log_reconstructions(trainer: Trainer, shapes: Sequence[ReconstructedShape]) -> None:
-    """Log rebuilt clouds: the truth, what was seen, and what was made of it."""
+    """Log each shape as three clouds: original, visible patches and reconstruction."""
     import wandb
 
     for run in iter_wandb_runs(trainer):
         for number, shape in enumerate(shapes):
-            seen = np.concatenate(
+            visible = np.concatenate(
                 [shape.visible, uniform_color(len(shape.visible), VISIBLE_COLOR)], 1
             )
-            made = np.concatenate(
+            reconstructed = np.concatenate(
                 [shape.reconstructed, uniform_color(len(shape.reconstructed), RECONSTRUCTED_COLOR)],
                 1,
             )
             clouds = {
                 "truth": np.concatenate([shape.points, shape.colors], 1),
-                "seen": seen,
-                "rebuilt": np.concatenate([seen, made]),
+                "seen": visible,
+                "rebuilt": np.concatenate([visible, reconstructed]),
             }
             run.log({f"rebuilt/{number}/{k}": wandb.Object3D(v) for k, v in clouds.items()})
 
@@ -48,7 +48,7 @@ def log_probe_accuracy(
     truth: Int[np.ndarray, " n"],
     classes: Sequence[str],
 ) -> None:
-    """Log a report's accuracies and the confusion of pretrained features."""
+    """Log the linear SVM accuracies and the confusion matrix of the pretrained features."""
     import wandb
 
     rows = [[titles[name], *row.accuracy, row.hyperparameters] for name, row in results.svm.items()]
@@ -64,16 +64,16 @@ def log_confusion(
     predicted: Int[np.ndarray, " n"],
     classes: Sequence[str],
 ) -> None:
-    """Log a confusion matrix, as W&B draws it, and a table of the classes."""
+    """Log a confusion matrix as a W&B chart, and a table of per-class accuracies."""
     import wandb
 
-    told = [*classes]
+    names = [*classes]
     matrix = wandb.plot.confusion_matrix(
-        y_true=truth.tolist(), preds=predicted.tolist(), class_names=told
+        y_true=truth.tolist(), preds=predicted.tolist(), class_names=names
     )
     rows = [
         [name, int((truth == number).sum()), float((predicted[truth == number] == number).mean())]
-        for number, name in enumerate(told)
+        for number, name in enumerate(names)
         if (truth == number).any()
     ]
     table = wandb.Table(["class", "shapes", "accuracy"], rows)
