@@ -1,6 +1,6 @@
-"""The W&B workspace and report of this library's runs, from code.
+"""Build the W&B workspaces and reports of this library's runs.
 
-python scripts/dashboards/build.py --check <run>          # a recorded run, offline ones too
+python scripts/dashboards/build.py --check <run>    # check a recorded run, online or offline
 python scripts/dashboards/build.py --entity <you> --project recon
 """
 
@@ -14,56 +14,63 @@ from wandb_reader import read_run
 
 
 class Panel(NamedTuple):
-    """One picture of a dashboard, and what of a run it shows."""
+    """One panel of a dashboard, and the logged keys that it plots."""
 
     kind: str
     title: str
     keys: tuple[str, ...]
 
 
+NUM_SHOWN_CLOUDS = 6
+"""Number of shapes whose reconstructions a run logs."""
+CLOUDS = ("truth", "seen", "rebuilt")
+VIEWS = ("truth", "prediction", "error")
 PRETRAINING = {
     "Losses": [
         Panel("line", "total loss", ("train/total",)),
-        Panel("line", "rebuilding", ("train/reconstruction",)),
-        Panel("line", "teachers", ("train/image", "train/text")),
+        Panel("line", "reconstruction", ("train/reconstruction",)),
+        Panel("line", "teacher losses", ("train/image", "train/text")),
         Panel("line", "learning rate", ("lr-AdamW/pg1",)),
     ],
-    "Rebuilt clouds": [
-        Panel("media", f"shape {number}", tuple(f"rebuilt/{number}/{kind}" for kind in kinds))
-        for number, kinds in enumerate([("truth", "seen", "rebuilt")] * 6)
+    "Masked reconstruction": [
+        Panel("media", f"shape {number}", tuple(f"rebuilt/{number}/{view}" for view in CLOUDS))
+        for number in range(NUM_SHOWN_CLOUDS)
     ],
-    "Features": [
+    "Linear probe": [
         Panel("media", "accuracy", ("accuracy",)),
-        Panel("media", "confusion", ("confusion_table",)),
-        Panel("media", "classes", ("classes",)),
+        Panel("media", "confusion matrix", ("confusion_table",)),
+        Panel("media", "accuracy by class", ("classes",)),
     ],
 }
-CLASSIFYING = {
+CLASSIFICATION = {
     "Training": [
         Panel("line", "loss", ("train/loss",)),
         Panel("line", "validation accuracy", ("val/accuracy",)),
     ],
     "Test": [
-        Panel("media", "confusion", ("confusion_table",)),
-        Panel("media", "classes", ("classes",)),
+        Panel("media", "confusion matrix", ("confusion_table",)),
+        Panel("media", "accuracy by class", ("classes",)),
     ],
 }
-VIEWS = ("truth", "prediction", "error")
-SEGMENTING = {
+SEGMENTATION = {
     "Training": [Panel("line", "loss", ("train/loss",))],
     "Test": [
         Panel("media", "IoU by class", ("classes",)),
         *(
-            Panel("media", which, tuple(f"segments/{which}/{kind}" for kind in VIEWS))
-            for which in ("best", "worst")
+            Panel("media", rank, tuple(f"segments/{rank}/{view}" for view in VIEWS))
+            for rank in ("best", "worst")
         ),
     ],
 }  # fmt: skip
-DASHBOARDS = {"pretraining": PRETRAINING, "classifying": CLASSIFYING, "segmenting": SEGMENTING}
+DASHBOARDS = {
+    "pretraining": PRETRAINING,
+    "classification": CLASSIFICATION,
+    "segmentation": SEGMENTATION,
+}
 
 
 def build_panel(spec: Panel) -> Any:
-    """Return a panel as W&B knows it."""
+    """Return the W&B panel."""
     import wandb_workspaces.reports.v2 as wr
 
     if spec.kind == "line":
@@ -72,18 +79,18 @@ def build_panel(spec: Panel) -> Any:
 
 
 def build_workspace(name: str, entity: str, project: str) -> Any:
-    """Return the workspace of one kind of run: a section a topic."""
+    """Return the workspace of one kind of run, with one section per topic."""
     import wandb_workspaces.workspaces as ws
 
     sections = [
-        ws.Section(name=title, panels=[build_panel(told) for told in panels], is_open=True)
+        ws.Section(name=title, panels=[build_panel(panel) for panel in panels], is_open=True)
         for title, panels in DASHBOARDS[name].items()
     ]
     return ws.Workspace(entity=entity, project=project, name=f"ReCon: {name}", sections=sections)
 
 
 def build_report(name: str, entity: str, project: str) -> Any:
-    """Return the report of one kind of run: the same panels over all its runs, group by group."""
+    """Return the report of one kind of run: the same panels over all its runs, by group."""
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = [wr.TableOfContents()]
@@ -91,44 +98,49 @@ def build_report(name: str, entity: str, project: str) -> Any:
         runs = wr.Runset(entity=entity, project=project, groupby=["group"])
         blocks += [
             wr.H1(title),
-            wr.PanelGrid(runsets=[runs], panels=[build_panel(p) for p in panels]),
+            wr.PanelGrid(runsets=[runs], panels=[build_panel(panel) for panel in panels]),
         ]
-    told = "Built by scripts/dashboards/build.py."
-    title = f"ReCon: {name}"
-    return wr.Report(entity=entity, project=project, title=title, description=told, blocks=blocks)
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=f"ReCon: {name}",
+        description="Built by scripts/dashboards/build.py.",
+        blocks=blocks,
+    )
 
 
 def select_dashboard(keys: Sequence[str]) -> str:
-    """Tell which dashboard shows a run that logged these keys."""
+    """Return the name of the dashboard for a run that logged these keys."""
     if "train/total" in keys:
         return "pretraining"
-    return "segmenting" if any(key.startswith("segments/") for key in keys) else "classifying"
+    segmented = any(key.startswith("segments/") for key in keys)
+    return "segmentation" if segmented else "classification"
 
 
 def check_run(folder: Path) -> list[str]:
-    """Say what a run does not hold of what its dashboard shows."""
-    found = read_run(folder)
-    kind = select_dashboard([*found.keys])
-    lacking = [
-        f"{kind}: {title}, {told.title}: {key} was not logged"
-        for title, panels in DASHBOARDS[kind].items()
-        for told in panels
-        for key in told.keys
-        if key not in found.keys
+    """Return one line for each key that the run's dashboard plots and the run did not log."""
+    run = read_run(folder)
+    name = select_dashboard([*run.keys])
+    missing = [
+        f"{name}: {title}, {panel.title}: {key} was not logged"
+        for title, panels in DASHBOARDS[name].items()
+        for panel in panels
+        for key in panel.keys
+        if key not in run.keys
     ]
-    build_workspace(kind, "nobody", found.project), build_report(kind, "nobody", found.project)
-    count = sum(len(told.keys) for panels in DASHBOARDS[kind].values() for told in panels)
-    print(f"{folder}: {kind}, {count - len(lacking)} of {count} keys of its dashboard are there")
-    return lacking
+    build_workspace(name, "nobody", run.project), build_report(name, "nobody", run.project)
+    count = sum(len(panel.keys) for panels in DASHBOARDS[name].values() for panel in panels)
+    print(f"{folder}: {name}, {count - len(missing)} of {count} dashboard keys were logged")
+    return missing
 
 
 def main() -> None:
-    """Check a recorded run, or save workspaces and reports online."""
+    """Check a recorded run, or save the workspaces and reports to W&B."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", type=Path, help="folder of a run logged with logger=wandb")
-    parser.add_argument("--entity", help="your W&B name, or your team's")
+    parser.add_argument("--check", type=Path, help="folder of a run with logger=wandb")
+    parser.add_argument("--entity", help="W&B user or team name")
     parser.add_argument("--project", default="recon")
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     try:
         import wandb
         import wandb_workspaces  # noqa: F401
@@ -136,19 +148,19 @@ def main() -> None:
         sys.exit(
             "error: dashboards need wandb-workspaces: pip install 'recon-pointcloud[dashboards]'"
         )
-    if told.check:
+    if arguments.check:
         try:
-            lacking = check_run(told.check)
+            missing = check_run(arguments.check)
         except ValueError as error:
             sys.exit(f"error: {error}")
-        print(*lacking, sep="\n", end="\n" if lacking else "")
-        sys.exit(1 if lacking else 0)
-    if not told.entity:
-        parser.error("--entity says where to save; --check <run> needs no network")
+        print(*missing, sep="\n", end="\n" if missing else "")
+        sys.exit(1 if missing else 0)
+    if not arguments.entity:
+        parser.error("--entity is required to save; use --check <run> to check a run offline")
     try:
         for name in DASHBOARDS:
-            for built in (build_workspace, build_report):
-                print(built(name, told.entity, told.project).save().url)
+            for build in (build_workspace, build_report):
+                print(build(name, arguments.entity, arguments.project).save().url)
     except wandb.Error as error:
         sys.exit(f"error: {error}")
 

@@ -1,4 +1,4 @@
-"""What a run wrote into its .wandb file: LevelDB's log format, holding W&B's own messages."""
+"""Read what a run logged from its .wandb file: protobuf records in LevelDB's log format."""
 
 import json
 import struct
@@ -9,15 +9,20 @@ from typing import Any, NamedTuple
 
 from wandb.proto import wandb_internal_pb2
 
-HEADER, BLOCK = b":W&B", 32 * 1024
-WHOLE, FIRST, LAST = 1, 2, 4
+FILE_MAGIC = b":W&B"
+FILE_HEADER_BYTES = 7
+BLOCK_BYTES = 32 * 1024
+RECORD_HEADER = struct.Struct("<IHB")
+"""CRC-32, length and fragment type of a record."""
+FULL_FRAGMENT, FIRST_FRAGMENT, LAST_FRAGMENT = 1, 2, 4
+"""Fragment types: a message that fits into a block is one full fragment."""
 
 
 class RecordedRun(NamedTuple):
-    """A run as its file tells it."""
+    """Contents of a .wandb file."""
 
     keys: dict[str, list[Any]]
-    """What was logged under each key, in order."""
+    """Logged values by key, in order."""
     config: dict[str, Any]
     group: str
     tags: list[str]
@@ -26,55 +31,60 @@ class RecordedRun(NamedTuple):
 
 
 def read_run(folder: Path) -> RecordedRun:
-    """Read the newest .wandb file below a run's folder; raise ValueError where there is none.
+    """Read the newest .wandb file in a run's folder; raise ValueError if there is none.
 
-    Older ones are attempts to go online that failed.
+    Older files are failed attempts to go online.
     """
     files = sorted(folder.rglob("*.wandb"), key=lambda path: path.parent.name.split("run-")[-1])
     if not files:
-        raise ValueError(f"{folder}: holds no .wandb file: name a run of logger=wandb")
-    found = RecordedRun({}, {}, "", [], "", [])
+        raise ValueError(
+            f"{folder}: contains no .wandb file: pass the folder of a run with logger=wandb"
+        )
+    run = RecordedRun({}, {}, "", [], "", [])
     for data in iter_records(files[-1]):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
-        found = _add(found, record)
-    return found
+        run = _add_record(run, record)
+    return run
 
 
 def iter_records(path: Path) -> Iterator[bytes]:
-    """Yield the messages of a file; raise ValueError where it is none, or damaged.
+    """Yield the messages of a .wandb file; raise ValueError for other or damaged files.
 
-    A last message that a killed run did not finish is left out.
+    A truncated last message, of a killed run, is skipped.
     """
     data = path.read_bytes()
-    if data[:4] != HEADER:
+    if data[: len(FILE_MAGIC)] != FILE_MAGIC:
         raise ValueError(f"{path}: not a .wandb file")
-    at, parts = 7, list[bytes]()
-    while at + 7 <= len(data):
-        if BLOCK - at % BLOCK < 7:  # too little of a block is left for a record
-            at += BLOCK - at % BLOCK
+    position, fragments = FILE_HEADER_BYTES, list[bytes]()
+    while position + RECORD_HEADER.size <= len(data):
+        block_rest = BLOCK_BYTES - position % BLOCK_BYTES
+        if block_rest < RECORD_HEADER.size:  # the end of a block is padded
+            position += block_rest
             continue
-        checksum, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        body = data[at + 7 : at + 7 + length]
+        header = data[position : position + RECORD_HEADER.size]
+        checksum, length, kind = RECORD_HEADER.unpack(header)
+        start = position + RECORD_HEADER.size
+        body = data[start : start + length]
         if len(body) < length or kind == 0:
             return
         if zlib.crc32(body, zlib.crc32(bytes([kind]))) != checksum:
-            raise ValueError(f"{path}: damaged at byte {at}")
-        parts = [body] if kind in (WHOLE, FIRST) else [*parts, body]
-        if kind in (WHOLE, LAST):
-            yield b"".join(parts)
-        at += 7 + length
+            raise ValueError(f"{path}: damaged at byte {position}")
+        fragments = [body] if kind in (FULL_FRAGMENT, FIRST_FRAGMENT) else [*fragments, body]
+        if kind in (FULL_FRAGMENT, LAST_FRAGMENT):
+            yield b"".join(fragments)
+        position = start + length
 
 
-def _add(found: RecordedRun, record: Any) -> RecordedRun:
+def _add_record(recorded: RecordedRun, record: Any) -> RecordedRun:
     for item in record.history.item:
-        name = item.key or item.nested_key[0]  # pictures, clouds and tables have fields
-        found.keys.setdefault(name, []).append(json.loads(item.value_json))
+        name = item.key or item.nested_key[0]  # media and tables have nested fields
+        recorded.keys.setdefault(name, []).append(json.loads(item.value_json))
     for update in (*record.run.config.update, *record.config.update):
-        found.config[update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
+        recorded.config[update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
     if record.WhichOneof("record_type") == "artifact":
-        found.artifacts.append(record.artifact.name)
+        recorded.artifacts.append(record.artifact.name)
     if record.WhichOneof("record_type") == "run":
         run = record.run
-        return found._replace(group=run.run_group, tags=[*run.tags], project=run.project)
-    return found
+        return recorded._replace(group=run.run_group, tags=[*run.tags], project=run.project)
+    return recorded
