@@ -61,7 +61,7 @@ def test_cached_teachers_give_the_losses_of_live_ones(
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_fixed_views_are_as_many_as_asked_for(shapenet_root: Path) -> None:
+def test_number_of_cached_views(shapenet_root: Path) -> None:
     from recon.data.batch import SeededIndex
     from recon.data.datasets.shapenet import ShapeNet
     from recon.data.image_augmentation import ImageAugmentation

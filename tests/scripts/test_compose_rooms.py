@@ -68,7 +68,7 @@ def test_a_room_is_the_union_of_its_annotations(composed: Path) -> None:
         assert Counter(whole) == Counter(line for lines in parts for line in lines)
 
 
-def test_rooms_depend_on_seed_area_and_index_alone(composed: Path, tmp_path: Path) -> None:
+def test_rooms_are_a_function_of_seed_area_and_index(composed: Path, tmp_path: Path) -> None:
     run(tmp_path / "same", "--rooms", "1")
     run(tmp_path / "other", "--rooms", "1", "--seed", "1")
     same, other, more = (contents(f) for f in (tmp_path / "same", tmp_path / "other", composed))
@@ -77,7 +77,7 @@ def test_rooms_depend_on_seed_area_and_index_alone(composed: Path, tmp_path: Pat
     assert not {text for text in same.values() if text} & set(other.values())
 
 
-def test_shell_is_where_it_should_be(rooms: list[list[tuple[str, Any]]]) -> None:
+def test_walls_floor_and_ceiling_enclose_the_room(rooms: list[list[tuple[str, Any]]]) -> None:
     for room in rooms:
         width, depth, height = sizes(room)
         assert 3 < width < 7.02
@@ -100,7 +100,7 @@ def test_furniture_stays_inside(rooms: list[list[tuple[str, Any]]]) -> None:
                 assert (points[:, :3].max(0) < size + 0.02).all(), kind
 
 
-def test_what_stands_on_the_floor_does_not_overlap(rooms: list[list[tuple[str, Any]]]) -> None:
+def test_objects_on_the_floor_do_not_overlap(rooms: list[list[tuple[str, Any]]]) -> None:
     standing = 0
     for room in rooms:
         boxes = [
@@ -114,7 +114,7 @@ def test_what_stands_on_the_floor_does_not_overlap(rooms: list[list[tuple[str, A
     assert standing > 5 * len(rooms)
 
 
-def test_no_wall_is_behind_a_door_or_a_window(rooms: list[list[tuple[str, Any]]]) -> None:
+def test_walls_have_openings_at_doors_and_windows(rooms: list[list[tuple[str, Any]]]) -> None:
     for room in rooms:
         walls = np.concatenate([points for kind, points in room if kind == "wall"])[:, :3]
         for kind, points in room:
@@ -132,7 +132,7 @@ def test_the_held_out_area_has_test_shapes_only() -> None:
         assert used <= shapes["test" if area == 5 else "train"]
 
 
-def test_points_are_as_dense_as_asked_and_models_in_centimetres() -> None:
+def test_point_density_and_model_sizes_are_as_given() -> None:
     def area(spacing: float) -> dict[str, float]:
         counts = Counter[str]()
         for part in SCRIPT["compose_room"](0, 1, 1, spacing)[1]:
@@ -150,7 +150,7 @@ def test_points_are_as_dense_as_asked_and_models_in_centimetres() -> None:
         assert 0.7 < height < 1.1
 
 
-def test_running_again_completes_what_is_missing(tmp_path: Path) -> None:
+def test_running_again_writes_missing_rooms(tmp_path: Path) -> None:
     run(tmp_path)
     before = contents(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("Area_*/*/*.txt")}
@@ -163,7 +163,7 @@ def test_running_again_completes_what_is_missing(tmp_path: Path) -> None:
         assert path.parent == gone or path.stat().st_mtime_ns == time
 
 
-def test_the_summary_tells_rooms_and_points(
+def test_the_summary_counts_rooms_and_points(
     composed: Path, rooms: list[list[tuple[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(composed, "--areas", "5")
@@ -180,7 +180,7 @@ def test_the_summary_tells_rooms_and_points(
     "wrong",
     ["--rooms=0", "--areas=0", "--areas=x", "--seed=-1", "--spacing=0", "--spacing=nan"],
 )
-def test_wrong_values_are_refused_in_one_line(
+def test_invalid_options_end_with_one_line(
     wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -190,7 +190,7 @@ def test_wrong_values_are_refused_in_one_line(
     assert not (tmp_path / "rooms").exists()
 
 
-def test_folders_that_hold_something_else_are_refused(
+def test_folders_with_other_content_are_refused(
     composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "Area_1").mkdir()

@@ -59,7 +59,7 @@ FORBIDDEN = {
 
 
 def problems(path: Path) -> list[str]:
-    """What a source does that no file a user downloads should be able to use."""
+    """List calls in a source that a downloaded file could exploit."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):
@@ -81,11 +81,11 @@ def problems(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src" / "recon")))
-def test_nothing_runs_what_a_file_holds_or_trusts_the_clock(path: Path) -> None:
+def test_sources_execute_no_file_content_and_order_nothing_by_time(path: Path) -> None:
     assert not problems(path)
 
 
-def test_the_check_would_see_it(tmp_path: Path) -> None:
+def test_the_source_check_finds_violations(tmp_path: Path) -> None:
     path = tmp_path / "bad.py"
     path.write_text(
         "torch.load(x)\nsubprocess.run(x, shell=True)\narchive.extractall(y)\ntime.time()\n"
@@ -100,7 +100,7 @@ def flawed(name: str, version: str, *flaws: str) -> dict[str, object]:
     return {"name": name, "version": version, "vulns": found}
 
 
-def test_an_audit_judges_flaws_and_pins() -> None:
+def test_audit_lists_vulnerabilities_and_unpinned_packages() -> None:
     audit = runpy.run_path(str(ROOT / "scripts" / "audit.py"))
     ours = {"name": "recon-pointcloud", "skip_reason": "not on PyPI"}
     report = {"dependencies": [flawed("torch", "2.0"), flawed("timm", "1.0", "A", "B"), ours]}
@@ -121,7 +121,7 @@ def test_an_audit_judges_flaws_and_pins() -> None:
 
 @pytest.mark.parametrize(("there", "pin"), [("2.9.1+cpu", "2.9.1"), ("2.9.1", "2.9.1+cpu"),
                                             ("2.9.1+cpu", "2.9.1+cpu")])  # fmt: skip
-def test_a_build_for_one_device_is_the_version_that_is_pinned(there: str, pin: str) -> None:
+def test_local_builds_match_their_pinned_version(there: str, pin: str) -> None:
     unpinned = runpy.run_path(str(ROOT / "scripts" / "audit.py"))["list_unpinned"]
     unpinned.__globals__["version"] = lambda name: there
     assert not [line for line in unpinned(f"torch=={pin}\n") if line.startswith("torch ")]
@@ -145,7 +145,7 @@ REACHED = [
 
 
 @pytest.mark.parametrize("told", [*UNREACHED, *REACHED])
-def test_only_a_database_out_of_reach_is_passed_over(
+def test_only_an_unreachable_database_is_skipped(
     told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = runpy.run_path(str(ROOT / "scripts" / "audit.py"))["run_pip_audit"]
@@ -155,7 +155,7 @@ def test_only_a_database_out_of_reach_is_passed_over(
         ask()
 
 
-def test_an_audit_without_a_network_says_so() -> None:
+def test_audit_without_a_network_prints_skipped() -> None:
     nowhere = {name: "http://127.0.0.1:9" for name in ("https_proxy", "HTTPS_PROXY")}
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "audit.py"], env=os.environ | nowhere,
