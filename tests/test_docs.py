@@ -1,4 +1,4 @@
-"""The site builds, its tutorials run, and its reference says what conf/ says."""
+"""The documentation site builds, its tutorials run, and its reference equals conf/."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_the_configuration_reference_is_that_of_conf() -> None:
+def test_the_configuration_reference_is_up_to_date() -> None:
     made = runpy.run_path(str(ROOT / "scripts" / "config_reference.py"))["render_reference"]()
     page = (ROOT / "docs" / "configuration.md").read_text()
     assert made == page, "run python scripts/config_reference.py"
@@ -43,7 +43,7 @@ def test_each_configuration_file_is_in_the_reference() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
-def test_tutorial_runs_and_writes_into_a_temporary_folder_alone(
+def test_tutorials_run_and_write_to_a_temporary_folder_only(
     tutorial: Path, tmp_path: Path
 ) -> None:
     here, temporary = tmp_path / "here", tmp_path / "tmp"
@@ -54,13 +54,13 @@ def test_tutorial_runs_and_writes_into_a_temporary_folder_alone(
 
 
 def targets(page: Path) -> set[str]:
-    """The places a page of the site leads to or shows, without those elsewhere."""
+    """Return the local targets of a page's links and images."""
     found = re.findall(r'(?:href|src)="([^"]+)"', page.read_text())
     return {unquote(urlsplit(link).path) for link in found if not urlsplit(link).netloc}
 
 
 @pytest.mark.slow
-def test_site_builds_strictly_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+def test_the_site_builds_strictly_and_has_no_broken_links(tmp_path: Path) -> None:
     site = tmp_path / "site"
     run("-m", "mkdocs", "build", "--strict", "--site-dir", str(site), cwd=ROOT, REPO_URL="")
     pages = [*site.rglob("*.html")]
@@ -76,7 +76,7 @@ def test_site_builds_strictly_and_its_links_lead_somewhere(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("address", ["", "https://example.org/owner/recon/"])
-def test_links_out_of_the_pages_lead_to_the_repository(address: str) -> None:
+def test_links_out_of_docs_point_to_the_repository(address: str) -> None:
     hook = runpy.run_path(str(ROOT / "scripts" / "docs_hooks.py"))["on_page_markdown"]
     page = SimpleNamespace(file=SimpleNamespace(src_uri="data/folder.md"))
 

@@ -1,4 +1,4 @@
-"""What README and docs tell to type works."""
+"""Commands, snippets and links of README and docs work."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_composes(command: str) -> None:
+def test_documented_commands_compose(command: str) -> None:
     _, *words = shlex.split(command.replace("<", "").replace(">", ""))
     if words[1] == "recon.info":
         words[2:] = quote_checkpoint_argument(words[2:])
@@ -81,14 +81,14 @@ def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert namespace["dense"].shape == (5000, 192)
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_have_existing_targets() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_targets_of_the_makefile_are_the_promised_ones() -> None:
+def test_the_makefile_has_the_documented_targets() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     promised = {"help", "install", "demo", "test", "lint", "types", "bench", "clean"}
     assert promised | {"stress", "audit"} <= targets
