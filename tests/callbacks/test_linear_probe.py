@@ -1,4 +1,4 @@
-"""The SVM during pretraining: what it logs, and that training does not notice it."""
+"""The linear probe during pretraining logs its accuracy and does not change the training."""
 
 from pathlib import Path
 
@@ -12,29 +12,28 @@ from recon.data.datasets.furniture import FurnitureDataModule
 from recon.data.transforms import FarthestPointSample
 from recon.train import train
 
-TOLD = ["experiment=pretrain_furniture", "debug=tiny", "teacher=untrained", "~callbacks.report",
+OPTIONS = ["experiment=pretrain_furniture", "debug=tiny", "teacher=untrained", "~callbacks.report",
         "trainer.max_epochs=2", "data.batch_size=32"]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_training_does_not_notice_the_probe(tmp_path: Path) -> None:
-    ended = {}
-    for name, told in {
+def test_the_probe_does_not_change_training(tmp_path: Path) -> None:
+    states = {}
+    for name, options in {
         "with": ["probe=furniture", "callbacks.linear_probe.every_n_epochs=2"],
         "": [],
     }.items():
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            cfg = compose("train", [*TOLD, *told, f"output_dir={tmp_path / name}"])
+            cfg = compose("train", [*OPTIONS, *options, f"output_dir={tmp_path / name}"])
         trainer = train(cfg)
-        ended[name] = trainer.lightning_module.model.state_dict()
+        states[name] = trainer.lightning_module.model.state_dict()
         accuracy = trainer.callback_metrics.get("svm/accuracy_held_out")
         assert (accuracy is not None) == bool(name)
         assert accuracy is None or 0 < accuracy < 1
-    same = [torch.equal(ended["with"][k], ended[""][k]) for k in ended[""]]
-    assert all(same)
+    assert all(torch.equal(states["with"][k], states[""][k]) for k in states[""])
 
 
-def test_a_probe_needs_something_to_be_read_on() -> None:
+def test_the_probe_requires_an_evaluation_split_and_a_positive_interval() -> None:
     with pytest.raises(ValueError, match="set val_split or val_share of its data"):
         LinearProbeCallback(FurnitureDataModule(split="train"), FarthestPointSample(64))
     data = FurnitureDataModule(split="train", val_split="test")

@@ -1,4 +1,4 @@
-"""A SLURM job that is warned saves between steps, asks for its requeue, and goes on exactly."""
+"""A warned SLURM job saves between steps, requeues itself, and resumes with the same losses."""
 
 import csv
 import os
@@ -20,14 +20,14 @@ JOB = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_ID": "4242"
 
 
 def run(folder: Path, *options: str) -> dict[int, str]:
-    told = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report",
+    tiny = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report",
             "trainer.limit_train_batches=4", "trainer.max_epochs=2", *options]  # fmt: skip
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        train(compose("train", [*told, f"output_dir={folder}"]))
-    return steps(folder / "metrics.csv")
+        train(compose("train", [*tiny, f"output_dir={folder}"]))
+    return read_losses(folder / "metrics.csv")
 
 
-def steps(path: Path) -> dict[int, str]:
+def read_losses(path: Path) -> dict[int, str]:
     with path.open() as file:
         return {
             int(row["step"]): row["train/total"]
@@ -36,78 +36,81 @@ def steps(path: Path) -> dict[int, str]:
         }
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int = 0) -> None:
-    """Let a process be the only one of a SLURM job, with a scontrol that answers."""
+def fake_slurm(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int = 0) -> None:
+    """Set the environment of a SLURM job with one process, and install a fake scontrol."""
     for name, value in JOB.items():
         monkeypatch.setenv(name, value)
     scontrol = folder / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    told = "print('scontrol', *sys.argv[1:], flush=True)"
-    ended = f"sys.exit('requeue is disabled' if {code} else 0)"
-    scontrol.write_text(f"#!{sys.executable}\nimport sys\n{told}\n{ended}\n")
+    echo = "print('scontrol', *sys.argv[1:], flush=True)"
+    leave = f"sys.exit('requeue is disabled' if {code} else 0)"
+    scontrol.write_text(f"#!{sys.executable}\nimport sys\n{echo}\n{leave}\n")
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
 
 
-def warned(step: int, number: signal.Signals = signal.SIGUSR1) -> list[str]:
+def warning_options(step: int, number: signal.Signals = signal.SIGUSR1) -> list[str]:
     return ["+callbacks.warn._target_=conftest.InterruptStep", f"+callbacks.warn.step={step}",
             f"+callbacks.warn.number={number.value}"]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_requeued_job_goes_on_as_if_nothing_had_been(
+def test_a_requeued_job_repeats_the_uninterrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    whole = run(tmp_path / "whole")
-    answer(monkeypatch, tmp_path)
-    for step in (2, 4):  # of the first, the epoch's last batch is still to come
-        with pytest.raises(SystemExit) as ended:
-            run(tmp_path / "job", *warned(step))
-        assert ended.value.code == 1
-        told = capfd.readouterr().out
-        assert "scontrol requeue 4242" in told
-        assert f"saved after {step + 1} steps" in told  # not within the step
-        (saved,) = (tmp_path / "job").glob("hpc_ckpt_*.ckpt")  # the one before is gone
+    losses = run(tmp_path / "uninterrupted")
+    fake_slurm(monkeypatch, tmp_path)
+    for step in (2, 4):  # after step 2, the last batch of the epoch is still to come
+        with pytest.raises(SystemExit) as exit_info:
+            run(tmp_path / "job", *warning_options(step))
+        assert exit_info.value.code == 1
+        output = capfd.readouterr().out
+        assert "scontrol requeue 4242" in output
+        assert f"saved after {step + 1} steps" in output  # not within the step
+        (saved,) = (tmp_path / "job").glob("hpc_ckpt_*.ckpt")  # the older one is deleted
         assert torch.load(saved, weights_only=True)["global_step"] == step + 1
         monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-        assert f"go on with ckpt_path={saved}" in told
+        assert f"resume with ckpt_path={saved}" in output
     resumed = run(tmp_path / "job")
-    assert resumed == {step: loss for step, loss in whole.items() if step >= 5}
-    assert not saved.exists()  # else a test of the finished network would read it
-    for number, these in ((1, range(3)), (2, range(3, 5))):
-        earlier = steps(tmp_path / "job" / f"metrics_{number}.csv")
-        assert earlier == {step: whole[step] for step in these}
-    ends = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "job")]
-    for name, value in ends[0]["state_dict"].items():  # batch statistics among them
-        assert torch.equal(value, ends[1]["state_dict"][name]), name
+    assert resumed == {step: loss for step, loss in losses.items() if step >= 5}
+    assert not saved.exists()  # else Lightning would test it instead of the finished network
+    for number, earlier_steps in ((1, range(3)), (2, range(3, 5))):
+        earlier = read_losses(tmp_path / "job" / f"metrics_{number}.csv")
+        assert earlier == {step: losses[step] for step in earlier_steps}
+    folders = [tmp_path / "uninterrupted", tmp_path / "job"]
+    expected, actual = (torch.load(folder / "checkpoints" / "last.ckpt") for folder in folders)
+    for name, value in expected["state_dict"].items():  # with BatchNorm statistics
+        assert torch.equal(value, actual["state_dict"][name]), name
 
 
 @pytest.mark.slow
-def test_a_job_that_cannot_be_queued_again_says_so(
+def test_a_failed_requeue_is_reported_with_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    answer(monkeypatch, tmp_path, code=1)
+    fake_slurm(monkeypatch, tmp_path, code=1)
     with pytest.raises(SystemExit):
-        run(tmp_path / "job", *warned(1))
-    told = capfd.readouterr().out
-    assert "job 4242 could not be queued again: requeue is disabled" in told
-    assert f"stopped after 2 steps; go on with ckpt_path={tmp_path}/job/hpc_ckpt_1.ckpt\n" in told
+        run(tmp_path / "job", *warning_options(1))
+    output = capfd.readouterr().out
+    assert "job 4242 could not be requeued: requeue is disabled" in output
+    assert (
+        f"stopped after 2 steps; resume with ckpt_path={tmp_path}/job/hpc_ckpt_1.ckpt\n" in output
+    )
 
 
 @pytest.mark.slow
-def test_what_was_there_before_answers_the_warning_of_submitit(tmp_path: Path) -> None:
-    answered: list[int] = []
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: answered.append(number))
+def test_the_previous_handler_receives_the_signal_of_submitit(tmp_path: Path) -> None:
+    received: list[int] = []
+    previous = signal.signal(signal.SIGUSR2, lambda number, frame: received.append(number))
     try:
         with pytest.raises(SystemExit):
-            run(tmp_path / "job", *warned(1, signal.SIGUSR2))
+            run(tmp_path / "job", *warning_options(1, signal.SIGUSR2))
     finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert answered == [signal.SIGUSR2]
+        signal.signal(signal.SIGUSR2, previous)
+    assert received == [signal.SIGUSR2]
     assert (tmp_path / "job" / "hpc_ckpt_1.ckpt").is_file()
 
 
-def test_a_job_started_again_goes_on_from_the_checkpoint_of_most_steps(
+def test_a_restarted_job_resumes_from_the_intact_checkpoint_of_the_highest_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "checkpoints").mkdir()

@@ -14,16 +14,16 @@ class Task(LightningModule):
         self.trainer = Trainer(accelerator="cpu", devices=processes, strategy="ddp", logger=False)
 
 
-def test_batch_norms_are_shared_and_put_back() -> None:
+def test_batch_norms_are_synchronized_and_reverted() -> None:
     task, sync = Task(2), SyncBatchNormPlugin()
     assert type(sync.apply(task).encoder.joint_norm) is SyncBatchNorm1d
     assert type(sync.revert(task).encoder.joint_norm) is not SyncBatchNorm1d
 
 
-def test_compiled_parts_of_several_processes_are_refused() -> None:
-    several, one = Task(2), Task(1)
-    for task in (several, one):
+def test_compiled_parts_raise_value_error_for_several_processes() -> None:
+    two_processes, one_process = Task(2), Task(1)
+    for task in (two_processes, one_process):
         compile_parts(task, backend="eager")
     with pytest.raises(ValueError, match="compile=true, trainer.sync_batchnorm=true: "):
-        SyncBatchNormPlugin().apply(several)
-    SyncBatchNormPlugin().apply(one)
+        SyncBatchNormPlugin().apply(two_processes)
+    SyncBatchNormPlugin().apply(one_process)

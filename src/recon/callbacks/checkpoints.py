@@ -1,4 +1,4 @@
-"""How checkpoints are written and read, which are kept, and what a run goes on from."""
+"""Save checkpoints atomically, keep the selected and the last one, and find one to resume from."""
 
 import io
 from pathlib import Path
@@ -14,21 +14,21 @@ from recon.utils.atomic_write import write_atomic
 
 LAST_CHECKPOINT = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 PREVIOUS_CHECKPOINT = "previous.ckpt"
-"""The one that last.ckpt replaced, so that two of them are there."""
+"""Name of the checkpoint that last.ckpt replaced, so that there are always two."""
 HPC_CHECKPOINT_GLOB = "hpc_ckpt_*.ckpt"
-"""What a job that the cluster warned leaves in the run's folder."""
+"""Checkpoints that a job saves in the run's folder when the cluster warns it."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or not there, and read without executing anything.
+    """Write checkpoints atomically, and read them without executing anything.
 
-    Lightning's own are written to the system's folder for temporary files and moved, which is a
-    copy where that is another disk: a kill leaves half a file under its final name.
+    Lightning writes to the system's temporary folder and moves the file. Across disks the move is
+    a copy, and a kill leaves a truncated file under its final name.
     """
 
     def __init__(self) -> None:
         self.saved_steps: dict[str, int] = {}
-        """Steps that files of this run hold which a training can go on from, by path."""
+        """Global steps of the checkpoints that this run saved and can be resumed from, by path."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -36,16 +36,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target, buffer = Path(path), io.BytesIO()
         torch.save(checkpoint, buffer)
         target.parent.mkdir(parents=True, exist_ok=True)
-        earlier = target.with_name(PREVIOUS_CHECKPOINT) if target.name == LAST_CHECKPOINT else None
-        places = (
+        backup = target.with_name(PREVIOUS_CHECKPOINT) if target.name == LAST_CHECKPOINT else None
+        # Checkpoints of a requeued job are in the run's folder, all others in its subfolder.
+        last_paths = (
             target.with_name(LAST_CHECKPOINT),
             target.parent / "checkpoints" / LAST_CHECKPOINT,
-        )  # or that of SAVED
-        cure = "and start again: nothing was saved before"
-        if last := next((place for place in places if place.is_file()), None):
-            cure = f"and go on with ckpt_path={last}, which is as it was"
-        write_atomic(target, buffer.getbuffer(), cure, earlier)
-        if "optimizer_states" in checkpoint:  # not so bare weights, by option or of spawned ones
+        )
+        hint = "and start again: nothing was saved before"
+        if last := next((path for path in last_paths if path.is_file()), None):
+            hint = f"and resume with ckpt_path={last}, which is intact"
+        write_atomic(target, buffer.getbuffer(), hint, backup)
+        # Weights alone have no step: those saved by option, or returned by spawned processes.
+        if "optimizer_states" in checkpoint:
             self.saved_steps[str(target)] = checkpoint["global_step"]
 
     def load_checkpoint(
@@ -55,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class AtomicCheckpoints(Callback):
-    """Have checkpoints written by `WholeCheckpoints`, and metrics on the disk before each."""
+    """Save checkpoints by `AtomicCheckpointIO`, and flush logged metrics before each."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -70,10 +72,10 @@ class AtomicCheckpoints(Callback):
 
 
 def find_intact_checkpoint(path: Path) -> Path:
-    """Return a checkpoint to resume from: where last.ckpt is damaged, the newest whole one beside.
+    """Return a checkpoint to resume from: `path`, or for a damaged last.ckpt the newest intact one.
 
-    The newest is the one of most steps, whatever the clock says. Raises FileNotFoundError or
-    ValueError that names a file that is missing or damaged, where no other will do.
+    The newest is the one of the highest global step; file times are not used. Raises
+    FileNotFoundError or ValueError that names the missing or damaged file if there is no other.
     """
     try:
         read_checkpoint(path)
@@ -83,44 +85,44 @@ def find_intact_checkpoint(path: Path) -> Path:
         }
         if path.name != LAST_CHECKPOINT or max(steps.values(), default=-1) < 0:
             raise
-        found = max(steps, key=lambda other: (steps[other], other.name))
-        print(f"{error}\ngoing on from {found} instead, of step {steps[found]}")
-        return found
+        newest = max(steps, key=lambda other: (steps[other], other.name))
+        print(f"{error}\nresuming from {newest} instead, saved at step {steps[newest]}")
+        return newest
     return path
 
 
 def read_global_step(path: Path) -> int:
-    """Return how many steps a checkpoint holds, -1 where it is damaged or none."""
+    """Return the global step of a checkpoint, -1 if it is damaged or has none."""
     try:
-        steps = read_checkpoint(path).get("global_step")
+        step = read_checkpoint(path).get("global_step")
     except ValueError:
         return -1
-    return steps if isinstance(steps, int) else -1
+    return step if isinstance(step, int) else -1
 
 
 def print_resume_hint(trainer: Trainer) -> None:
-    """Print after how many steps a training stopped, and what it can be resumed from."""
-    saving, files = trainer.checkpoint_callback, trainer.strategy.checkpoint_io
-    if not isinstance(saving, ModelCheckpoint) or not isinstance(files, AtomicCheckpointIO):
+    """Print the step at which training stopped, and the checkpoint to resume it from."""
+    saving, checkpoint_io = trainer.checkpoint_callback, trainer.strategy.checkpoint_io
+    if not isinstance(saving, ModelCheckpoint) or not isinstance(checkpoint_io, AtomicCheckpointIO):
         return
     last = f"{saving.dirpath}/{LAST_CHECKPOINT}"
-    held = {path: steps for path, steps in files.saved_steps.items() if Path(path).is_file()}
-    if trainer.is_global_zero and held:
-        path = max(held, key=lambda path: (held[path], path == last))
-        older = "" if held[path] == trainer.global_step else f", of step {held[path]}"
-        said = f"stopped after {trainer.global_step} steps; go on with ckpt_path={path}{older}"
-        print(f"\n{said}", flush=True)
+    steps = {path: step for path, step in checkpoint_io.saved_steps.items() if Path(path).is_file()}
+    if trainer.is_global_zero and steps:
+        path = max(steps, key=lambda path: (steps[path], path == last))
+        age = "" if steps[path] == trainer.global_step else f", saved at step {steps[path]}"
+        message = f"stopped after {trainer.global_step} steps; resume with ckpt_path={path}{age}"
+        print(f"\n{message}", flush=True)
 
 
 def disable_save_on_exception(trainer: Trainer) -> None:
-    """Let what ends a training save nothing."""
+    """Save no checkpoint when the next exception ends training."""
     for saving in trainer.checkpoint_callbacks:
         if isinstance(saving, ModelCheckpoint):
             saving.save_on_exception = False
 
 
 class SelectedCheckpoint(ModelCheckpoint):
-    """Keep the best by a measure, and know it again where a resumed run has another folder."""
+    """Keep the best checkpoint by a metric, also when a resumed run has another folder."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if Path(state_dict["best_model_path"]).is_file():
@@ -128,7 +130,7 @@ class SelectedCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keep last.ckpt, the end of each epoch or where a run was stopped, whatever else is kept."""
+    """Keep last.ckpt of the end of each epoch or of where a run stopped, beside any selection."""
 
     def __init__(self, dirpath: str | Path) -> None:
         super().__init__(

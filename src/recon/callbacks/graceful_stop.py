@@ -1,4 +1,4 @@
-"""Stops between steps and within them, so that nothing of the training is lost."""
+"""Stop training between two steps on Ctrl-C or SIGTERM, so that no step is lost."""
 
 import multiprocessing
 import signal
@@ -20,151 +20,153 @@ from recon.callbacks.checkpoints import disable_save_on_exception, print_resume_
 
 
 class BufferSnapshot:
-    """Batch statistics as they were before a step, for one that ends without its weights."""
+    """Copy a module's buffers (BatchNorm statistics) before a step, to undo an unfinished one."""
 
     def __init__(self, module: LightningModule) -> None:
-        kept = module.state_dict().keys()
-        self._buffers = [buffer for name, buffer in module.named_buffers() if name in kept]
-        self._before: list[Tensor] | None = None
+        saved_names = module.state_dict().keys()
+        self._buffers = [buffer for name, buffer in module.named_buffers() if name in saved_names]
+        self._copies: list[Tensor] | None = None
 
     def capture(self) -> None:
-        self._before = [buffer.clone() for buffer in self._buffers]
+        self._copies = [buffer.clone() for buffer in self._buffers]
 
     @property
     def is_captured(self) -> bool:
-        """Whether there is something to put back."""
-        return self._before is not None
+        """Whether there are copies to restore."""
+        return self._copies is not None
 
     def discard(self) -> None:
-        self._before = None
+        self._copies = None
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put back what was remembered, unless it was forgotten since."""
-        for buffer, before in zip(self._buffers, self._before or self._buffers, strict=True):
-            buffer.copy_(before)
+        """Restore the captured values, unless they were discarded."""
+        for buffer, copy in zip(self._buffers, self._copies or self._buffers, strict=True):
+            buffer.copy_(copy)
 
 
 class BeforeOptimizerStepError(ValueError):
-    """Raised before the optimizer touched the weights."""
+    """Raised before the optimizer changed any weight."""
 
 
-def _spawned() -> bool:
-    """Tell whether another process of Python started this one to work for it."""
+def _is_spawned() -> bool:
+    """Tell whether Python's multiprocessing started this process."""
     return multiprocessing.parent_process() is not None
 
 
-def _stopped_by(number: int) -> BaseException:
-    """Return what ends a training that a signal asked to stop.
+def _exception_for_signal(number: int) -> BaseException:
+    """Return the exception that ends training after a signal.
 
-    A process that Lightning spawned ends with the code of the signal, which `heard` knows again:
-    it takes one that is interrupted for one that is done, and waits for its results.
+    A process that Lightning spawned exits with the code of the signal, which `forward_signals`
+    recognizes. Lightning treats an interrupted process as a finished one, and waits for its
+    results.
     """
-    if number == signal.SIGINT and not _spawned():
+    if number == signal.SIGINT and not _is_spawned():
         return KeyboardInterrupt()
     return SIGTERMException(128 + number)
 
 
 @contextmanager
 def forward_signals(trainer: Trainer) -> Iterator[None]:
-    """Pass Ctrl-C and SIGTERM on to processes that a training spawns, and wait for their answer.
+    """Forward Ctrl-C and SIGTERM to the processes that training spawns, and wait for them to end.
 
-    Raises SystemExit of code 1 for Ctrl-C, as Lightning does in one process, and of 143.
+    Raises SystemExit with code 1 for Ctrl-C, as Lightning does in one process, and 143 for SIGTERM.
     """
-    launcher, asked = trainer.strategy.launcher, list[int]()
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not isinstance(launcher, _MultiProcessingLauncher):
+    launcher, received = trainer.strategy.launcher, list[int]()
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or not isinstance(launcher, _MultiProcessingLauncher):
         yield
         return
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        # Ctrl-C reaches all processes of a terminal by itself, and of two the second stops at once.
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        # A terminal sends Ctrl-C to all processes itself, and a second one would stop them at once.
         launcher.kill(signal.SIGTERM)
 
-    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except ProcessExitedException as error:
-        code = asked[0] if asked else error.exit_code - 128
+        code = received[0] if received else error.exit_code - 128
         if code not in (signal.SIGINT, signal.SIGTERM):
             raise
         raise SystemExit(1 if code == signal.SIGINT else 128 + code) from error
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 class GracefulStop(Callback):
-    """On Ctrl-C end the step and stop before the next; a second one stops now.
+    """On Ctrl-C, finish the step and stop before the next; on a second Ctrl-C, stop at once.
 
-    Of several processes, SIGTERM is answered likewise, and all stop before the same step, whichever
-    of them are told. Lightning's own answer begins an exchange between processes at once, which may
-    meet another one half way and hang.
+    With several processes SIGTERM does the same, and all of them stop before the same step,
+    whichever of them received the signal. Lightning's own handler starts a collective at once,
+    which may meet another one in progress and hang.
 
-    A step that is cut short, by an error too, leaves batch statistics without the weights that
-    belong to them: they are put back before anything is saved. Where the optimizer was at work
-    already, nothing is saved: the checkpoint before it stands, and repeats what came since.
+    A step that is cut short, also by an error, leaves updated BatchNorm statistics without the
+    weights that belong to them. The statistics are restored before anything is saved. If the
+    optimizer was already running, nothing is saved: the previous checkpoint stays, and resuming
+    repeats the steps since.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._statistics = BufferSnapshot(pl_module)
-        self._asked, self._torn = 0, False
-        self._before: dict[signal.Signals, Any] = {}
+        self._snapshot = BufferSnapshot(pl_module)
+        self._signal_number, self._in_optimizer_step = 0, False
+        self._previous_handlers: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             for number in (signal.SIGINT, signal.SIGTERM)[: min(trainer.world_size, 2)]:
-                self._before[number] = signal.signal(number, self._ask)
+                self._previous_handlers[number] = signal.signal(number, self._record_signal)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if number == self._asked == signal.SIGINT:
-            raise _stopped_by(signal.SIGINT)
-        self._asked = number
+    def _record_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == self._signal_number == signal.SIGINT:
+            raise _exception_for_signal(signal.SIGINT)
+        self._signal_number = number
 
-    def _asked_of_any(self, trainer: Trainer) -> int:
-        """Return the signal by which one of the processes was asked to stop, 0 where none was."""
+    def _reduce_signal_number(self, trainer: Trainer) -> int:
+        """Return a signal that any of the processes received, 0 if there is none."""
         if trainer.world_size == 1:
-            return self._asked
-        told = torch.tensor(self._asked, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(told, reduce_op="max"))
+            return self._signal_number
+        number = torch.tensor(self._signal_number, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(number, reduce_op="max"))
 
-    def _stop(self, trainer: Trainer, asked: int) -> NoReturn:
-        error = _stopped_by(asked)
-        if _spawned():  # where Lightning tells no callback
+    def _stop(self, trainer: Trainer, number: int) -> NoReturn:
+        error = _exception_for_signal(number)
+        if _is_spawned():  # Lightning calls no callback there
             _interrupt(trainer, error)
             print_resume_hint(trainer)
         raise error
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        # Resumed from between two steps, Lightning counts one too many for its loggers.
+        # After resuming between two steps, Lightning counts one step too many for its loggers.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-        if asked := self._asked_of_any(trainer):
-            # It is not done with an epoch of which the last batch is still to come.
+        if number := self._reduce_signal_number(trainer):
+            # The epoch is not finished if its last batch is still to come.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
-            self._stop(trainer, asked)
-        self._statistics.capture()
-        self._torn = False
+            self._stop(trainer, number)
+        self._snapshot.capture()
+        self._in_optimizer_step = False
 
     def on_before_optimizer_step(self, *_: Any) -> None:
-        self._torn = True
+        self._in_optimizer_step = True
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._statistics.discard()
-        self._torn = False
+        self._snapshot.discard()
+        self._in_optimizer_step = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        if asked := self._asked_of_any(trainer):
-            self._stop(trainer, asked)
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        if received := self._reduce_signal_number(trainer):
+            self._stop(trainer, received)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        if not hasattr(self, "_statistics"):
+        if not hasattr(self, "_snapshot"):
             return
-        if self._torn and not isinstance(exception, BeforeOptimizerStepError):
+        if self._in_optimizer_step and not isinstance(exception, BeforeOptimizerStepError):
             disable_save_on_exception(trainer)
-        elif self._statistics.is_captured:
-            self._statistics.restore()
-            # Of an epoch's last batch Lightning would keep that it is done.
+        elif self._snapshot.is_captured:
+            self._snapshot.restore()
+            # For the last batch of an epoch, Lightning would save that the epoch is finished.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False

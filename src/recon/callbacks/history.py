@@ -1,15 +1,15 @@
-"""How a training went, step by step, kept through stops and resumes."""
+"""Keep the training curves in memory and in checkpoints, through stops and resumes."""
 
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 Curves = dict[str, dict[int, float]]
-"""Values by step, by name."""
+"""Logged values by metric name, then by global step."""
 
 
 class History(Callback):
-    """Keep what is logged: `train/...` every `log_every_n_steps`, each validation, each probe."""
+    """Record logged metrics: `train/...` every `log_every_n_steps`, each validation, each probe."""
 
     def __init__(self) -> None:
         self.curves: Curves = {}
@@ -20,30 +20,31 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.curves = state_dict["curves"]
 
-    def _keep(self, trainer: Trainer, *beginnings: str) -> None:
+    def _record_metrics(self, trainer: Trainer, *prefixes: str) -> None:
         for name, value in trainer.callback_metrics.items():
-            if name.startswith(beginnings):
-                # Of the batches that make up one step the last one stands.
-                shown = name.removeprefix("train/")
-                self.curves.setdefault(shown, {})[trainer.global_step] = float(value)
+            if name.startswith(prefixes):
+                # With accumulated gradients, the last batch of a step overwrites the earlier ones.
+                curve = self.curves.setdefault(name.removeprefix("train/"), {})
+                curve[trainer.global_step] = float(value)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and trainer.global_step % every == 0:  # 0 logs nothing
-            self._keep(trainer, "train/")
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if interval and trainer.global_step % interval == 0:  # 0 logs nothing
+            self._record_metrics(trainer, "train/")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._keep(trainer, "val/")
+            self._record_metrics(trainer, "val/")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._keep(trainer, "svm/")
+        self._record_metrics(trainer, "svm/")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._keep(trainer, "svm/")  # of the epoch before
+        self._record_metrics(trainer, "svm/")  # of the previous epoch
 
 
 def get_curves(trainer: Trainer) -> Curves:
-    """Return what a trainer's `History` kept; nothing where it has none."""
-    kept = [callback for callback in trainer.callbacks if isinstance(callback, History)]  # type: ignore[attr-defined]
-    return kept[0].curves if kept else {}
+    """Return the curves of a trainer's `History`, none if it has no such callback."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    histories = [callback for callback in callbacks if isinstance(callback, History)]
+    return histories[0].curves if histories else {}

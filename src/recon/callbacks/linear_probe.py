@@ -1,4 +1,4 @@
-"""A linear SVM on the features while they are learned."""
+"""Fit a linear SVM to the features during pretraining."""
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -11,14 +11,15 @@ from recon.tasks.pretrain import Pretraining
 
 
 class LinearProbeCallback(Callback):
-    """Every so many epochs and after the last one, fit a linear SVM to the features of data [1].
+    """Fit a linear SVM to the features every `every_n_epochs` and after the last epoch [1].
 
-    It is fitted on the `split` of `data` and read on its `val_split`, or on the `val_share` of
-    `split` that is held out. Logs the overall accuracy as `svm/accuracy_<val_split>`, or
-    `svm/accuracy_held_out`, which callbacks.checkpoint may monitor. `view` is what the network sees
-    of a cloud. Nothing is learned from it, and training goes on as it would without.
+    It is fitted on the `split` of `data` and evaluated on its `val_split`, or on the `val_share`
+    of `split` that is held out. Logs the overall accuracy as `svm/accuracy_<val_split>` or
+    `svm/accuracy_held_out`, which callbacks.checkpoint can monitor. `view` transforms the clouds
+    before the network. The probe does not change the training.
 
-    [1] Qi et al., arXiv:2302.02318, section 4.1 (the release reads the test split each epoch).
+    [1] Qi et al., arXiv:2302.02318, section 4.1 (the release evaluates on the test split each
+    epoch).
     """
 
     def __init__(
@@ -30,35 +31,37 @@ class LinearProbeCallback(Callback):
         every_n_epochs: int = 1,
     ) -> None:
         if data.val_split is None and data.val_share is None:
-            raise ValueError("the SVM is read on nothing: set val_split or val_share of its data")
+            raise ValueError(
+                "nothing to evaluate the SVM on: set val_split or val_share of its data"
+            )
         if every_n_epochs < 1:
             raise ValueError(f"every_n_epochs must be at least 1, got {every_n_epochs}")
         self.data, self.view, self.every_n_epochs = data, view, every_n_epochs
         self.probe = LinearProbe(cost)
-        read = "held_out" if data.val_split is None else data.val_split
-        self.name = f"svm/accuracy_{read if isinstance(read, str) else '_'.join(read)}"
+        split = "held_out" if data.val_split is None else data.val_split
+        self.name = f"svm/accuracy_{split if isinstance(split, str) else '_'.join(split)}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.data.keys |= {"label"}
         self.data.setup("fit")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        done = trainer.current_epoch + 1  # the last is measured whatever its number
-        if done % self.every_n_epochs and done != trainer.max_epochs:
+        epoch = trainer.current_epoch + 1  # the last one is always evaluated
+        if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
             return
         assert isinstance(pl_module, Pretraining)
-        found = self._measure(pl_module) if trainer.is_global_zero else 0.0
-        # All processes log it: each decides by it whether to keep a checkpoint.
-        accuracy = torch.tensor(trainer.strategy.broadcast(found))
+        measured = self._fit_probe(pl_module) if trainer.is_global_zero else 0.0
+        # All processes log it: each one decides by it whether to keep a checkpoint.
+        accuracy = torch.tensor(trainer.strategy.broadcast(measured))
         pl_module.log(self.name, accuracy, prog_bar=True)
 
-    def _measure(self, task: Pretraining) -> float:
-        training, data = task.model.training, self.data
-        sets = {"train": data.dataset, "test": data.val_dataset}
-        shapes = {
-            name: extract_features(task.model, data, data.sequential_dataloader(part), self.view)
-            for name, part in sets.items()
+    def _fit_probe(self, task: Pretraining) -> float:
+        was_training, data = task.model.training, self.data
+        datasets = {"train": data.dataset, "test": data.val_dataset}
+        features = {
+            name: extract_features(task.model, data, data.sequential_dataloader(dataset), self.view)
+            for name, dataset in datasets.items()
         }
-        task.model.train(training)
-        logits = self.probe(shapes, data.dataset.classes)
-        return classification_scores(logits, shapes["test"].labels).overall_accuracy.mean
+        task.model.train(was_training)
+        logits = self.probe(features, data.dataset.classes)
+        return classification_scores(logits, features["test"].labels).overall_accuracy.mean

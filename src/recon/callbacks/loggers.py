@@ -1,4 +1,4 @@
-"""Where metrics go beside the run's own folder."""
+"""Log metrics to metrics.csv and to Weights & Biases."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -13,11 +13,11 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 WANDB_TIMEOUTS = {"init_timeout": 20.0, "login_timeout": 20.0, "finish_timeout": 60.0}
-"""Seconds that W&B may take to answer; what it did not take by then stays in the run's folder."""
+"""Maximum seconds to wait for W&B; data not uploaded by then stay in the run's folder."""
 
 
 def build_csv_logger(save_dir: str | Path) -> CSVLogger:
-    """Log to metrics.csv; that of an earlier run in this folder is kept as metrics_<number>.csv."""
+    """Log to metrics.csv; keep that of an earlier run in the folder as metrics_<number>.csv."""
     earlier = Path(save_dir) / "metrics.csv"
     if earlier.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
         number = len([*earlier.parent.glob("metrics_*.csv")]) + 1
@@ -26,7 +26,7 @@ def build_csv_logger(save_dir: str | Path) -> CSVLogger:
 
 
 class Wandb(WandbLogger):
-    """Log to W&B, online or offline; artifacts are kept by both.
+    """Log to W&B, online or offline, with artifacts in both modes.
 
     `watch` logs histograms of `gradients`, `parameters` or `all`, every `watch_every` steps.
     """
@@ -43,73 +43,76 @@ class Wandb(WandbLogger):
             raise ValueError(f"watch must be gradients, parameters or all, got {watch!r}")
         if settings.get("log_model", False) not in (True, False, "all"):
             raise ValueError(f"log_model must be true, false or all, got {settings['log_model']!r}")
-        if isinstance(tags := settings.get("tags"), str):  # W&B would take its letters
+        if isinstance(tags := settings.get("tags"), str):  # W&B would split it into letters
             settings["tags"] = [tags]
-        # Its own `offline` refuses artifacts, and turns later runs of the process offline as well.
+        # Lightning's `offline` refuses artifacts, and makes later runs of the process offline too.
         mode: dict[str, Any] = {"mode": "offline"} if offline else {}
         super().__init__(**settings, **mode)
-        self._wandb_init.pop("anonymous", None)  # W&B warns of it, set or not
+        self._wandb_init.pop("anonymous", None)  # W&B warns about it, set or not
         self.watched, self.watch_every = watch, watch_every
 
     def watch_model(self, model: Any) -> None:
-        """Start to log what `watch` asks for."""
+        """Start to log the histograms that `watch` selects."""
         if self.watched is not None:
             self.watch(model, log=self.watched, log_freq=self.watch_every, log_graph=False)
 
     @rank_zero_only
     def close(self, *, failed: bool) -> None:
-        """End the run, so that the next one of a multirun has its own."""
+        """End the W&B run, so that the next job of a multirun starts a new one."""
         self.experiment.finish(exit_code=int(failed))
 
 
 def build_wandb_logger(
     *, offline: bool | None = None, settings: Mapping[str, Any] | None = None, **logger: Any
 ) -> Wandb:
-    """Log to W&B: online where a key is known, else offline; it never asks for one, nor waits long.
+    """Log to W&B: online if an API key is available, else offline; never prompt for a key.
 
-    Where the server does not answer or refuses the key, the run is logged offline, and this is
-    said. `settings` are further ones of wandb.Settings. Raises ValueError for `offline=False`
-    without a key.
+    If the server does not answer in time or rejects the key, a message is printed and the run is
+    logged offline. `settings` are further fields of wandb.Settings. Raises ValueError for
+    `offline=False` without a key.
     """
     import wandb
 
-    chosen = _settings({**WANDB_TIMEOUTS, **(settings or {})})
-    known = _knows_key()
-    if offline is False and not known:
-        raise ValueError("logger.offline=false: no W&B key is known: `wandb login`, or unset it")
-    asked = os.environ.get("WANDB_MODE")
+    wandb_settings = _build_wandb_settings({**WANDB_TIMEOUTS, **(settings or {})})
+    has_key = _has_wandb_key()
+    if offline is False and not has_key:
+        raise ValueError(
+            "logger.offline=false: no W&B API key found: run `wandb login`, or unset logger.offline"
+        )
+    mode = os.environ.get("WANDB_MODE")
     if offline is None:
-        offline = asked == "offline" or (asked != "disabled" and not known)
-    found = Wandb(offline=offline, settings=chosen, **logger)
+        offline = mode == "offline" or (mode != "disabled" and not has_key)
+    wandb_logger = Wandb(offline=offline, settings=wandb_settings, **logger)
     if not offline and getattr(rank_zero_only, "rank", 0) == 0:
         try:
-            _ = found.experiment
+            _ = wandb_logger.experiment
         except (wandb.Error, TimeoutError) as error:
             reason = str(error).strip().split("\n")[0]
-            print(f"W&B cannot be reached ({reason}): logging offline, `wandb sync` later")
+            print(f"W&B cannot be reached ({reason}): logging offline; run `wandb sync` later")
             wandb.teardown()
-            found = Wandb(offline=True, settings=chosen, **logger)
-    return found
+            wandb_logger = Wandb(offline=True, settings=wandb_settings, **logger)
+    return wandb_logger
 
 
-def _settings(told: Mapping[str, Any]) -> Any:
-    """Return W&B's settings; raise ValueError that names one that it does not have or take."""
+def _build_wandb_settings(fields: Mapping[str, Any]) -> Any:
+    """Return wandb.Settings; raise ValueError that names an unknown field or a wrong value."""
     import wandb
     from pydantic import ValidationError
 
     try:
-        return wandb.Settings(**told)
+        return wandb.Settings(**fields)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        name = ".".join(map(str, wrong["loc"]))
+        details = error.errors()[0]
+        name = ".".join(map(str, details["loc"]))
         raise ValueError(
-            f"logger.settings.{name}={wrong['input']}: not one of wandb.Settings: {wrong['msg']}"
+            f"logger.settings.{name}={details['input']}: not accepted by wandb.Settings: "
+            f"{details['msg']}"
         ) from error
 
 
 @contextmanager
 def logger_session(trainer: Trainer, task: LightningModule, config: Any) -> Iterator[None]:
-    """Hand the configuration to dashboards (files have config.yaml), and end their runs with it."""
+    """Log the configuration to dashboards (files have config.yaml), and close them at the end."""
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):
             logger.log_hyperparams(config)
@@ -125,14 +128,14 @@ def logger_session(trainer: Trainer, task: LightningModule, config: Any) -> Iter
                 logger.close(failed=failed)
 
 
-def _knows_key() -> bool:
-    """Tell whether `wandb login` or the environment left a key."""
+def _has_wandb_key() -> bool:
+    """Tell whether `wandb login` or the environment provides an API key."""
     import wandb
 
     if os.environ.get("WANDB_API_KEY"):
         return True
-    default = ("https://api.wandb.ai", wandb.Settings().base_url)
-    servers = [os.environ["WANDB_BASE_URL"]] if "WANDB_BASE_URL" in os.environ else default
+    default_urls = ("https://api.wandb.ai", wandb.Settings().base_url)
+    servers = [os.environ["WANDB_BASE_URL"]] if "WANDB_BASE_URL" in os.environ else default_urls
     hosts = [urlsplit(server).hostname or "" for server in servers]
     try:
         keys = netrc(os.environ.get("NETRC"))

@@ -1,4 +1,4 @@
-"""What a loss or a gradient that is not finite does: nothing to the weights, and not in silence."""
+"""Stop training at a non-finite loss or gradient, or skip the step, and name the samples."""
 
 import io
 import warnings
@@ -19,17 +19,18 @@ from recon.utils.atomic_write import write_atomic
 
 ACTIONS = ("stop", "skip")
 MAX_NAMED_SAMPLES = 5
+"""Maximum number of samples that a message lists."""
 NONFINITE_HINT = "lower optimizer.lr, set trainer.gradient_clip_val=1 or trainer.precision=32-true"
 
 
 class FiniteGuard(Callback):
-    """Look at loss and gradient before each step of the optimizer; act where they are not finite.
+    """Check loss and gradient before each optimizer step, and act if they are not finite.
 
-    `stop` raises ValueError that names the samples. `skip` leaves the step out: weights, moments
-    and batch statistics stay as they were, the step is counted; more than `limit` in a row stop.
-    `dump` is a folder that the batches of such a step are written to. In mixed precision of 16 bits
-    the gradient is the scaler's to watch. A gradient is taken for its norm: one that overflows is
-    not finite.
+    With `action="stop"` raises ValueError that names the samples. `"skip"` skips the step: weights,
+    optimizer moments and BatchNorm statistics stay unchanged, and the step is counted. More than
+    `max_consecutive` skipped steps in a row raise ValueError. The batches of such steps are written
+    to `dump_dir` if it is set. With 16-bit mixed precision the gradient scaler checks gradients
+    instead. A gradient is not finite if its total norm is not, so an overflow of the norm counts.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class FiniteGuard(Callback):
         if action not in ACTIONS:
             raise ValueError(f"action must be {' or '.join(ACTIONS)}, got {action!r}")
         if max_consecutive < 0:
-            raise ValueError(f"limit must be 0 or more, got {max_consecutive}")
+            raise ValueError(f"max_consecutive must be 0 or more, got {max_consecutive}")
         self.action, self.max_consecutive = action, max_consecutive
         self.dump_dir = None if dump_dir is None else Path(dump_dir)
         self.in_a_row = self.skipped = 0
@@ -51,13 +52,13 @@ class FiniteGuard(Callback):
         self.in_a_row, self.skipped = state_dict["in_a_row"], state_dict["skipped"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._statistics, self._batches = BufferSnapshot(pl_module), []
+        self._snapshot, self._batches = BufferSnapshot(pl_module), []
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        if not self._batches:  # of the first that add up to one step
-            self._statistics.capture()
+        if not self._batches:  # the first of the accumulated batches of a step
+            self._snapshot.capture()
         self._batch = batch
 
     def on_before_backward(
@@ -70,120 +71,132 @@ class FiniteGuard(Callback):
     ) -> None:
         batches, self._batches = self._batches, []
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        wrong = [(batch, loss) for batch, loss in batches if not loss.isfinite()]
-        bad = bool(wrong)
-        if not bad and getattr(trainer.precision_plugin, "scaler", None) is None:
+        failed = [(batch, loss) for batch, loss in batches if not loss.isfinite()]
+        is_nonfinite = bool(failed)
+        if not is_nonfinite and getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = [p.grad for p in parameters if p.grad is not None]
-            bad = not get_total_norm(gradients).isfinite()
-        if trainer.world_size > 1:  # all processes do the same
-            bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
-        if not bad:
+            is_nonfinite = not get_total_norm(gradients).isfinite()
+        if trainer.world_size > 1:  # all processes must decide alike
+            is_nonfinite = trainer.strategy.reduce_boolean_decision(is_nonfinite, all=False)
+        if not is_nonfinite:
             self.in_a_row = 0
             return
-        self._statistics.restore()  # first: with statistics that took part no sample is finite
-        what = f"the loss is {float(wrong[0][1])}" if wrong else "the gradient is not finite"
-        self._act(trainer, pl_module, what, [batch for batch, _ in wrong or batches])
-        for parameter in parameters:  # the optimizer passes over what has no gradient
+        # Restore first: with the statistics of this step, every sample alone is not finite.
+        self._snapshot.restore()
+        reason = f"the loss is {float(failed[0][1])}" if failed else "the gradient is not finite"
+        self._report_step(trainer, pl_module, reason, [batch for batch, _ in failed or batches])
+        for parameter in parameters:  # the optimizer skips parameters without a gradient
             parameter.grad = None
 
-    def _act(
-        self, trainer: Trainer, module: LightningModule, what: str, batches: list[Batch]
+    def _report_step(
+        self, trainer: Trainer, module: LightningModule, reason: str, batches: list[Batch]
     ) -> None:
-        """Say what happened, write it down where asked to, and stop unless steps are skipped."""
+        """Name the samples, dump their batches if asked to, and raise unless steps are skipped."""
         step = trainer.global_step
-        if trainer.world_size > 1:  # asking for samples one by one might wait for the others
+        if trainer.world_size > 1:  # a forward pass for each sample might wait for other processes
             names = [
                 name for batch in batches for name in find_nonfinite_samples(batch) or batch["id"]
             ]
         else:
             names = [name for batch in batches for name in find_offending_samples(module, batch)]
-        more = (
-            f" and {len(names) - MAX_NAMED_SAMPLES} more" if len(names) > MAX_NAMED_SAMPLES else ""
-        )
-        said = f"step {step}: {what}; samples: {', '.join(names[:MAX_NAMED_SAMPLES])}{more}"
+        unnamed = len(names) - MAX_NAMED_SAMPLES
+        more = f" and {unnamed} more" if unnamed > 0 else ""
+        message = f"step {step}: {reason}; samples: {', '.join(names[:MAX_NAMED_SAMPLES])}{more}"
         if self.dump_dir is not None and names:
             path = self.dump_dir / f"step-{step:06d}-process-{trainer.global_rank}.pt"
-            _write(path, {"said": said, "samples": names, "batches": [_plain(b) for b in batches]})
-            said += f"; written to {path}"
+            plain_batches = [_detach_batch(batch) for batch in batches]
+            _write_dump(path, {"said": message, "samples": names, "batches": plain_batches})
+            message += f"; written to {path}"
         self.in_a_row += 1
         if self.action == "stop":
-            other = "or leave such steps out with callbacks/guard=skip"
-            raise BeforeOptimizerStepError(f"{said}: {NONFINITE_HINT}, {other}")
+            alternative = "or skip such steps with callbacks/guard=skip"
+            raise BeforeOptimizerStepError(f"{message}: {NONFINITE_HINT}, {alternative}")
         if self.in_a_row > self.max_consecutive:
             raise BeforeOptimizerStepError(
-                f"{said}: more than {self.max_consecutive} such steps in a row: {NONFINITE_HINT}"
+                f"{message}: more than {self.max_consecutive} such steps in a row: {NONFINITE_HINT}"
             )
         self.skipped += 1
-        warnings.warn(f"left out ({self.skipped}): {said}", stacklevel=2)
+        warnings.warn(f"skipped ({self.skipped}): {message}", stacklevel=2)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.skipped:
-            warnings.warn(f"{self.skipped} steps were left out: not finite", stacklevel=2)
+            warnings.warn(f"{self.skipped} steps were skipped: not finite", stacklevel=2)
 
 
 def find_nonfinite_samples(batch: Batch) -> list[str]:
-    """Return the ids of samples that hold numbers which are not finite."""
-    fine = torch.ones(len(batch["id"]), dtype=torch.bool)
+    """Return the ids of the samples that hold non-finite values."""
+    is_finite = torch.ones(len(batch["id"]), dtype=torch.bool)
     for value in batch.values():
         if isinstance(value, Tensor) and value.is_floating_point():
-            fine &= value.detach().flatten(1).isfinite().all(1).cpu()
-    return [name for name, good in zip(batch["id"], fine.tolist(), strict=True) if not good]
+            is_finite &= value.detach().flatten(1).isfinite().all(1).cpu()
+    return [
+        name for name, finite in zip(batch["id"], is_finite.tolist(), strict=True) if not finite
+    ]
 
 
 def find_offending_samples(module: LightningModule, batch: Batch) -> list[str]:
-    """Return the ids of samples that are not finite or alone give a loss or gradient that is not.
+    """Return the ids of the samples that cause a non-finite loss or gradient.
 
-    Those of all samples where it takes several of them. Nothing of the module changes.
+    These are the samples with non-finite values; else those that alone give a non-finite loss or
+    gradient; else all samples of the batch. The module is not changed.
     """
-    if found := find_nonfinite_samples(batch):
-        return found
+    if nonfinite := find_nonfinite_samples(batch):
+        return nonfinite
     names = batch["id"]
-    with _aside(module):
-        found = [n for row, n in enumerate(names) if not _is_finite(module, _alone(batch, row))]
-    return found or list(names)
+    with _without_side_effects(module):
+        offending = [
+            name
+            for row, name in enumerate(names)
+            if not _has_finite_loss_and_gradient(module, _select_sample(batch, row))
+        ]
+    return offending or list(names)
 
 
-def _alone(batch: Batch, row: int) -> Batch:
-    count, values = len(batch["id"]), cast(dict[str, Any], batch)
-    parts = {k: v[row : row + 1] for k, v in values.items() if _length(v) == count}
-    return cast(Batch, {**values, **parts})
+def _select_sample(batch: Batch, row: int) -> Batch:
+    """Return a batch of one sample; values that are not one per sample stay whole."""
+    num_samples, values = len(batch["id"]), cast(dict[str, Any], batch)
+    sample = {k: v[row : row + 1] for k, v in values.items() if _batch_length(v) == num_samples}
+    return cast(Batch, {**values, **sample})
 
 
-def _length(value: Any) -> int:
-    sized = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
-    return len(value) if sized else -1
+def _batch_length(value: Any) -> int:
+    """Return the length of a list or tensor, -1 for any other value."""
+    has_length = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
+    return len(value) if has_length else -1
 
 
-def _is_finite(module: LightningModule, batch: Batch) -> bool:
+def _has_finite_loss_and_gradient(module: LightningModule, batch: Batch) -> bool:
     """Tell whether loss and gradient of a batch are finite."""
     loss = cast(Tensor, module.training_step(batch, 0))
     parameters = [p for p in module.parameters() if p.requires_grad]
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    gradients = [gradient for gradient in found if gradient is not None]
+    per_parameter = torch.autograd.grad(loss, parameters, allow_unused=True)
+    gradients = [gradient for gradient in per_parameter if gradient is not None]
     return bool(loss.isfinite()) and bool(get_total_norm(gradients).isfinite())
 
 
 @contextmanager
-def _aside(module: LightningModule) -> Iterator[None]:
-    """Let a module work without batch statistics, randomness or logs taking notice."""
-    training, loggers = module.training, ("log", "log_dict")
-    for name in loggers:
+def _without_side_effects(module: LightningModule) -> Iterator[None]:
+    """Run a module without changing BatchNorm statistics, random state or logs."""
+    was_training, log_methods = module.training, ("log", "log_dict")
+    for name in log_methods:
         setattr(module, name, lambda *_, **__: None)
     module.eval()
     try:
         with torch.random.fork_rng(), torch.enable_grad():
             yield
     finally:
-        module.train(training)
-        for name in loggers:
+        module.train(was_training)
+        for name in log_methods:
             delattr(module, name)
 
 
-def _plain(batch: Batch) -> dict[str, Any]:
+def _detach_batch(batch: Batch) -> dict[str, Any]:
+    """Return a batch of plain CPU tensors."""
     return {k: v.detach().cpu() if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def _write_dump(path: Path, content: Mapping[str, Any]) -> None:
+    """Save the batches of a non-finite step for `torch.load`."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One progress bar for a whole training, with the time it still takes."""
+"""Show one progress bar for the whole training, with the remaining time."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from rich.progress import (
 )
 
 MAX_LOG_LINES = 10
-"""How many lines of progress a log file gets."""
+"""Maximum number of progress lines in a log file."""
 
 
-def _bar() -> Progress:
+def _build_progress() -> Progress:
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -32,7 +32,7 @@ def _bar() -> Progress:
 
 
 class TrainingProgressBar(ProgressBar):
-    """Show epoch, loss, elapsed and remaining time; in a log file, a line now and then."""
+    """Show epoch, losses, elapsed and remaining time; print a few lines into a log file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,14 +50,14 @@ class TrainingProgressBar(ProgressBar):
             return
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
         self._epochs = epochs
-        self._progress = _bar()  # here: it cannot be sent to the processes that train
-        batches = [epochs * self.total_train_batches] if epochs else []
+        self._progress = _build_progress()  # not in __init__: it cannot be pickled for workers
+        limits = [epochs * self.total_train_batches] if epochs else []
         if trainer.max_steps > 0:
-            batches.append(trainer.max_steps * trainer.accumulate_grad_batches)
-        self._batches = min(batches, default=None)
+            limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
+        self._total_batches = min(limits, default=None)
         done = trainer.fit_loop.total_batch_idx + 1
         self._task = self._progress.add_task(
-            "training", total=self._batches, completed=done, losses=""
+            "training", total=self._total_batches, completed=done, losses=""
         )
         if self._progress.console.is_terminal:
             self._progress.start()
@@ -72,8 +72,8 @@ class TrainingProgressBar(ProgressBar):
     ) -> None:
         if self._progress is None:
             return
-        shown = self.get_metrics(trainer, pl_module)
-        losses = "  ".join(f"{k} {v:.4g}" for k, v in shown.items() if isinstance(v, float))
+        metrics = self.get_metrics(trainer, pl_module)
+        losses = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if isinstance(v, float))
         epoch = f"epoch {trainer.current_epoch + 1}/{self._epochs or '?'}"
         done = trainer.fit_loop.total_batch_idx + 1
         self._progress.update(self._task, completed=done, description=epoch, losses=losses)
@@ -84,9 +84,11 @@ class TrainingProgressBar(ProgressBar):
             self._progress.console.print(line)
 
     def _is_line_due(self, done: int) -> bool:
-        if not self._batches:
+        """Tell whether to print a line after `done` batches."""
+        total = self._total_batches
+        if not total:
             return done % 100 == 0
-        return done * MAX_LOG_LINES // self._batches > (done - 1) * MAX_LOG_LINES // self._batches
+        return done * MAX_LOG_LINES // total > (done - 1) * MAX_LOG_LINES // total
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

@@ -1,4 +1,4 @@
-"""A cluster's warning before it takes a job's machines: save between steps, and queue again."""
+"""Save and requeue a SLURM or submitit job when the cluster warns it, and find its checkpoint."""
 
 import os
 import signal
@@ -23,86 +23,88 @@ SLURM_SIGNAL, SUBMITIT_SIGNAL = signal.SIGUSR1, signal.SIGUSR2
 
 
 class Requeue(Callback):
-    """On SIGUSR1 under SLURM, or on submitit's SIGUSR2, end the step, save, queue again, and end.
+    """On SIGUSR1 of SLURM or SIGUSR2 of submitit, finish the step, save, requeue the job and exit.
 
-    Lightning's own answer saves in the middle of a step, which leaves batch statistics without the
-    weights that belong to them, and trains on while its processes are taken. All processes save at
-    the same step. Where there is neither SLURM nor submitit, this does nothing.
+    Lightning's own handler saves in the middle of a step, which leaves BatchNorm statistics without
+    the weights that belong to them, and trains on while the cluster ends its processes. Here all
+    processes save at the same step. Without SLURM and submitit this callback does nothing.
     """
 
     def __init__(self) -> None:
-        self._asked = self._watching = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._is_warned = self._is_active = False
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._asked, self._before = False, {}
+        self._is_warned, self._previous_handlers = False, {}
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
-                self._before[SLURM_SIGNAL] = signal.signal(SLURM_SIGNAL, self._ask)
+                self._install_handler(SLURM_SIGNAL)
             if callable(signal.getsignal(SUBMITIT_SIGNAL)):
-                self._before[SUBMITIT_SIGNAL] = signal.signal(SUBMITIT_SIGNAL, self._ask)
-        # Of submitit's processes one may have its handler, and those that Lightning started none.
-        watching = bool(self._before)
-        self._watching = trainer.strategy.reduce_boolean_decision(watching, all=False)
+                self._install_handler(SUBMITIT_SIGNAL)
+        # Only one process of submitit may have its handler; processes of Lightning have none.
+        has_handler = bool(self._previous_handlers)
+        self._is_active = trainer.strategy.reduce_boolean_decision(has_handler, all=False)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+    def _install_handler(self, number: signal.Signals) -> None:
+        self._previous_handlers[number] = signal.signal(number, self._record_warning)
+
+    def _record_warning(self, number: int, frame: FrameType | None) -> None:
+        self._is_warned = True
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if self._watching and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            self._leave(trainer)
+        if self._is_active and trainer.strategy.reduce_boolean_decision(self._is_warned, all=False):
+            self._save_and_exit(trainer)
 
-    def _leave(self, trainer: Trainer) -> NoReturn:
-        """Save, let the first process queue the job again, and end all of them."""
-        # The cluster's, which follows: to answer it now would cut short what is being saved.
+    def _save_and_exit(self, trainer: Trainer) -> NoReturn:
+        """Save a checkpoint, requeue the job from the first process, and exit in all of them."""
+        # The cluster sends SIGTERM next, which would interrupt the saving.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         folder = Path(trainer.default_root_dir)
-        earlier = [*folder.glob(HPC_CHECKPOINT_GLOB)]
-        # It is not done with an epoch of which the last batch is still to come.
+        old_checkpoints = [*folder.glob(HPC_CHECKPOINT_GLOB)]
+        # The epoch is not finished if its last batch is still to come.
         trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
         trainer.save_checkpoint(trainer._checkpoint_connector.hpc_save_path(str(folder)))
         disable_save_on_exception(trainer)
         if trainer.is_global_zero:
-            for path in earlier:
+            for path in old_checkpoints:
                 path.unlink(missing_ok=True)
             print(f"\nsaved after {trainer.global_step} steps", flush=True)
-            if SUBMITIT_SIGNAL in self._before:
-                self._before[SUBMITIT_SIGNAL](
-                    SUBMITIT_SIGNAL, None
-                )  # raises what ends this process
+            if SUBMITIT_SIGNAL in self._previous_handlers:
+                # The handler of submitit requeues the job, and raises to end this process.
+                self._previous_handlers[SUBMITIT_SIGNAL](SUBMITIT_SIGNAL, None)
             else:
-                print(_queue_again(), flush=True)
+                print(_requeue_slurm_job(), flush=True)
         raise SystemExit(1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop what a finished training resumes from: Lightning would test it instead."""
-        if trainer.is_global_zero and self._before:
+        """Delete the requeue checkpoints of a finished run: Lightning would test them instead."""
+        if trainer.is_global_zero and self._previous_handlers:
             for path in Path(trainer.default_root_dir).glob(HPC_CHECKPOINT_GLOB):
                 path.unlink()
 
 
-def _queue_again() -> str:
-    """Have SLURM queue this job again; return what came of it."""
+def _requeue_slurm_job() -> str:
+    """Requeue this SLURM job; return a message about the outcome."""
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        completed = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     except OSError as error:
-        return f"job {job} could not be queued again: scontrol: {error.strerror}"
-    if done.returncode:
-        return f"job {job} could not be queued again: {done.stderr.strip()}"
-    return f"{done.stdout}queued again as job {job}, which goes on from there"
+        return f"job {job} could not be requeued: scontrol: {error.strerror}"
+    if completed.returncode:
+        return f"job {job} could not be requeued: {completed.stderr.strip()}"
+    return f"{completed.stdout}requeued as job {job}, which will resume from this checkpoint"
 
 
 def find_requeue_checkpoint(folder: Path) -> Path | None:
-    """Return what a job that the cluster started again goes on from: its checkpoint of most steps.
+    """Return the checkpoint that a restarted job resumes from: that of the highest global step.
 
-    None for a job that runs for the first time, or left none that is whole.
+    None if the cluster did not restart this job, or if no checkpoint is intact.
     """
     if not is_restarted():
         return None
@@ -112,5 +114,5 @@ def find_requeue_checkpoint(folder: Path) -> Path | None:
         *folder.glob("checkpoints/*.ckpt"),
     ]
     steps = {path: read_global_step(path) for path in paths if path.is_file()}
-    found = max(steps, key=steps.__getitem__, default=None)
-    return found if found is not None and steps[found] >= 0 else None
+    newest = max(steps, key=steps.__getitem__, default=None)
+    return newest if newest is not None and steps[newest] >= 0 else None

@@ -1,4 +1,4 @@
-"""Randomness of a step from its batch, so that a resumed run repeats the uninterrupted one."""
+"""Seed each training step from its batch, so that a resumed run repeats the uninterrupted one."""
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -7,9 +7,9 @@ from recon.data.batch import Batch
 
 
 class SeedEachStep(Callback):
-    """Seed masks, dropout and stochastic depth of a step by the seeds its batch carries.
+    """Seed the masks, dropout and stochastic depth of a step by the seeds of its samples.
 
-    What happened before a step (evaluation, pictures, a stop and a restart) then cannot change it.
+    Earlier events (evaluation, figures, a stop and a restart) then cannot change the step.
     """
 
     def on_train_batch_start(
@@ -19,5 +19,5 @@ class SeedEachStep(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        # The sum: the augmentations of this batch already drew from its first sample's seed.
+        # The sum, because the augmentations of this batch already use its first sample's seed.
         torch.manual_seed(int(batch.get("global_seeds", batch["seed"]).sum()))

@@ -1,4 +1,4 @@
-"""Batch statistics of all processes, on whatever device they run."""
+"""Synchronize BatchNorm statistics across processes, on GPUs and on CPUs."""
 
 from lightning import LightningModule
 from lightning.pytorch.plugins import TorchSyncBatchNorm
@@ -8,33 +8,33 @@ from recon.layers.batch_norm import SyncBatchNorm1d
 
 
 class SyncBatchNormPlugin(TorchSyncBatchNorm):
-    """What `sync_batchnorm` does on GPUs by torch, done on CPUs by `SharedBatchNorm`."""
+    """Use torch's synchronized BatchNorm on GPUs, and `SyncBatchNorm1d` on CPUs."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Share the statistics of all batch norms of a model, in place on a CPU.
+        """Synchronize all BatchNorm layers of a model; on CPUs in place.
 
-        Raises ValueError for parts compiled there: gathering does not compile without breaks.
+        Raises ValueError for compiled parts on CPUs: the collective breaks the compiled graph.
         """
         assert isinstance(model, LightningModule)
         if model.trainer.strategy.root_device.type != "cpu":
             return super().apply(model)
-        compiled = any(module._compiled_call_impl is not None for module in model.modules())
-        if compiled and model.trainer.world_size > 1:
+        is_compiled = any(module._compiled_call_impl is not None for module in model.modules())
+        if is_compiled and model.trainer.world_size > 1:
             raise ValueError(
-                "compile=true, trainer.sync_batchnorm=true: batch statistics of several processes "
-                "on CPUs cannot be compiled; set one of them to false"
+                "compile=true, trainer.sync_batchnorm=true: synchronized BatchNorm on CPUs cannot "
+                "be compiled; set one of them to false"
             )
-        _renamed(model, nn.BatchNorm1d, SyncBatchNorm1d)
+        _replace_class(model, nn.BatchNorm1d, SyncBatchNorm1d)
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Undo `apply`."""
-        _renamed(model, SyncBatchNorm1d, nn.BatchNorm1d)
+        _replace_class(model, SyncBatchNorm1d, nn.BatchNorm1d)
         return super().revert(model)
 
 
-def _renamed(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
-    """Change the class of modules: parameters, buffers and their names stay."""
+def _replace_class(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    """Change the class of modules in place, keeping parameters, buffers and their names."""
     for module in model.modules():
         if type(module) is old:
             module.__class__ = new
