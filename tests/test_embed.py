@@ -1,4 +1,4 @@
-"""Folders of shapes to one table of features: nothing lost, nothing twice, wrong input named."""
+"""Embed shapes to a table of features: it resumes, stays complete, and its errors name the file."""
 
 import os
 import re
@@ -26,11 +26,11 @@ from recon.models.decoder import Decoder
 from recon.models.encoder import Encoder
 from recon.models.recon import Projections, ReCon
 
-BATCH = 4
+BATCH_SIZE = 4
 
 
 def save_network(path: Path, *, seed: int = 0, text: int = 384) -> Path:
-    """Write a checkpoint of a toy network that knows images and text."""
+    """Write a checkpoint of a tiny network with an image query and a text query."""
     torch.manual_seed(seed)
     encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
     decoder = Decoder(24, depth=1, heads=2, group_size=8)
@@ -44,7 +44,7 @@ def save_network(path: Path, *, seed: int = 0, text: int = 384) -> Path:
 
 
 def write_shapes(root: Path, count: int = 10) -> list[str]:
-    """Write clouds of different sizes, of two classes; return their names in order."""
+    """Write clouds of different sizes in two classes; return their names, sorted."""
     rng = np.random.default_rng(0)
     names = []
     for row in range(count):
@@ -55,67 +55,69 @@ def write_shapes(root: Path, count: int = 10) -> list[str]:
     return sorted(names)
 
 
-def run(*told: str) -> int:
+def run_embed(*overrides: str) -> int:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("embed", [*told, "num_workers=0", f"batch_size={BATCH}", "device=cpu"])
+        cfg = compose(
+            "embed", [*overrides, "num_workers=0", f"batch_size={BATCH_SIZE}", "device=cpu"]
+        )
     return embed(cfg)
 
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> list[str]:
-    """Options for a folder of shapes and a toy network."""
+    """Options for a folder of shapes and a tiny network."""
     write_shapes(tmp_path / "shapes")
     checkpoint = save_network(tmp_path / "run" / "checkpoints" / "last.ckpt")
     return [f"files={tmp_path / 'shapes'}", f"checkpoint={checkpoint}"]
 
 
-def test_the_table_holds_what_the_encoder_says(tmp_path: Path, shapes: list[str]) -> None:
+def test_the_table_equals_the_encoders_output(tmp_path: Path, shapes: list[str]) -> None:
     out = tmp_path / "f.parquet"
-    assert run(*shapes, f"out={out}") == 10
+    assert run_embed(*shapes, f"out={out}") == 10
     names = sorted(p.relative_to(tmp_path / "shapes") for p in tmp_path.glob("shapes/*/*.npy"))
-    found = read_feature_table(out, ["pooled", "text_projected"])
-    assert found.paths == [name.as_posix() for name in names]
-    assert found.labels == [name.parts[0] for name in names]
+    table = read_feature_table(out, ["pooled", "text_projected"])
+    assert table.paths == [name.as_posix() for name in names]
+    assert table.labels == [name.parts[0] for name in names]
     clouds = [np.load(tmp_path / "shapes" / name) for name in names]
     assert parquet.read_table(out)["points"].to_pylist() == [len(cloud) for cloud in clouds]
     expected = PointEncoder(tmp_path / "run/checkpoints/last.ckpt").encode(clouds)
-    for column, values in found.columns.items():
+    for column, values in table.columns.items():
         assert np.allclose(values, getattr(expected, column).numpy(), atol=1e-5), column
-    told = read_table_metadata(out)
-    assert told["columns"] == list(FEATURE_COLUMNS)
-    assert told["about"]["version"] == __version__
+    metadata = read_table_metadata(out)
+    assert metadata["columns"] == list(FEATURE_COLUMNS)
+    assert metadata["about"]["version"] == __version__
     page = (Path(__file__).parents[1] / "docs" / "search.md").read_text()
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    named: dict[str, Any] = {}
-    exec(snippet.replace("features.parquet", str(out)), named)
-    assert np.array_equal(named["features"], found.columns["pooled"])
-    points, colors = found.read_previews([3])[0]
+    variables: dict[str, Any] = {}
+    exec(snippet.replace("features.parquet", str(out)), variables)
+    assert np.array_equal(variables["features"], table.columns["pooled"])
+    points, colors = table.read_previews([3])[0]
     centered = clouds[3] - clouds[3].mean(0)
     assert np.abs(points - centered / np.linalg.norm(centered, axis=1).max()).max() < 1 / 127
     assert colors is None
 
 
-def test_a_stopped_run_goes_on_and_nothing_is_computed_twice(
+def test_a_stopped_run_resumes_and_computes_nothing_twice(
     tmp_path: Path, shapes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shapes" / "chair" / "1.npy").write_bytes(b"nonsense")
-    run(*shapes, f"out={tmp_path / 'whole.parquet'}")
+    run_embed(*shapes, f"out={tmp_path / 'whole.parquet'}")
     encoded: list[int] = []
     original = PointEncoder.encode
 
-    def counted(self: PointEncoder, points: Any, **told: Any) -> Any:
+    def count_and_stop(self: PointEncoder, points: Any, **options: Any) -> Any:
         if len(encoded) == 1:
             encoded.append(0)
             raise KeyboardInterrupt
         encoded.append(len(points))
-        return original(self, points, **told)
+        return original(self, points, **options)
 
-    monkeypatch.setattr(PointEncoder, "encode", counted)
+    monkeypatch.setattr(PointEncoder, "encode", count_and_stop)
     out = tmp_path / "f.parquet"
     with pytest.raises(KeyboardInterrupt):
-        run(*shapes, f"out={out}")
+        run_embed(*shapes, f"out={out}")
     assert not out.exists()
-    run(*shapes, f"out={out}")
+    run_embed(*shapes, f"out={out}")
     assert sum(encoded) == 9
     stopped, whole = (parquet.read_table(tmp_path / f"{n}.parquet") for n in ("f", "whole"))
     assert stopped.equals(whole, check_metadata=True)
@@ -125,11 +127,11 @@ def test_a_stopped_run_goes_on_and_nothing_is_computed_twice(
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_no_half_file(tmp_path: Path, shapes: list[str]) -> None:
+def test_a_killed_run_leaves_only_complete_files(tmp_path: Path, shapes: list[str]) -> None:
     write_shapes(tmp_path / "shapes", 400)
     out = tmp_path / "f.parquet"
     command = [sys.executable, "-m", "recon.embed", *shapes, f"out={out}", "num_workers=0"]
-    process = subprocess.Popen([*command, f"batch_size={BATCH}"], cwd=tmp_path, env=os.environ)
+    process = subprocess.Popen([*command, f"batch_size={BATCH_SIZE}"], cwd=tmp_path, env=os.environ)
     parts = tmp_path / "f.parquet.parts"
     while len([*parts.glob("*.parquet")]) < 3 and process.poll() is None:
         time.sleep(0.005)
@@ -138,33 +140,33 @@ def test_a_killed_run_leaves_no_half_file(tmp_path: Path, shapes: list[str]) -> 
     assert 3 <= len([*parts.glob("*.parquet")]) < 100
     assert not out.exists()
     for path in parts.glob("*.parquet"):
-        assert len(parquet.read_table(path)) == BATCH
-    run(*shapes, f"out={out}")
-    run(*shapes, f"out={tmp_path / 'whole.parquet'}")
+        assert len(parquet.read_table(path)) == BATCH_SIZE
+    run_embed(*shapes, f"out={out}")
+    run_embed(*shapes, f"out={tmp_path / 'whole.parquet'}")
     assert parquet.read_table(out).equals(parquet.read_table(tmp_path / "whole.parquet"))
 
 
-def test_new_and_changed_shapes_are_added(
+def test_new_and_changed_shapes_are_updated(
     tmp_path: Path, shapes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "f.parquet"
-    run(*shapes, f"out={out}")
+    run_embed(*shapes, f"out={out}")
     (tmp_path / "shapes" / "lamp" / "0.npy").unlink()
     np.save(tmp_path / "shapes" / "new.npy", np.random.default_rng(5).normal(size=(50, 3)))
     changed = tmp_path / "shapes" / "lamp" / "2.npy"
     np.save(changed, np.random.default_rng(6).normal(size=(60, 3)))
     os.utime(changed, ns=(1, 1))
-    assert run(*shapes, f"out={out}") == 10
+    assert run_embed(*shapes, f"out={out}") == 10
     table = parquet.read_table(out).to_pydict()
     points = dict(zip(table["path"], table["points"], strict=True))
     assert points["new.npy"] == 50
     assert points["lamp/2.npy"] == 60
     assert "lamp/0.npy" not in points
     monkeypatch.setattr(PointEncoder, "encode", lambda *_, **__: pytest.fail("computed again"))
-    assert run(*shapes, f"out={out}") == 10
+    assert run_embed(*shapes, f"out={out}") == 10
 
 
-def test_unreadable_files_are_named_and_the_rest_goes_on(
+def test_unreadable_files_are_printed_and_skipped(
     tmp_path: Path, shapes: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "shapes" / "lamp"
@@ -172,50 +174,53 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(
     (folder / "b.obj").touch()
     np.save(folder / "c.npy", np.full((50, 3), np.nan))
     np.save(folder / "d.npy", np.zeros((5, 3)))
-    assert run(*shapes, f"out={tmp_path / 'f.parquet'}") == 10
-    told = capsys.readouterr().out
+    assert run_embed(*shapes, f"out={tmp_path / 'f.parquet'}") == 10
+    output = capsys.readouterr().out
     for name in ("a.ply", "b.obj", "c.npy", "d.npy"):
-        assert told.count(name) == 1, name
-    assert "has 5 points, the network cuts 8 patches of 8: give it at least 8" in told
-    assert "4 of 14 cannot be read and are left out" in told
+        assert output.count(name) == 1, name
+    assert "has 5 points, the network cuts 8 patches of 8: give it at least 8" in output
+    assert "4 of 14 cannot be read and were skipped" in output
 
 
-def test_other_weights_are_not_mixed(tmp_path: Path, shapes: list[str]) -> None:
+def test_other_weights_and_settings_are_refused(tmp_path: Path, shapes: list[str]) -> None:
     out = f"out={tmp_path / 'f.parquet'}"
-    run(*shapes, out)
+    run_embed(*shapes, out)
     other = save_network(tmp_path / "other.ckpt", seed=1)
-    with pytest.raises(ValueError, match=r"f.parquet: was made with weights=\w+, asked for is"):
-        run(shapes[0], f"checkpoint={other}", out)
     with pytest.raises(
-        ValueError, match="made with num_points=1024, asked for is num_points=30: choose"
+        ValueError, match=r"f.parquet: was made with weights=\w+, not with weights="
     ):
-        run(*shapes, out, "num_points=30")
+        run_embed(shapes[0], f"checkpoint={other}", out)
+    with pytest.raises(
+        ValueError, match="made with num_points=1024, not with num_points=30: choose"
+    ):
+        run_embed(*shapes, out, "num_points=30")
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("overrides", "message"),
     [
         (["files=nowhere"], "nowhere: no such file, nor a folder"),
         (["files=nowhere.csv"], "nowhere.csv: not found"),
-        ([], "name what to embed: files=<folder>"),
+        ([], "choose shapes either by files=<folder>"),
         (["files=a", "out=b.csv"], "no such file"),
-        (["files=a", "batch_size=0"], "must be a number from 1 on, got 0"),
+        (["files=a", "batch_size=0"], "must be an integer of at least 1, got 0"),
     ],
 )
-def test_wrong_input_is_named(tmp_path: Path, told: list[str], why: str) -> None:
+def test_invalid_input_raises_errors_that_name_it(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
     checkpoint = save_network(tmp_path / "a.ckpt")
-    options = [*told, f"checkpoint={checkpoint}"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("embed", options)
-    with pytest.raises((ValueError, OSError), match=why):
+        cfg = compose("embed", [*overrides, f"checkpoint={checkpoint}"])
+    with pytest.raises((ValueError, OSError), match=message):
         embed(cfg)
 
 
 def test_patterns_and_data_sets_are_embedded(tmp_path: Path, shapes: list[str]) -> None:
     pattern = f"files={tmp_path}/shapes/chair/*.npy"
-    assert run(pattern, shapes[1], f"out={tmp_path / 'a.parquet'}") == 5
-    found = read_feature_table(tmp_path / "a.parquet", [])
-    assert found.paths[0] == f"{tmp_path}/shapes/chair/1.npy"
+    assert run_embed(pattern, shapes[1], f"out={tmp_path / 'a.parquet'}") == 5
+    table = read_feature_table(tmp_path / "a.parquet", [])
+    assert table.paths[0] == f"{tmp_path}/shapes/chair/1.npy"
     data = ["data=furniture", "data.split=test", "num_points=32"]
-    assert run(*data, shapes[1], f"out={tmp_path / 'b.parquet'}") == 141
+    assert run_embed(*data, shapes[1], f"out={tmp_path / 'b.parquet'}") == 141
     assert len(set(read_feature_table(tmp_path / "b.parquet", []).labels)) == 26

@@ -1,4 +1,4 @@
-"""Check a data set, and write it once in a layout that is safe and fast to read.
+"""Check a data set and write it in the prepared layout, which is safe and fast to read.
 
 python -m recon.prepare data=shapenet data.root=<ShapeNet55-34>
 python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>-prepared
@@ -27,82 +27,96 @@ if TYPE_CHECKING:
     from recon.data.prepared.check_report import CheckReport
 
 MAX_SHOWN_MESSAGES = 20
+"""Maximum number of errors, and of warnings, that are printed."""
 
 
-def _show(findings: "CheckReport", report: Path | None) -> None:
+def _print_report(report: "CheckReport", path: Path | None) -> None:
+    """Print a table of the splits, errors and warnings; `path` is the file that has them all."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    heads = ("split", "clouds", "read", "points", "largest coordinate", "carried", "pictures")
-    table = Table(*heads, box=SIMPLE_HEAD)
-    for name, found in findings.splits.items():
-        points, reach = found["points"], found["largest_coordinate"]
+    headers = ("split", "clouds", "readable", "points", "max. coordinate", "fields", "images")
+    table = Table(*headers, box=SIMPLE_HEAD)
+    for name, split in report.splits.items():
+        points, max_coords = split["points"], split["largest_coordinate"]
         table.add_row(
             name,
-            f"{found['clouds']:,}",
-            f"{found['read']:,}",
+            f"{split['clouds']:,}",
+            f"{split['read']:,}",
             f"{points[0]:,}" if points[0] == points[1] else f"{points[0]:,} to {points[1]:,}",
-            f"{reach[0]:.3g} to {reach[1]:.3g}",
-            ", ".join(found["carried"]) or "-",
-            f"{found['pictures']:,}",
+            f"{max_coords[0]:.3g} to {max_coords[1]:.3g}",
+            ", ".join(split["carried"]) or "-",
+            f"{split['pictures']:,}",
         )
     console.print(table)
-    for title, lines in (("error", findings.errors), ("remark", list(findings.warnings))):
-        for line in lines[:MAX_SHOWN_MESSAGES]:
-            console.print(f"[bold]{title}[/bold] {escape(line)}", soft_wrap=True, highlight=False)
-        if len(lines) > MAX_SHOWN_MESSAGES:
-            there = f", all in {report}" if report else ""
+    for title, messages in (("error", report.errors), ("warning", list(report.warnings))):
+        for message in messages[:MAX_SHOWN_MESSAGES]:
             console.print(
-                f"... {len(lines) - MAX_SHOWN_MESSAGES:,} {title}s more{there}", soft_wrap=True
+                f"[bold]{title}[/bold] {escape(message)}", soft_wrap=True, highlight=False
+            )
+        if len(messages) > MAX_SHOWN_MESSAGES:
+            location = f", see {path}" if path else ""
+            console.print(
+                f"... {len(messages) - MAX_SHOWN_MESSAGES:,} more {title}s{location}",
+                soft_wrap=True,
             )
 
 
-def _open(
-    data: "PointCloudDataModule", asked: Sequence[str] | None
+def _open_parts(
+    data: "PointCloudDataModule", splits: str | Sequence[str] | None
 ) -> "dict[str, PointCloudDataset]":
-    """Open the parts asked for, or all that are there; raise FileNotFoundError where none is."""
-    found, missing, known = {}, [], data.stored_parts()
-    asked = [asked] if isinstance(asked, str) else asked
-    if unknown := set(asked or ()) - set(known):
-        raise ValueError(f"splits={sorted(unknown)}: there are {', '.join(known)}")
-    for part in asked or known:
+    """Open the named splits, by default all on disk.
+
+    Raises ValueError for an unknown name, FileNotFoundError if a named split or all are missing.
+    """
+    parts, missing, available = {}, [], data.stored_parts()
+    names = [splits] if isinstance(splits, str) else splits
+    if unknown := set(names or ()) - set(available):
+        raise ValueError(f"splits={sorted(unknown)}: choose among {', '.join(available)}")
+    for name in names or available:
         try:
-            found[part] = data.open_part(part)
+            parts[name] = data.open_part(name)
         except FileNotFoundError as error:
-            if asked:
+            if names:
                 raise
             missing.append(error)
-    if not found:
+    if not parts:
         raise missing[0]
-    return found
+    return parts
 
 
-def _output(cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, Any]) -> Path | None:
-    """Return the folder to write, None to check only; raise ValueError for an unfit one."""
+def _resolve_output(
+    cfg: DictConfig, data: "PointCloudDataModule", settings: dict[str, Any]
+) -> Path | None:
+    """Return the folder to write, None to check only; raise ValueError for a folder in use."""
     from recon.data.io.arrays import read_json
-    from recon.data.prepared.dataset import MANIFEST_NAME, is_prepared
+    from recon.data.prepared.layout import MANIFEST_NAME, is_prepared
 
     if cfg.check_only or is_prepared(data.root):
         return None
     if cfg.data.get("root") is None and cfg.out is None:
-        raise ValueError("these data have no folder of their own: choose one with out=<folder>")
+        raise ValueError("this data set has no folder: choose where to write by out=<folder>")
     out = Path(cfg.out or f"{data.root}-prepared").expanduser()
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file: choose a folder with out=<folder>")
+        raise ValueError(f"{out}: is a file: choose a folder by out=<folder>")
     if data.root.resolve().is_relative_to(out.resolve()):
-        raise ValueError(f"{out}: holds the originals: choose another folder with out=<folder>")
-    if (mark := out / MANIFEST_NAME).is_file():
-        held = {key: value for key, value in read_json(mark).items() if key != "splits"}
-        if held != settings:
-            raise ValueError(f"{out}: holds {held}: choose another folder with out=<folder>")
+        raise ValueError(
+            f"{out}: contains the original files: choose another folder by out=<folder>"
+        )
+    if (manifest := out / MANIFEST_NAME).is_file():
+        prepared = {key: value for key, value in read_json(manifest).items() if key != "splits"}
+        if prepared != settings:
+            raise ValueError(
+                f"{out}: was prepared with {prepared}: choose another folder by out=<folder>"
+            )
     return out
 
 
-def _check(cfg: DictConfig) -> None:
-    """Raise ValueError for options that are none."""
+def _check_options(cfg: DictConfig) -> None:
+    """Raise ValueError for invalid options."""
     if cfg.on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be raise or skip, got {cfg.on_error!r}")
     if not isinstance(cfg.num_workers, int) or cfg.num_workers < 0:
@@ -117,14 +131,14 @@ def _advance(progress: "Progress", task: "TaskID", count: int) -> None:
     progress.refresh()
 
 
-def _do_parts(
+def _prepare_parts(
     parts: "dict[str, PointCloudDataset]",
     cfg: DictConfig,
     out: Path | None,
     settings: dict[str, Any],
-    published: Mapping[str, int],
+    published_sizes: Mapping[str, int],
 ) -> "CheckReport":
-    """Check all parts and, where `out` is a folder, write those that are whole."""
+    """Check all splits and, if `out` is a folder, write those without errors."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from recon.data.prepared.check_report import CheckReport
@@ -132,80 +146,80 @@ def _do_parts(
     from recon.data.prepared.shard import PrepareJob
     from recon.data.prepared.writer import prepare_split, write_index
 
-    findings, key = CheckReport(), json.dumps(settings, sort_keys=True)
+    report, settings_key = CheckReport(), json.dumps(settings, sort_keys=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # No refreshing by a thread: workers are forked meanwhile.
+    # Do not refresh from a thread: workers are forked in the meantime.
     with Progress(*columns, auto_refresh=False) as progress:
         for part, dataset in parts.items():
             task = progress.add_task(part, total=len(dataset))
-            recipe = PrepareJob(dataset, out and out / part, cfg.images, key)
-            shards = prepare_split(recipe, cfg.num_workers, partial(_advance, progress, task))
-            findings.add_split(part, dataset, shards, published.get(part))
+            job = PrepareJob(dataset, out and out / part, cfg.images, settings_key)
+            shards = prepare_split(job, cfg.num_workers, partial(_advance, progress, task))
+            report.add_split(part, dataset, shards, published_sizes.get(part))
             if isinstance(dataset, PreparedDataset):
-                findings.errors += dataset.find_damaged_files()
+                report.errors += dataset.find_damaged_files()
             if not any(shard.rows for shard in shards):
                 raise ValueError(
-                    f"{part}: none of {len(dataset)} clouds can be read: {findings.errors[-1]}"
+                    f"{part}: none of {len(dataset)} clouds can be read: {report.errors[-1]}"
                 )
-            whole = not any(shard.errors for shard in shards)
-            if out is not None and (whole or cfg.on_error == "skip"):
-                write_index(recipe, shards, settings)
-    return findings
+            has_errors = any(shard.errors for shard in shards)
+            if out is not None and (not has_errors or cfg.on_error == "skip"):
+                write_index(job, shards, settings)
+    return report
 
 
 def prepare(cfg: DictConfig) -> "CheckReport":
     """Check the configured data set and, unless `check_only`, write it in the prepared layout.
 
-    Raises FileNotFoundError where the data set is not there, ValueError for unfit options.
+    Raises FileNotFoundError for a missing data set, ValueError for invalid options.
     """
-    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    # Imported here since it takes seconds: --help and errors in options appear at once.
     from hydra.utils import instantiate
 
-    _check(cfg)
+    _check_options(cfg)
     data: PointCloudDataModule = instantiate(cfg.data, _convert_="all")
     settings = {"data": type(data).__name__, **data.settings()}
-    out, parts = _output(cfg, data, settings), _open(data, cfg.splits)
+    out, parts = _resolve_output(cfg, data, settings), _open_parts(data, cfg.splits)
     if out is None:
-        findings = _do_parts(parts, cfg, out, settings, data.published_sizes)
-        _show(findings, None)
-        return findings
-    with write_lock(out, "wait for it, or choose another folder with out=<folder>"):
-        return _write(cfg, data, settings, out, parts)
+        report = _prepare_parts(parts, cfg, out, settings, data.published_sizes)
+        _print_report(report, None)
+        return report
+    with write_lock(out, "wait for it, or choose another folder by out=<folder>"):
+        return _check_and_write(cfg, data, settings, out, parts)
 
 
-def _write(
+def _check_and_write(
     cfg: DictConfig,
     data: "PointCloudDataModule",
     settings: dict[str, Any],
     out: Path,
     parts: "dict[str, PointCloudDataset]",
 ) -> "CheckReport":
-    """Check all parts and write them; the folder's mark comes last."""
-    from recon.data.prepared.dataset import INDEX_NAME, MANIFEST_NAME
+    """Check all splits and write them; the manifest is written last."""
+    from recon.data.prepared.layout import INDEX_NAME, MANIFEST_NAME
 
-    # Until all is whole again, nothing here can be trained on.
+    # Without these files the folder is incomplete, and cannot be used for training.
     for path in (out / MANIFEST_NAME, *(out / part / INDEX_NAME for part in parts)):
         path.unlink(missing_ok=True)
-    findings = _do_parts(parts, cfg, out, settings, data.published_sizes)
-    report = out / "report.json"
-    write_atomic(report, json.dumps(findings.to_dict(), indent=1).encode())
-    _show(findings, report)
-    if not findings.errors or cfg.on_error == "skip":
-        done = [part for part in data.stored_parts() if (out / part / INDEX_NAME).is_file()]
-        write_atomic(out / MANIFEST_NAME, json.dumps({**settings, "splits": done}).encode())
-        print(f"written to {out}: read it with data.root={out}")
-    return findings
+    report = _prepare_parts(parts, cfg, out, settings, data.published_sizes)
+    report_path = out / "report.json"
+    write_atomic(report_path, json.dumps(report.to_dict(), indent=1).encode())
+    _print_report(report, report_path)
+    if not report.errors or cfg.on_error == "skip":
+        splits = [part for part in data.stored_parts() if (out / part / INDEX_NAME).is_file()]
+        write_atomic(out / MANIFEST_NAME, json.dumps({**settings, "splits": splits}).encode())
+        print(f"written to {out}: use it by data.root={out}")
+    return report
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="prepare")
 def main(cfg: DictConfig) -> None:
-    """Check and prepare as the command line says; wrong input ends in one line."""
-    with exit_on_interrupt("stopped: finished files are kept, the same command goes on"):
-        findings = prepare(cfg)
-    if findings.errors and cfg.on_error == "raise":
+    """Prepare a data set by command line options; errors are printed in one line."""
+    with exit_on_interrupt("stopped: finished shards are kept, the same command resumes"):
+        report = prepare(cfg)
+    if report.errors and cfg.on_error == "raise":
         sys.exit(
-            f"error: {len(findings.errors)} entries cannot be read, see above: mend them and run "
-            "the same command, or leave them out with on_error=skip"
+            f"error: {len(report.errors)} samples cannot be read, see above: correct them and run "
+            "the same command, or skip them by on_error=skip"
         )
 
 

@@ -1,6 +1,6 @@
-"""Nearest shapes: python -m recon.search features=features.parquet query="a chair with wheels".
+"""Find the nearest shapes of a table to a shape or a sentence, and show them on an HTML page.
 
-Prints a table, and writes a page of the shapes that were found.
+python -m recon.search features=features.parquet query="a chair with wheels"
 """
 
 import sys
@@ -29,56 +29,66 @@ ALLOWED_TARGETS = (
     "recon.teachers.cached.CachedTextTeacher",
     "recon.data.datasets.furniture.asset_path",
 )
-"""What the configuration of a run may have built; the last finds files inside the package."""
-CLOUD_COLORS = {"query": (232, 116, 59), "found": (120, 140, 170)}
-"""Of clouds that have none of their own."""
+"""Classes and functions that the configuration of a run may instantiate."""
+CLOUD_COLORS = {"query": (232, 116, 59), "neighbor": (120, 140, 170)}
+"""Colors of clouds without colors of their own, RGB."""
 
 
 class Query(NamedTuple):
-    """What is looked for, as the table's column `column` has it."""
+    """A feature to search for, comparable with a column of the table."""
 
     column: str
     feature: "np.ndarray"
+    """(D,)."""
     standardize: bool
+    """Whether features are standardized over the table before they are compared."""
     description: str
-    """In a sentence, what it was compared by."""
+    """Description of the comparison, for the output."""
     views: "list[GalleryItem]"
-    """The cloud, where it is one."""
+    """The query's cloud; empty for a sentence."""
 
 
 def search(cfg: DictConfig) -> "Neighbors":
-    """Find the shapes of a table nearest to a query, print and draw them."""
-    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    """Find the `top` shapes of a table nearest to a query, print them and write the page.
+
+    Raises ValueError or FileNotFoundError for invalid options and files.
+    """
+    # Imported here since it takes seconds: --help and errors in options appear at once.
     from recon.data.io.feature_table import read_table_metadata
     from recon.tasks.linear_probe import nearest_neighbors
 
     silence_known_warnings()
     if not isinstance(cfg.top, int) or cfg.top < 1:
-        raise ValueError(f"top must be a number from 1 on, got {cfg.top!r}")
+        raise ValueError(f"top must be an integer of at least 1, got {cfg.top!r}")
     path = Path(cfg.features).expanduser()
-    told = read_table_metadata(path)
-    query = _cloud_query(cfg, told) if _is_file(cfg.query) else _sentence_query(cfg, told, path)
-    table = _read(path, query)
+    metadata = read_table_metadata(path)
+    if _is_file(cfg.query):
+        query = _build_cloud_query(cfg, metadata)
+    else:
+        query = _build_sentence_query(cfg, metadata, path)
+    table = _read_column(path, query)
     gallery = table.columns[query.column]
-    hits = nearest_neighbors(query.feature[None], gallery, cfg.top, standardize=query.standardize)
-    _show(cfg, table, query, hits)
-    return hits
+    neighbors = nearest_neighbors(
+        query.feature[None], gallery, cfg.top, standardize=query.standardize
+    )
+    _show_neighbors(cfg, table, query, neighbors)
+    return neighbors
 
 
 def _is_file(query: str) -> bool:
-    """Tell a file from a sentence; raise FileNotFoundError for one that is not there."""
+    """Return whether a query is a file, else it is a sentence; raise for missing files."""
     from recon.data.io.shape import READERS
 
     path = Path(str(query)).expanduser()
     if path.suffix.lower() in READERS and not path.is_file():
-        raise FileNotFoundError(f"query={query}: no such file, and no sentence ends so")
+        raise FileNotFoundError(f"query={query}: file not found: check the path")
     if path.is_dir():
-        raise ValueError(f"{query}: a folder: name one file, or write a sentence")
+        raise ValueError(f"query={query}: is a folder: choose one file, or write a sentence")
     return path.is_file()
 
 
-def _read(path: Path, query: Query) -> "FeatureTable":
-    """Read the column to compare with; raise ValueError where it is of another width."""
+def _read_column(path: Path, query: Query) -> "FeatureTable":
+    """Read the query's column of the table; raise ValueError if its width differs."""
     from recon.data.io.feature_table import read_feature_table
 
     table = read_feature_table(path, [query.column])
@@ -86,31 +96,32 @@ def _read(path: Path, query: Query) -> "FeatureTable":
     if width != len(query.feature):
         raise ValueError(
             f"{path}: its {query.column} has {width} features, the query {len(query.feature)}: "
-            "choose the checkpoint, or the text teacher (teacher=...), that it was made with"
+            "choose the checkpoint (checkpoint=...) or text teacher (teacher=...) of this table"
         )
     return table
 
 
-def _checkpoint(cfg: DictConfig, told: dict[str, Any]) -> Path:
-    """Return the checkpoint of the features, a file, a folder or a repository of the Hub.
+def _find_checkpoint(cfg: DictConfig, metadata: dict[str, Any]) -> Path:
+    """Return the checkpoint of the features: a file, a folder or a repository of the Hub.
 
-    Raises FileNotFoundError for a path that is not there.
+    Raises FileNotFoundError for a missing file.
     """
-    path = Path(cfg.checkpoint or told["source"]["checkpoint"]).expanduser()
-    named = path.is_absolute() or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors")
-    if named and not path.exists():
+    path = Path(cfg.checkpoint or metadata["source"]["checkpoint"]).expanduser()
+    is_local = path.is_absolute() or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors")
+    if is_local and not path.exists():
         raise FileNotFoundError(
-            f"{path}: the checkpoint of these features is not there: say where, checkpoint=<file>"
+            f"{path}: the checkpoint of these features is not found: set checkpoint=<file>"
         )
     return path
 
 
-def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
-    """Encode a file as the table's shapes were; raise ValueError for other weights."""
+def _build_cloud_query(cfg: DictConfig, metadata: dict[str, Any]) -> Query:
+    """Encode a file like the table's shapes; raise ValueError if the weights differ."""
     from torch import from_numpy
 
     from recon.checkpoints.reader import hash_weights
-    from recon.data.io.feature_table import FEATURE_COLUMNS, build_preview
+    from recon.data.io.feature_table import FEATURE_COLUMNS
+    from recon.data.io.feature_writer import build_preview
     from recon.data.io.shape import read_shape
     from recon.data.transforms import AlignUpAxis
     from recon.point_encoder import PointEncoder
@@ -118,59 +129,65 @@ def _cloud_query(cfg: DictConfig, told: dict[str, Any]) -> Query:
 
     if cfg.by not in FEATURE_COLUMNS:
         raise ValueError(f"by={cfg.by}: choose among {', '.join(FEATURE_COLUMNS)}")
-    about, source = told["about"], told["source"]
-    path = _checkpoint(cfg, told)
+    provenance, checkpoint_info = metadata["about"], metadata["source"]
+    path = _find_checkpoint(cfg, metadata)
     device = resolve_device(cfg.device)
     encoder = PointEncoder(
-        str(path), num_points=about["num_points"], device=device, **source["network"]
+        str(path),
+        num_points=provenance["num_points"],
+        device=device,
+        **checkpoint_info["network"],
     )
-    found = hash_weights(encoder.network.state_dict())
-    if found != about["weights"]:
+    weights = hash_weights(encoder.network.state_dict())
+    if weights != provenance["weights"]:
         raise ValueError(
-            f"{path}: holds other weights ({found}) than made {cfg.features} "
-            f"({about['weights']}): embed again, or name the right checkpoint="
+            f"{path}: has other weights (hash {weights}) than the checkpoint of {cfg.features} "
+            f"(hash {provenance['weights']}): set checkpoint= to that checkpoint, or embed again"
         )
-    cloud = read_shape(Path(cfg.query).expanduser(), about["num_surface_points"])
+    cloud = read_shape(Path(cfg.query).expanduser(), provenance["num_surface_points"])
     upright = AlignUpAxis(cfg.up, "y")(from_numpy(cloud.points)[None])[0]
     feature = getattr(encoder.encode(upright, up="y"), cfg.by)
     if feature is None:
-        raise ValueError(f"by={cfg.by}: {path} gives no such feature: by=pooled is always there")
+        raise ValueError(
+            f"by={cfg.by}: {path} does not provide this feature: choose by=pooled"
+        )
     points, colors = build_preview(upright, cloud.colors, str(cfg.query))
-    shown = GalleryItem(
-        Path(cfg.query).name, _encoded(points.astype("f4") / 127, colors, "query"), "query"
-    )
-    how = f"cosine of {cfg.by} features, standardised over the table's shapes"
-    return Query(cfg.by, feature.cpu().numpy(), True, how, [shown])
+    encoded = _encode_preview(points.astype("f4") / 127, colors, "query")
+    view = GalleryItem(Path(cfg.query).name, encoded, "query")
+    description = f"cosine similarity of {cfg.by} features, standardized over the table"
+    return Query(cfg.by, feature.cpu().numpy(), True, description, [view])
 
 
-def _sentence_query(cfg: DictConfig, told: dict[str, Any], path: Path) -> Query:
-    """Ask the text teacher that the network learned from about a sentence."""
+def _build_sentence_query(cfg: DictConfig, metadata: dict[str, Any], path: Path) -> Query:
+    """Encode a sentence by the text teacher that the network was trained with."""
     from recon.teachers.tfidf_fallback import encode_sentence
 
     sentence = str(cfg.query).strip()
     if not sentence:
-        raise ValueError("query= is empty: write a sentence, or name a file of a shape")
-    if "text_projected" not in told["columns"]:
+        raise ValueError("query= is empty: write a sentence, or choose a file of a shape")
+    if "text_projected" not in metadata["columns"]:
         raise ValueError(
-            f"{path}: its network projects no text query, so no sentence can be compared: embed "
-            "with a network that learned from a text teacher"
+            f"{path}: has no column text_projected, so sentences cannot be compared: embed with a "
+            "network that was trained with a text teacher"
         )
-    asked = encode_sentence(_build_text_teacher(cfg, told), sentence)
-    how = "cosine of the projected text query to the text teacher's feature of the sentence"
-    if asked.neighbor_weights:
-        told_of = ", ".join(f"{name!r}" for name in [*asked.neighbor_weights][:3])
-        how += (
-            ". The teacher is a cache that lacks this sentence; cached ones of like wording stood "
-            f"for it: {told_of}"
+    encoded = encode_sentence(_build_text_teacher(cfg, metadata), sentence)
+    description = (
+        "cosine similarity of projected text queries and the text teacher's feature of the sentence"
+    )
+    if encoded.neighbor_weights:
+        names = ", ".join(f"{name!r}" for name in [*encoded.neighbor_weights][:3])
+        description += (
+            ". The teacher is a cache without this sentence; its feature is the weighted mean of "
+            f"cached sentences with similar words: {names}"
         )
-    return Query("text_projected", asked.feature.float().numpy(), False, how, [])
+    return Query("text_projected", encoded.feature.float().numpy(), False, description, [])
 
 
-def _build_text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
-    """Build the text teacher that is chosen, or that the run of the checkpoint learned from.
+def _build_text_teacher(cfg: DictConfig, metadata: dict[str, Any]) -> "Teacher":
+    """Build the text teacher chosen by `teacher=`, or else that of the checkpoint's run.
 
-    Of the run's config.yaml only teachers of this library are built, by names of open_clip's own
-    list: those of a repository would bring code along.
+    From a run's config.yaml, only teachers of this library are built, and only with model names of
+    open_clip's own list: models of a repository could run its code.
     """
     from hydra.utils import instantiate
 
@@ -178,17 +195,17 @@ def _build_text_teacher(cfg: DictConfig, told: dict[str, Any]) -> "Teacher":
 
     if cfg.get("teacher") is not None:
         return instantiate(cfg.teacher.text, _convert_="all")
-    source = _checkpoint(cfg, told)
-    folder = source if source.is_dir() else source.absolute().parent.parent
-    run = folder / "config.yaml"
-    cure = "choose the one that the network learned from, e.g. teacher=clip"
-    node = get_nested(read_config(run), "teacher", "text") if run.is_file() else None
+    checkpoint = _find_checkpoint(cfg, metadata)
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.absolute().parent.parent
+    config = folder / "config.yaml"
+    hint = "choose the one that the network was trained with, e.g. teacher=clip"
+    node = get_nested(read_config(config), "teacher", "text") if config.is_file() else None
     if node is None or ":" in str(get_nested(node, "name")):
-        raise ValueError(f"{run}: tells no text teacher: {cure}")
-    return instantiate_allowed(node, ALLOWED_TARGETS, run, cure)
+        raise ValueError(f"{config}: specifies no text teacher: {hint}")
+    return instantiate_allowed(node, ALLOWED_TARGETS, config, hint)
 
 
-def _encoded(points: Any, colors: Any, kind: str) -> Any:
+def _encode_preview(points: Any, colors: Any, kind: str) -> Any:
     import numpy as np
 
     from recon.reports.html_page import encode_cloud
@@ -198,8 +215,10 @@ def _encoded(points: Any, colors: Any, kind: str) -> Any:
     return encode_cloud(points, colors)
 
 
-def _show(cfg: DictConfig, table: "FeatureTable", query: Query, hits: "Neighbors") -> None:
-    """Print what was found, and write the page."""
+def _show_neighbors(
+    cfg: DictConfig, table: "FeatureTable", query: Query, neighbors: "Neighbors"
+) -> None:
+    """Print a table of the nearest shapes, and write the page."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
@@ -207,31 +226,32 @@ def _show(cfg: DictConfig, table: "FeatureTable", query: Query, hits: "Neighbors
 
     from recon.reports.html_page import GalleryItem, build_gallery, write_page
 
-    rows, cosines = hits.indices[0].tolist(), hits.similarity[0].tolist()
+    rows, cosines = neighbors.indices[0].tolist(), neighbors.similarity[0].tolist()
     console = Console()
-    shown = Table("", "cosine", "class", "path", box=SIMPLE)
+    printed_table = Table("rank", "cosine", "class", "path", box=SIMPLE)
     views = [*query.views]
-    for place, (row, cosine, (points, colors)) in enumerate(
+    for rank, (row, cosine, (points, colors)) in enumerate(
         zip(rows, cosines, table.read_previews(rows), strict=True), start=1
     ):
         label, name = table.labels[row] or "", table.paths[row]
-        shown.add_row(str(place), f"{cosine:.3f}", escape(label), escape(name))
-        caption = f"{place}. {name}{f' ({label})' if label else ''}, {cosine:.3f}"
-        views.append(GalleryItem(caption, _encoded(points, colors, "found")))
-    console.print(f"Nearest to {cfg.query}:", soft_wrap=True, highlight=False, markup=False)
-    console.print(shown)
+        printed_table.add_row(str(rank), f"{cosine:.3f}", escape(label), escape(name))
+        caption = f"{rank}. {name}{f' ({label})' if label else ''}, {cosine:.3f}"
+        views.append(GalleryItem(caption, _encode_preview(points, colors, "neighbor")))
+    title = f"Nearest shapes to {cfg.query}"
+    console.print(f"{title}:", soft_wrap=True, highlight=False, markup=False)
+    console.print(printed_table)
     console.print(query.description, soft_wrap=True, highlight=False, markup=False)
     out = Path(cfg.out).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     lead = f"{len(rows)} of {len(table.paths):,} shapes of {cfg.features}, by {query.description}."
-    section = build_gallery("Found", "Drag to turn.", [views], columns=4, pixels=260)
-    write_page(out, f"Nearest to {cfg.query}", lead, [section])
+    section = build_gallery("Nearest shapes", "Drag to rotate.", [views], columns=4, pixels=260)
+    write_page(out, title, lead, [section])
     console.print(f"written to {out}", soft_wrap=True, highlight=False)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="search")
 def main(cfg: DictConfig) -> None:
-    """Search as the command line says; wrong input ends in one line."""
+    """Search by command line options; errors are printed in one line."""
     with one_line_errors():
         search(cfg)
 

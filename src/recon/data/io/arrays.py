@@ -1,4 +1,4 @@
-"""Read arrays (.npy, .npz), JSON files and lists of names; nothing in them is executed."""
+"""Read arrays (.npy, .npz), JSON files and lists of names without executing their content."""
 
 import io
 import json
@@ -12,6 +12,7 @@ from recon.data.io.file_checks import (
     MAX_FILE_BYTES,
     MAX_UNPACK_RATIO,
     MIN_UNPACK_LIMIT,
+    UnsupportedContentError,
     check_file,
     wrap_read_errors,
 )
@@ -23,59 +24,72 @@ MAX_JSON_BYTES = 2**28
 
 
 def read_npy(path: Path) -> Any:
-    """Read one .npy file; object arrays come from `unpickle`, as what they hold."""
+    """Read one .npy file; an object array is read by `unpickle` and returned as its content.
+
+    Raises ValueError or FileNotFoundError that names the file.
+    """
     size = check_file(path).stat().st_size
     with wrap_read_errors(path, "array"), path.open("rb") as file:
-        held = _npy(file, str(path), size)
-        if (more := size - file.tell()) > 0:
-            raise ValueError(f"{more:,} bytes follow what it announces")
-        return held
+        content = _read_npy_stream(file, str(path), size)
+        if (excess := size - file.tell()) > 0:
+            raise ValueError(f"{excess:,} bytes follow the end of the array")
+        return content
 
 
-def _npy(file: io.BufferedIOBase, source: str, size: int) -> Any:
+def _read_npy_stream(file: io.BufferedIOBase, source: str, size: int) -> Any:
+    """Read an array from an open .npy file of `size` bytes."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"it has version {version} of the format, which there is not")
+        raise ValueError(f"unknown version {version} of the .npy format")
     if version[0] == 1:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     else:
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     if dtype.hasobject:
-        held = unpickle(file, source)
-        return held.item() if isinstance(held, np.ndarray) and held.ndim == 0 else held
+        content = unpickle(file, source)
+        return content.item() if isinstance(content, np.ndarray) and content.ndim == 0 else content
     count = int(np.prod(shape, dtype=object))
     if min(shape, default=0) < 0 or count * dtype.itemsize > size - file.tell():
-        raise ValueError(f"{shape} of {dtype} are announced, the file ends before")
+        raise ValueError(f"the header announces shape {shape} of {dtype}, the file is shorter")
     flat = np.frombuffer(file.read(count * dtype.itemsize), dtype).copy()
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def read_npz(path: Path) -> dict[str, Any]:
-    """Read the arrays of one .npz file; object arrays come from `unpickle`, as what they hold."""
+    """Read the arrays of one .npz file by name; object arrays are read as by `read_npy`.
+
+    Raises ValueError or FileNotFoundError that names the file.
+    """
     check_file(path)
     with wrap_read_errors(path, "archive"), zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
         if len({member.filename for member in members}) < len(members):
-            raise ValueError("it has two arrays of one name")
+            raise ValueError("it has two arrays of the same name")
         if not {m.compress_type for m in members} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-            raise ValueError("it is packed as numpy does not pack")  # others unpack without end
-        allowed = min(MAX_FILE_BYTES, max(MIN_UNPACK_LIMIT, MAX_UNPACK_RATIO * path.stat().st_size))
-        if (total := sum(member.file_size for member in members)) > allowed:
-            raise ValueError(f"unpacks to {total:,} bytes, {allowed:,} are allowed")
+            # Other methods than numpy's can unpack to far more bytes than are announced.
+            raise UnsupportedContentError(
+                "it is compressed by another method than numpy's: save it by numpy.savez_compressed"
+            )
+        limit = min(MAX_FILE_BYTES, max(MIN_UNPACK_LIMIT, MAX_UNPACK_RATIO * path.stat().st_size))
+        if (total := sum(member.file_size for member in members)) > limit:
+            raise UnsupportedContentError(
+                f"it unpacks to {total:,} bytes, the limit for its size is {limit:,}: save it by "
+                "numpy.savez, without compression"
+            )
         return {
-            member.filename.removesuffix(".npy"): _npy(
-                io.BytesIO(_unpacked(archive, member)), str(path), member.file_size
+            member.filename.removesuffix(".npy"): _read_npy_stream(
+                io.BytesIO(_unpack_member(archive, member)), str(path), member.file_size
             )
             for member in members
         }
 
 
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Read a member, no more than it announces: its packed content may hold any amount."""
+def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Unpack a member; stop after its announced size, since it may unpack to any amount."""
     with archive.open(member) as file:
         content = file.read(member.file_size + 1)
     if len(content) != member.file_size:
-        raise ValueError(f"{member.filename} has another size than announced")
+        raise ValueError(f"{member.filename} does not have its announced size")
     return content
 
 
@@ -83,15 +97,16 @@ def read_json(path: Path) -> Any:
     """Read one JSON file; raise ValueError or FileNotFoundError that names it."""
     check_file(path, MAX_JSON_BYTES)
     with wrap_read_errors(path, "JSON file"):
-        content = path.read_bytes()
-        held = json.loads(content)
-        if b"\\ud" in content.lower():
-            json.dumps(held, ensure_ascii=False).encode()  # half a character cannot be written
-        return held
+        text = path.read_bytes()
+        content = json.loads(text)
+        if b"\\ud" in text.lower():
+            # Text with lone surrogates cannot be encoded, thus neither printed nor written.
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a list that are not empty; raise ValueError that names the file."""
+    """Read the non-empty lines of a UTF-8 text file; raise ValueError that names the file."""
     check_file(path)
     with wrap_read_errors(path, "list of names"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()

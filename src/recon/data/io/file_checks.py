@@ -14,28 +14,43 @@ MAX_PATH_CHARS = 4096
 """Maximum length of a path in a list of files, in characters."""
 MIN_UNPACK_LIMIT, MAX_UNPACK_RATIO = 2**26, 100
 """Bytes that every compressed file may unpack to, and how many times its size a larger one may."""
-COPY_AGAIN_HINT = "copy it again or take it off the list"
+COPY_AGAIN_HINT = "copy it again or remove it from the list"
+
+
+class UnsupportedContentError(ValueError):
+    """A file is intact but its content is not supported; the message says how to change it."""
 
 
 @contextmanager
 def wrap_read_errors(path: Path | str, kind: str) -> Iterator[None]:
-    """Raise what goes wrong inside as ValueError that names the file and what it should be.
+    """Turn every error raised inside into a ValueError that names the file and its expected kind.
 
-    Faulty files end in any kind of error of the many parsers: all are caught but a missing file's.
+    Parsers fail on bad files with exceptions of any type, so all are caught. Only FileNotFoundError
+    of this file passes unchanged. Damaged files are to be copied again; an
+    `UnsupportedContentError` says itself what to do.
     """
     try:
         yield
     except Exception as error:
-        why = summarize_error(error)
+        reason = summarize_error(error)
         if isinstance(error, FileNotFoundError) and str(path) in str(error):
             raise
-        if why.startswith(str(path)):
-            raise ValueError(why) from error
-        raise ValueError(f"{path}: not a readable {kind} ({why}): {COPY_AGAIN_HINT}") from error
+        if reason.startswith(str(path)):
+            raise ValueError(reason) from error
+        if isinstance(error, UnsupportedContentError):
+            raise ValueError(f"{path}: not a readable {kind}: {reason}") from error
+        raise ValueError(
+            f"{path}: not a readable {kind} ({reason}): the file may be damaged or incomplete, "
+            "copy it again"
+        ) from error
 
 
 def summarize_error(error: Exception) -> str:
-    """Return an error's message in one short line; what a file made of it may not be printable."""
+    """Return an error's message in one line of at most 500 characters.
+
+    Content of a bad file may be part of the message and may fail to print: then the name of the
+    error's class is returned.
+    """
     try:
         text = str(error).strip().split("\n")[0][:500]
     except Exception:
@@ -44,40 +59,46 @@ def summarize_error(error: Exception) -> str:
 
 
 def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Path:
-    """Return the path; raise FileNotFoundError or ValueError where nothing sensible is there."""
+    """Return the path of an existing file of a supported size.
+
+    Raises FileNotFoundError for a missing file, ValueError for an empty or too large one.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found: {COPY_AGAIN_HINT}")
+        raise FileNotFoundError(f"{path}: not found: check the path or copy the file there")
     if (size := path.stat().st_size) == 0:
-        raise ValueError(f"{path}: is empty (0 bytes): {COPY_AGAIN_HINT}")
+        raise ValueError(f"{path}: is empty (0 bytes): copy it again")
     if size > max_bytes:
         raise ValueError(
-            f"{path}: has {size / 2**30:.1f} GiB, more than the {max_bytes / 2**30:.1f} that "
-            f"are read "
-            "at once: split it into smaller files"
+            f"{path}: has {size / 2**30:.1f} GiB, the maximum is {max_bytes / 2**30:.1f} GiB: "
+            "split it into smaller files"
         )
     return path
 
 
 def check_cloud(points: object, source: str) -> Float[np.ndarray, "n 3"]:
-    """Return (N, 3) float32 coordinates; raise ValueError that names the source of bad ones."""
+    """Return the first three columns as float32 coordinates, (N, 3).
+
+    Raises ValueError that names `source` for other types and shapes, no points, and coordinates
+    that are NaN, infinite or too large for float32.
+    """
     if not isinstance(points, np.ndarray):
         raise ValueError(
             f"{source}: holds a {type(points).__name__}, expected an array of numbers of shape "
-            "(N, 3): convert it or take it off the list"
+            "(N, 3): convert it to such an array"
         )
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind not in "iuf":
         raise ValueError(
             f"{source}: holds {points.dtype} of shape {points.shape}, "
-            "expected numbers of shape (N, 3): convert it or take it off the list"
+            "expected numbers of shape (N, 3): convert it to this shape"
         )
     if not len(points):
-        raise ValueError(f"{source}: has no points: {COPY_AGAIN_HINT}")
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found below
+        raise ValueError(f"{source}: has no points: export it again or remove it")
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, refused below
         cloud = np.ascontiguousarray(points[:, :3], dtype=np.float32)
     if not (finite := np.isfinite(cloud).all(1)).all():
         raise ValueError(
             f"{source}: {int((~finite).sum())} of {len(cloud)} points are NaN or infinite: "
-            "remove those points or take the file off the list"
+            "remove those points"
         )
     return cloud
 
@@ -85,39 +106,54 @@ def check_cloud(points: object, source: str) -> Float[np.ndarray, "n 3"]:
 def check_labels(
     labels: object, num_labels: int, num_classes: int, source: str
 ) -> Int[np.ndarray, " n"]:
-    """Return labels as int64; raise ValueError for a wrong number of them or one out of range."""
-    found = np.asarray(labels)
-    if found.dtype.kind not in "iuf" or found.size != num_labels:
-        raise ValueError(f"{source}: has {found.size} labels for {num_labels}: {COPY_AGAIN_HINT}")
-    found = found.reshape(-1)
+    """Return labels as int64, (num_labels,).
+
+    Raises ValueError for a wrong number of labels and for values other than the integers 0 to
+    `num_classes` - 1.
+    """
+    values = np.asarray(labels)
+    if values.dtype.kind not in "iuf" or values.size != num_labels:
+        raise ValueError(
+            f"{source}: has {values.size} labels of type {values.dtype}, expected {num_labels} "
+            "numbers: copy the file again or correct its labels"
+        )
+    values = values.reshape(-1)
     with np.errstate(invalid="ignore"):
-        whole = found.astype(np.int64)
-    wrong = np.flatnonzero((whole != found) | (whole < 0) | (whole >= num_classes))
+        classes = values.astype(np.int64)
+    wrong = np.flatnonzero((classes != values) | (classes < 0) | (classes >= num_classes))
     if len(wrong):
         raise ValueError(
-            f"{source}: label {found[wrong[0]]} (number {wrong[0]}) is none of the {num_classes} "
-            f"classes 0 to {num_classes - 1}: {COPY_AGAIN_HINT}"
+            f"{source}: label {values[wrong[0]]} (number {wrong[0]}) is none of the {num_classes} "
+            f"classes 0 to {num_classes - 1}: correct the labels or copy the file again"
         )
-    return whole
+    return classes
 
 
 def to_scalar(value: object) -> int | float:
-    """Return a number, or the one of an array; raise ValueError for anything else."""
+    """Return a number, or the only element of a numeric array; raise ValueError otherwise."""
     if isinstance(value, np.ndarray | np.generic) and value.size == 1 and value.dtype.kind in "iuf":
         return value.item()
     if isinstance(value, int | float):
         return value
-    raise ValueError(f"a {type(value).__name__} is no number")
+    raise ValueError(f"a {type(value).__name__} is not a number")
 
 
 def resolve_inside(root: Path, name: str, source: Path | str) -> Path:
-    """Return the path of a listed name below `root`; raise ValueError where it leads elsewhere."""
+    """Return `root / name` for a relative path listed in `source`.
+
+    Raises ValueError for a path that is absolute, leaves `root` or is too long.
+    """
     if len(name) > MAX_PATH_CHARS:
-        raise ValueError(f"{source}: lists a path of {len(name):,} characters: {name[:50]!r}...")
-    place = posixpath.normpath(name.replace("\\", "/"))
-    outside = posixpath.isabs(place) or place.split("/")[0] == ".." or ":" in place.split("/")[0]
+        raise ValueError(
+            f"{source}: lists a path of {len(name):,} characters: {name[:50]!r}...: the maximum is "
+            f"{MAX_PATH_CHARS:,}, correct this entry"
+        )
+    path = posixpath.normpath(name.replace("\\", "/"))
+    first = path.split("/")[0]
+    outside = posixpath.isabs(path) or first == ".." or ":" in first
     if not name or "\0" in name or outside:
         raise ValueError(
-            f"{source}: lists {name!r}, which is no path inside {root}: name files relative to it"
+            f"{source}: lists {name!r}, which is not a path inside {root}: list files relative to "
+            "this folder"
         )
-    return root / place
+    return root / path

@@ -1,51 +1,58 @@
-"""Opened pictures, looked at before they are loaded."""
+"""Decode images to RGB after a check of their format, size and bit depth."""
 
 import io
 from pathlib import Path
 
 from PIL import Image
 
-from recon.data.io.file_checks import wrap_read_errors
+from recon.data.io.file_checks import UnsupportedContentError, wrap_read_errors
 
-IMAGE_FORMATS, MAX_PIXELS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"), 2**25
-"""Of pictures: Pillow starts programs for some others, and unpacks as many pixels as there are."""
-
-
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""Formats that are decoded; for some others Pillow starts external programs."""
+MAX_PIXELS = 2**25
+"""Maximum number of pixels of an image."""
 MODES_32_BIT = ("I", "F")
-"""Of pictures: 32 bits a number."""
+"""Pillow's modes with 32 bits per pixel."""
 MAX_JPEG_SCANS = 100
-"""Passes of a progressive JPEG, which has some ten: each goes over all pixels."""
+"""Maximum number of scans of a progressive JPEG; ten are usual, and each decodes all pixels."""
 
 
 def check_jpeg_scans(content: bytes) -> None:
-    """Raise ValueError for a JPEG of passes without end; within one no such bytes can be."""
+    """Raise ValueError for a JPEG of more than `MAX_JPEG_SCANS` scans."""
+    # Within the data of a scan the byte 0xFF is escaped, so every match starts a scan.
     if content[:2] == b"\xff\xd8" and (count := content.count(b"\xff\xda")) > MAX_JPEG_SCANS:
-        raise ValueError(f"a JPEG of {count} passes, {MAX_JPEG_SCANS} are read")
+        raise UnsupportedContentError(
+            f"a JPEG of {count} scans, the maximum is {MAX_JPEG_SCANS}: save the image again"
+        )
 
 
 def load_rgb(image: Image.Image) -> Image.Image:
-    """Load an opened picture as RGB; raise what `check_picture` raises."""
+    """Load an opened image as RGB; raise ValueError as `check_image` does, or for 16 or 32 bits."""
     check_image(image)
-    if image.mode in MODES_32_BIT or image.mode.startswith(
-        "I;"
-    ):  # Pillow would cut them off at 255
-        raise ValueError(f"a picture of numbers of the kind {image.mode}: save it with 8 bits each")
+    # Pillow would clip these at 255 instead of scaling them.
+    if image.mode in MODES_32_BIT or image.mode.startswith("I;"):
+        raise UnsupportedContentError(
+            f"an image of mode {image.mode}: save it with 8 bits per channel"
+        )
     return image.convert("RGB")
 
 
 def check_image(image: Image.Image) -> None:
-    """Raise ValueError for an opened picture of another format, or of too many pixels."""
+    """Raise ValueError for an opened image of an unsupported format or of too many pixels."""
     if image.format not in (None, *IMAGE_FORMATS):
-        raise ValueError(f"a picture of the format {image.format}, which is not read")
+        raise UnsupportedContentError(
+            f"an image of the format {image.format}: save it as one of {', '.join(IMAGE_FORMATS)}"
+        )
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"a picture of {image.width} x {image.height}, {MAX_PIXELS:,} pixels are read"
+        raise UnsupportedContentError(
+            f"an image of {image.width} x {image.height} pixels, the maximum is {MAX_PIXELS:,} "
+            "pixels: scale it down"
         )
 
 
 def decode_image(content: bytes, source: Path | str) -> Image.Image:
-    """Decode a picture to RGB; raise ValueError that names its source."""
-    with wrap_read_errors(source, "picture"):
+    """Decode an image file's bytes to RGB; raise ValueError that names `source`."""
+    with wrap_read_errors(source, "image"):
         check_jpeg_scans(content)
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             return load_rgb(image)

@@ -1,4 +1,4 @@
-"""Clouds with a label for each point, written as .ply."""
+"""Write clouds with a label and a color for each point as .ply files."""
 
 import os
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ def write_labeled_ply(
     colors: UInt8[np.ndarray, "n 3"],
     class_names: Sequence[str],
 ) -> None:
-    """Write a cloud's points in their order, with the label and the colour of each.
+    """Write a cloud's points in their order, each with its label and color.
 
-    `source` is the file that the cloud was read from: of a .ply without faces, every property of
-    its vertices is kept as it is. Names of the labels stand in the head. The file is there as a
-    whole or not at all.
+    `source` is the file that the cloud was read from: for a .ply without faces, all other
+    properties of its vertices are kept. Comments in the header name the labels. The file is
+    written atomically.
     """
-    kept = _vertices(source, len(cloud.points))
-    if kept is None:
-        kept = _coordinates(cloud)
+    original = _read_vertices(source, len(cloud.points))
+    if original is None:
+        original = _build_vertices(cloud)
     fields = [
-        (name, kept.dtype[name])
-        for name in kept.dtype.names or ()
+        (name, original.dtype[name])
+        for name in original.dtype.names or ()
         if name not in (LABEL_PROPERTY, *COLOR_PROPERTIES)
     ]
     vertex = np.empty(
-        len(kept), [*fields, *((c, "u1") for c in COLOR_PROPERTIES), (LABEL_PROPERTY, "i4")]
+        len(original), [*fields, *((c, "u1") for c in COLOR_PROPERTIES), (LABEL_PROPERTY, "i4")]
     )
     for name, _ in fields:
-        vertex[name] = kept[name]
+        vertex[name] = original[name]
     for column, name in enumerate(COLOR_PROPERTIES):
         vertex[name] = colors[:, column]
     vertex[LABEL_PROPERTY] = labels
@@ -53,19 +53,19 @@ def write_labeled_ply(
         unfinished.unlink(missing_ok=True)
 
 
-def _vertices(source: Path, count: int) -> np.ndarray | None:
-    """Return a .ply's own vertices, None of another format or a mesh."""
+def _read_vertices(source: Path, count: int) -> np.ndarray | None:
+    """Return the vertices of a .ply file; None for other formats, meshes and list properties."""
     if source.suffix.lower() != ".ply":
         return None
     ply = PlyData.read(str(source))
     vertex: np.ndarray = ply["vertex"].data
-    plain = all(vertex.dtype[name].kind in "iuf" for name in vertex.dtype.names or ())
-    faces = "face" in ply and len(ply["face"].data)
-    return vertex if plain and not faces and len(vertex) == count else None
+    has_numbers_only = all(vertex.dtype[name].kind in "iuf" for name in vertex.dtype.names or ())
+    has_faces = "face" in ply and len(ply["face"].data)
+    return vertex if has_numbers_only and not has_faces and len(vertex) == count else None
 
 
-def _coordinates(cloud: Cloud) -> np.ndarray:
-    """Return a cloud's coordinates as its file has them: shifted back where they were shifted."""
+def _build_vertices(cloud: Cloud) -> np.ndarray:
+    """Return a cloud's points in the coordinates of its file, as fields x, y and z."""
     points: np.ndarray = cloud.points
     if cloud.origin is not None:
         points = points.astype(np.float64) + np.array(cloud.origin)

@@ -1,4 +1,4 @@
-"""Scans in .las and .laz files, by laspy, and what they announce held against what they hold."""
+"""Read .las and .laz scans by laspy, after checks that they hold what their headers announce."""
 
 import struct
 from pathlib import Path
@@ -10,123 +10,130 @@ from recon.data.dataset import Cloud
 from recon.data.io.file_checks import MAX_UNPACK_RATIO, wrap_read_errors
 from recon.data.io.surface_sampling import make_cloud
 
-LAZ_LAYERED_COMPRESSOR, LAZ_EXTRA_BYTES_ITEM, LAZ_LAYERS_PER_ITEM = 3, 14, {10: 9, 12: 2}
-"""Of packed LAS: chunks in layers, an item with one for each byte, items with several."""
+LAS_RECORD_HEADER_BYTES = 54
+"""Size of the header of a variable length record, in bytes."""
+LAZ_LAYERED_COMPRESSOR = 3
+"""LASzip's number of the compressor that splits each chunk into layers."""
+LAZ_EXTRA_BYTES_ITEM, LAZ_LAYERS_PER_ITEM = 14, {10: 9, 12: 2}
+"""LASzip's item types: extra bytes have a layer per byte, types not listed here have one layer."""
 
 
 def read_las(path: Path, count: int) -> Cloud:
-    """Read the points of a scan, all of them; raise ValueError that names a bad file."""
+    """Read all points of a scan, with their colors; raise ValueError that names the file."""
     try:
         import laspy
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{path}: reading it needs laspy: pip install 'recon-pointcloud[las]'"
+            f"{path}: reading .las files needs laspy: pip install 'recon-pointcloud[las]'"
         ) from error
     with wrap_read_errors(path, "LAS file"):
-        las = _unpacked(laspy, path)
+        las = _read_las_data(laspy, path)
         if len(las.points) < las.header.point_count:
-            raise ValueError(f"ends after {len(las.points)} of {las.header.point_count} points")
+            raise ValueError(f"it ends after {len(las.points)} of {las.header.point_count} points")
         points = np.stack([las.x, las.y, las.z], 1).astype(np.float64)
-        painted = {"red", "green", "blue"} <= set(las.point_format.dimension_names)
-        colors = np.stack([las.red, las.green, las.blue], 1) if painted else None
-    if colors is not None and not colors.any():  # the format has them, the scanner did not
+        has_colors = {"red", "green", "blue"} <= set(las.point_format.dimension_names)
+        colors = np.stack([las.red, las.green, las.blue], 1) if has_colors else None
+    if colors is not None and not colors.any():  # scanners without a camera leave them zero
         colors = None
     return make_cloud(points, str(path), None, colors)
 
 
-def _unpacked(laspy: Any, path: Path) -> Any:
-    """Read a .las or .laz file by one thread: several hang in forked workers, and take any chunk.
+def _read_las_data(laspy: Any, path: Path) -> Any:
+    """Read a .las or .laz file by a single-threaded decompressor.
 
-    Raises ValueError where the unpacker gives up, which is no `Exception` to Python.
+    The parallel one hangs in forked workers, and accepts chunks of any size.
     """
-    found = laspy.LazBackend.detect_available()
-    single = [backend for backend in found if backend != laspy.LazBackend.LazrsParallel]
+    backends = laspy.LazBackend.detect_available()
+    single_threaded = [item for item in backends if item != laspy.LazBackend.LazrsParallel]
     try:
         check_las(path)
-        return laspy.read(path, laz_backend=single)
-    except BaseException as error:
+        return laspy.read(path, laz_backend=single_threaded)
+    except BaseException as error:  # a panic of the Rust decompressor is not an Exception
         if type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"its packed points are damaged: {error}") from error
+        raise ValueError(f"its compressed points are damaged: {error}") from error
 
 
 def check_las(path: Path) -> None:
-    """Raise ValueError for a .las or .laz file that announces more than fits into it."""
+    """Raise ValueError for a .las or .laz file whose header announces more than its size allows."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(375)
     if len(head) < 227 or head[:4] != b"LASF":
-        raise ValueError("it has no header of a LAS file")
-    start, records = struct.unpack_from("<II", head, 96)
-    length, count = struct.unpack_from("<HI", head, 105)
-    more = 0
-    if head[25] >= 4 and len(head) >= 255:
-        (more,) = struct.unpack_from("<I", head, 243)
-        count = max(count, struct.unpack_from("<Q", head, 247)[0])
-    packed = MAX_UNPACK_RATIO if head[104] & 0x80 or path.suffix.lower() == ".laz" else 1
-    if start < struct.unpack_from("<H", head, 94)[0]:
-        raise ValueError(f"its points begin at byte {start}, inside its header")
-    if start > size or (records + more) * 54 > size or count * length > packed * size:
+        raise ValueError("it has no LAS header")
+    points_offset, num_records = struct.unpack_from("<II", head, 96)
+    point_bytes, num_points = struct.unpack_from("<HI", head, 105)
+    if head[25] >= 4 and len(head) >= 255:  # LAS 1.4 has further records and 64-bit counts
+        num_records += struct.unpack_from("<I", head, 243)[0]
+        num_points = max(num_points, struct.unpack_from("<Q", head, 247)[0])
+    ratio = MAX_UNPACK_RATIO if head[104] & 0x80 or path.suffix.lower() == ".laz" else 1
+    if points_offset < struct.unpack_from("<H", head, 94)[0]:
+        raise ValueError(f"its points begin at byte {points_offset}, inside its header")
+    if (
+        points_offset > size
+        or num_records * LAS_RECORD_HEADER_BYTES > size
+        or num_points * point_bytes > ratio * size
+    ):
         raise ValueError(
-            f"{records + more} records and {count} points of {length} bytes are announced, it has "
-            f"{size} bytes"
+            f"its header announces {num_records} records and {num_points} points of {point_bytes} "
+            f"bytes, it has {size} bytes"
         )
     if head[104] & 0x80:
-        _check_laz(path, head, length)
+        _check_laz(path, head, point_bytes)
 
 
-def _check_laz(path: Path, head: bytes, length: int) -> None:
-    """Raise ValueError for packed points of another length, or more chunks than fit into a file.
+def _check_laz(path: Path, head: bytes, point_bytes: int) -> None:
+    """Raise ValueError for a wrong size of the compressed points, or for too many chunks.
 
-    The unpacker takes both as they are, and where it fails, it ends the program.
+    The decompressor does not check these, and its failure would end the program.
     """
-    size, told = path.stat().st_size, b""
-    place, start, records = struct.unpack_from("<HII", head, 94)
+    size, laszip_record = path.stat().st_size, b""
+    offset, points_offset, num_records = struct.unpack_from("<HII", head, 94)
     with path.open("rb") as file:
-        for _ in range(records):
-            file.seek(place)
-            record = file.read(54)
-            told = file.read(struct.unpack_from("<H", record, 20)[0])
-            if record[2:16] == b"laszip encoded":
+        for _ in range(num_records):
+            file.seek(offset)
+            record_header = file.read(LAS_RECORD_HEADER_BYTES)
+            laszip_record = file.read(struct.unpack_from("<H", record_header, 20)[0])
+            if record_header[2:16] == b"laszip encoded":
                 break
-            place += len(record) + len(told)
-        (items,) = struct.unpack_from("<H", told, 32)
-        parts = sum(struct.unpack_from("<H", told, 36 + 6 * item)[0] for item in range(items))
-        if parts != length:
-            raise ValueError(f"points of {length} bytes are packed as {parts}")
-        file.seek(start)
-        table = struct.unpack("<q", file.read(8))[0]
-        layered = struct.unpack_from("<H", told)[0] == LAZ_LAYERED_COMPRESSOR
-        if table == -1:  # it was not known yet when the points were written
+            offset += len(record_header) + len(laszip_record)
+        (num_items,) = struct.unpack_from("<H", laszip_record, 32)
+        item_bytes = sum(
+            struct.unpack_from("<H", laszip_record, 36 + 6 * item)[0] for item in range(num_items)
+        )
+        if item_bytes != point_bytes:
+            raise ValueError(f"its points of {point_bytes} bytes are compressed as {item_bytes}")
+        file.seek(points_offset)
+        table_offset = struct.unpack("<q", file.read(8))[0]
+        is_layered = struct.unpack_from("<H", laszip_record)[0] == LAZ_LAYERED_COMPRESSOR
+        if table_offset == -1:  # writers of a stream put the offset at the end of the file
             file.seek(-8, 2)
-            table = struct.unpack("<q", file.read(8))[0]
-        file.seek(table)
-        chunks = struct.unpack("<II", file.read(8))[1]
-    if chunks * length > size:
-        raise ValueError(f"{chunks} chunks of points are announced, it has {size} bytes")
-    if layered:
-        _check_layers(path, told, start, length)
+            table_offset = struct.unpack("<q", file.read(8))[0]
+        file.seek(table_offset)
+        num_chunks = struct.unpack("<II", file.read(8))[1]
+    if num_chunks * point_bytes > size:
+        raise ValueError(f"its header announces {num_chunks} chunks of points, it has {size} bytes")
+    if is_layered:
+        _check_layers(path, laszip_record, points_offset, point_bytes)
 
 
-def _check_layers(path: Path, told: bytes, start: int, length: int) -> None:
-    """Raise ValueError for a chunk whose layers are longer than it: each is allocated as announced.
-
-    `told` describes the packing, `start` is where points begin, each of `length` bytes.
-    """
+def _check_layers(path: Path, laszip_record: bytes, points_offset: int, point_bytes: int) -> None:
+    """Raise ValueError for a chunk shorter than its layers, whose sizes lazrs would allocate."""
     import lazrs
 
-    kinds = struct.iter_unpack("<HHH", told[34 : 34 + 6 * struct.unpack_from("<H", told, 32)[0]])
-    layers = sum(
+    num_items = struct.unpack_from("<H", laszip_record, 32)[0]
+    items = struct.iter_unpack("<HHH", laszip_record[34 : 34 + 6 * num_items])
+    num_layers = sum(
         size if kind == LAZ_EXTRA_BYTES_ITEM else LAZ_LAYERS_PER_ITEM.get(kind, 1)
-        for kind, size, _ in kinds
+        for kind, size, _ in items
     )
     with path.open("rb") as file:
-        file.seek(start)
-        chunks = lazrs.read_chunk_table(file, lazrs.LazVlr(told))
-        place = start + 8  # after where the table lies
+        file.seek(points_offset)
+        chunks = lazrs.read_chunk_table(file, lazrs.LazVlr(laszip_record))
+        offset = points_offset + 8  # the points begin after the offset of the chunk table
         for _, size in chunks:
-            file.seek(place + length + 4)  # after a point, and how many there are
-            announced = sum(struct.unpack(f"<{layers}I", file.read(4 * layers)))
-            if announced > size:
-                raise ValueError(f"layers of {announced} bytes are announced in a chunk of {size}")
-            place += size
+            file.seek(offset + point_bytes + 4)  # a chunk begins with a point and their number
+            layer_bytes = sum(struct.unpack(f"<{num_layers}I", file.read(4 * num_layers)))
+            if layer_bytes > size:
+                raise ValueError(f"a chunk of {size} bytes announces layers of {layer_bytes} bytes")
+            offset += size

@@ -1,4 +1,4 @@
-"""Read one shape from any of the formats that people keep shapes in."""
+"""Read a point cloud from a file of any supported format, and find such files in folders."""
 
 import glob
 import os
@@ -22,96 +22,106 @@ ARRAY_NAMES: Mapping[str, tuple[str, ...]] = {
     "normals": ("normals", "normal"),
     "colors": ("colors", "color", "rgb"),
 }
+"""Accepted names of arrays in .npy and .npz files, in order of preference."""
 MAX_COLUMNS = 256
-"""Columns of a cloud: more are clouds on their side."""
+"""Maximum number of columns of a cloud; an array with more is taken for a transposed one."""
 COLUMN_NAMES = {
     "points": (("x", "y", "z"),),
     "normals": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
     "colors": (("r", "g", "b"), ("red", "green", "blue")),
 }
+"""Accepted names of columns in text files."""
 
 
 def read_shape(path: Path, count: int = 8192) -> Cloud:
-    """Read a cloud, or `count` points drawn by area from the surface of a mesh.
+    """Read a cloud, or sample `count` points by area from the surface of a mesh.
 
-    Formats are those of `READERS`, by the file's ending. Colours and normals are kept where they
-    exist; meshes give the normals of their faces. The same file gives the same points, and
-    coordinates far from the origin are shifted near it, for float32 could not hold them.
-    Raises ValueError or FileNotFoundError that names a bad file.
+    The file's extension selects one of `READERS`. Normals and colors are kept where the file has
+    them; meshes give the normals of their faces. The same file always gives the same points.
+    Coordinates far from the origin are shifted near it, since float32 would round them;
+    `Cloud.origin` is the shift. Raises ValueError or FileNotFoundError that names the file.
     """
     if path.suffix.lower() not in READERS:
-        raise ValueError(f"{path}: unknown ending, known are {', '.join(sorted(READERS))}")
+        raise ValueError(
+            f"{path}: unknown file extension: convert it to one of {', '.join(sorted(READERS))}"
+        )
     return READERS[path.suffix.lower()](check_file(path), count)
 
 
-def _by_place(table: Float[np.ndarray, "n c"], source: str) -> Cloud:
-    """Tell unnamed columns after x y z apart: unit vectors are normals, the rest colours."""
+def _split_columns(table: Float[np.ndarray, "n c"], source: str) -> Cloud:
+    """Split unnamed columns: x y z first, then unit vectors are normals and others colors."""
     if table.shape[1] > (9 if len(table) == 3 else MAX_COLUMNS):
         raise ValueError(f"{source}: has shape {table.shape}, expected (N, 3): transpose it")
-    points, rest = table[:, :3], table[:, 3:]
-    if rest.shape[1] == 4:  # as scanners write it: an intensity before the colour
-        rest = rest[:, 1:]
-    if rest.shape[1] < 3:
+    points, others = table[:, :3], table[:, 3:]
+    if others.shape[1] == 4:  # scanners write an intensity before the color
+        others = others[:, 1:]
+    if others.shape[1] < 3:
         return make_cloud(points, source)
-    first, second = rest[:, :3], rest[:, 3:6] if rest.shape[1] >= 6 else None
-    unit = np.abs(np.linalg.norm(first, axis=1) - 1) < 0.02
-    # Some faces have no normal: a few rows of zeros are no colours yet.
-    if unit.mean() > 0.9 and np.abs(first).max() <= 1.02:
+    first, second = others[:, :3], others[:, 3:6] if others.shape[1] >= 6 else None
+    is_unit = np.abs(np.linalg.norm(first, axis=1) - 1) < 0.02
+    # Normals of degenerate faces are zero: a few such rows do not make them colors.
+    if is_unit.mean() > 0.9 and np.abs(first).max() <= 1.02:
         return make_cloud(points, source, first, second)
     return make_cloud(points, source, second, first)
 
 
-def _by_name(table: Float[np.ndarray, "n c"], names: Sequence[str], source: str) -> Cloud:
-    """Pick the columns that a head names; raise ValueError where it names no coordinates."""
-    places = {name.lower(): place for place, name in enumerate(names)}
-    found = {
-        field: next((table[:, [places[n] for n in c]] for c in all_ if set(c) <= set(places)), None)
-        for field, all_ in COLUMN_NAMES.items()
-    }
-    if found["points"] is None:
-        return _by_place(table, source)
-    return make_cloud(found["points"], source, found["normals"], found["colors"])
+def _select_columns(table: Float[np.ndarray, "n c"], names: Sequence[str], source: str) -> Cloud:
+    """Select columns by the names in the header; without x, y and z, ignore the names."""
+    indices = {name.lower(): index for index, name in enumerate(names)}
+    fields: dict[str, Any] = dict.fromkeys(COLUMN_NAMES)
+    for field, alternatives in COLUMN_NAMES.items():
+        if columns := next((c for c in alternatives if set(c) <= set(indices)), None):
+            fields[field] = table[:, [indices[name] for name in columns]]
+    if fields["points"] is None:
+        return _split_columns(table, source)
+    return make_cloud(fields["points"], source, fields["normals"], fields["colors"])
 
 
 def _read_text(path: Path, count: int) -> Cloud:
     table, names = read_table(path), read_column_names(path)
-    named = len(names) == table.shape[1]
-    return _by_name(table, names, str(path)) if named else _by_place(table, str(path))
+    if len(names) == table.shape[1]:
+        return _select_columns(table, names, str(path))
+    return _split_columns(table, str(path))
 
 
-def _named(held: Mapping[str, Any], source: str) -> Cloud:
-    """Find coordinates, normals and colours among named arrays."""
-    # Of a pickle: only arrays are looked into, for others may hold without end.
-    plain = {k: v for k, v in held.items() if isinstance(v, np.ndarray) and v.dtype.kind in "iuf"}
-    names = {str(name).lower(): value for name, value in plain.items()}
-    found = {
-        field: next((names[name] for name in aliases if name in names), None)
-        for field, aliases in ARRAY_NAMES.items()
+def _select_arrays(content: Mapping[str, Any], source: str) -> Cloud:
+    """Find coordinates, normals and colors among named arrays."""
+    # Only plain arrays: converting other objects of a pickle could take time without limit.
+    arrays = {
+        str(name).lower(): value
+        for name, value in content.items()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iuf"
     }
-    if found["points"] is None:
+    fields = {
+        field: next((arrays[name] for name in names if name in arrays), None)
+        for field, names in ARRAY_NAMES.items()
+    }
+    if fields["points"] is None:
         raise ValueError(
-            f"{source}: has the arrays {sorted(names)!s:.500}, none is called "
+            f"{source}: has the arrays {sorted(arrays)!s:.500}, none is called "
             f"{' or '.join(ARRAY_NAMES['points'][:2])}: rename the one with coordinates"
         )
-    if found["normals"] is None and found["colors"] is None:
-        return _array(found["points"], source)
-    return make_cloud(found["points"], source, found["normals"], found["colors"])
+    if fields["normals"] is None and fields["colors"] is None:
+        return _convert_array(fields["points"], source)
+    return make_cloud(fields["points"], source, fields["normals"], fields["colors"])
 
 
-def _array(held: Any, source: str) -> Cloud:
-    wide = isinstance(held, np.ndarray) and held.ndim == 2 and held.shape[1] > 3
-    if wide and held.dtype.kind in "iuf" and len(held):
-        return _by_place(held, source)
-    return make_cloud(held, source)
+def _convert_array(array: Any, source: str) -> Cloud:
+    has_more_columns = isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] > 3
+    if has_more_columns and array.dtype.kind in "iuf" and len(array):
+        return _split_columns(array, source)
+    return make_cloud(array, source)
 
 
 def _read_npy(path: Path, count: int) -> Cloud:
-    held = read_npy(path)
-    return _named(held, str(path)) if isinstance(held, dict) else _array(held, str(path))
+    content = read_npy(path)
+    if isinstance(content, dict):
+        return _select_arrays(content, str(path))
+    return _convert_array(content, str(path))
 
 
 def _read_npz(path: Path, count: int) -> Cloud:
-    return _named(read_npz(path), str(path))
+    return _select_arrays(read_npz(path), str(path))
 
 
 READERS: Mapping[str, Callable[[Path, int], Cloud]] = {
@@ -121,43 +131,47 @@ READERS: Mapping[str, Callable[[Path, int], Cloud]] = {
     ".npz": _read_npz,
     ".xyz": _read_text,
 }
+"""Reader of each file extension, called with the path and the points to sample from a mesh."""
 
 
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Walk a folder, links too, in order: folders with their files; hidden ones are left out.
+    """Yield all folders below `root` with their file names, sorted, without hidden ones.
 
-    Raises OSError for a folder that cannot be read.
+    Follows symbolic links, but visits each folder once. Raises OSError for an unreadable folder.
     """
 
-    def stop(error: OSError) -> None:
+    def raise_error(error: OSError) -> None:
         raise error
 
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
-        about = os.stat(folder)
-        if (place := (about.st_dev, about.st_ino)) in seen:  # links may lead in a circle
+    visited = set()
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=raise_error):
+        status = os.stat(folder)
+        if (identity := (status.st_dev, status.st_ino)) in visited:  # links may form a cycle
             folders.clear()
             continue
-        seen.add(place)
+        visited.add(identity)
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
         yield Path(folder), sorted(name for name in files if not name.startswith("."))
 
 
 def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
-    """Find shapes by a file's name, a folder or a pattern; return files, and their places in it.
+    """Find shapes by a file's path, a folder or a glob pattern.
 
-    Raises FileNotFoundError where nothing is found.
+    Returns each file with its relative path in the folder, or its name. Raises FileNotFoundError
+    without any match.
     """
     path = Path(pattern).expanduser()
     if path.is_dir():
-        names = [folder / name for folder, found in walk_folders(path) for name in found]
-        places = {name: name.relative_to(path) for name in names if name.suffix.lower() in READERS}
+        files = [folder / name for folder, names in walk_folders(path) for name in names]
+        found = {file: file.relative_to(path) for file in files if file.suffix.lower() in READERS}
     else:
         files = (
             [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
         )
-        places = {file: Path(file.name) for file in files if file.is_file()}
-    if not places:
-        known = ", ".join(sorted(READERS))
-        raise FileNotFoundError(f"{pattern}: no such file, nor a folder with {known} in it")
-    return places
+        found = {file: Path(file.name) for file in files if file.is_file()}
+    if not found:
+        extensions = ", ".join(sorted(READERS))
+        raise FileNotFoundError(
+            f"{pattern}: no such file, nor a folder with {extensions} files: check the path"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""Tables of numbers in text files, as people and programs of any kind write them."""
+"""Read tables of numbers from text files, with the separators and headers of many programs."""
 
 import io
 import re
@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from recon.data.io.file_checks import COPY_AGAIN_HINT, check_file, wrap_read_errors
+from recon.data.io.file_checks import UnsupportedContentError, check_file, wrap_read_errors
 
-# Commas and semicolons separate; so does each byte that no text holds, as one known file has it.
+# Commas and semicolons separate. So does every byte that is not ASCII text: one file of S3DIS has
+# such a byte instead of a blank.
 SEPARATOR_TABLE = bytes(
     0x20 if code in b",;" or code >= 0x7F or (code < 0x20 and code not in b"\t\n\r") else code
     for code in range(256)
@@ -19,53 +20,60 @@ SEPARATOR_TABLE = bytes(
 UNICODE_MINUS = re.compile(
     r"^(?![ \t]*(?:#|//)).*?([\u2010-\u2015\u2212\ufe63\uff0d])[.\d]", re.MULTILINE
 )
-"""What typography writes before numbers; dashes in comments are none."""
+"""Minus signs and dashes of Unicode before a number, outside comments."""
 
 
 def read_table(path: Path, columns: Sequence[int] = ()) -> Float[np.ndarray, "n c"]:
-    """Read a text file of numbers, separated by blanks, commas or semicolons, float64.
+    """Read a text file of numbers, separated by blanks, commas or semicolons, as float64.
 
-    First lines of names, or of the number of points alone, are skipped. `columns` lists how many
-    there may be. Raises ValueError that names the file and the line.
+    Up to two header lines, of column names or the number of points alone, are skipped. `columns`
+    lists the accepted numbers of columns; by default, any. Raises ValueError that names the file
+    and, where known, the line.
     """
     content = check_file(path).read_bytes()
     with wrap_read_errors(path, "table of numbers"):
         _check_text(content)
         content = content.translate(SEPARATOR_TABLE)
         for _ in range(2):
-            head, _, rest = content.partition(b"\n")
+            head, _, body = content.partition(b"\n")
             words = head.split()
-            alone = len(words) == 1 and len(rest.partition(b"\n")[0].split()) > 1
-            if head.lstrip()[:1] != b"#" and (alone or not _numbers(words)):
-                content = rest
+            point_count = len(words) == 1 and len(body.partition(b"\n")[0].split()) > 1
+            if head.lstrip()[:1] != b"#" and (point_count or not _are_numbers(words)):
+                content = body
         if not content.strip():
             raise ValueError("no lines of numbers")
         table = np.loadtxt(io.BytesIO(content), comments=["#", "//"], ndmin=2)
     if not table.size:
-        raise ValueError(f"{path}: has no lines of numbers: {COPY_AGAIN_HINT}")
+        raise ValueError(f"{path}: has no lines of numbers: export it again")
     if columns and table.shape[1] not in columns:
         expected = " or ".join(map(str, columns))
         raise ValueError(
-            f"{path}: has {table.shape[1]} columns, expected {expected}: {COPY_AGAIN_HINT}"
+            f"{path}: has {table.shape[1]} columns, expected {expected}: copy it again or correct "
+            "its columns"
         )
     return table
 
 
 def _check_text(content: bytes) -> None:
-    """Raise ValueError for text whose numbers would be taken apart."""
+    """Raise ValueError for text whose numbers would be split or misread."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:20:2] == b"\0" * 10:
-        raise ValueError("it is UTF-16: save it as UTF-8")
+        raise UnsupportedContentError("its encoding is UTF-16: save it as UTF-8")
     if b"\0\0" in content:
-        raise ValueError("it has bytes of zero, which no text has")
-    if not content.isascii() and (found := _other_digits(content)):
-        raise ValueError(f"it has digits or signs that are no plain ones, such as {found!a}")
+        raise ValueError("it has null bytes, thus is not text")
+    if not content.isascii() and (char := _find_non_ascii_number(content)):
+        raise UnsupportedContentError(
+            f"it has digits or minus signs that are not ASCII, such as {char!a}: replace them"
+        )
     line = next((x for x in content[:4096].split(b"\n") if re.match(rb"\s*[-+\d]", x)), b"")
     if len(re.findall(rb"(?<![\d,.])[-+]?\d+,\d+(?=[\s;]|$)", line)) > 1:
-        raise ValueError("it has decimal commas: write decimal points")
+        raise UnsupportedContentError("it has decimal commas: write decimal points")
 
 
-def _other_digits(content: bytes) -> str | None:
-    """Find a digit, or a minus before one, of other script in UTF-8; no text's bytes separate."""
+def _find_non_ascii_number(content: bytes) -> str | None:
+    """Return the first non-ASCII digit or minus sign of a UTF-8 text, None without one.
+
+    Bytes that are not UTF-8 act as separators, see `SEPARATOR_TABLE`.
+    """
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
@@ -76,14 +84,14 @@ def _other_digits(content: bytes) -> str | None:
 
 
 def read_column_names(path: Path) -> list[str]:
-    """Return the names of columns that the first line of a text file gives; none without them."""
+    """Return the column names in the first line of a text file; an empty list without them."""
     with path.open("rb") as file:
         head = file.readline(4096).translate(SEPARATOR_TABLE)
     words = head.lstrip(b"#/ ").split()
-    return [] if _numbers(words) else [word.decode("ascii", "replace") for word in words]
+    return [] if _are_numbers(words) else [word.decode("ascii", "replace") for word in words]
 
 
-def _numbers(words: Sequence[bytes]) -> bool:
+def _are_numbers(words: Sequence[bytes]) -> bool:
     try:
         [float(word) for word in words]
     except ValueError:

@@ -1,13 +1,5 @@
-"""The prepared layout: a data set as a few large files, checked once, then memory-mapped.
+"""Read a split of the prepared layout from memory-mapped shards; see `layout` for the files."""
 
-    <root>/recon.json                 name, settings and splits
-    <root>/<split>/index.json         ids, labels, classes, sentences; each file's size and checksum
-    <root>/<split>/00000.safetensors  clouds one after the other, offsets, pictures' files
-
-Everything is written beside its place and moved there when it is whole; recon.json comes last.
-"""
-
-import hashlib
 import re
 from bisect import bisect_right
 from collections import OrderedDict
@@ -22,87 +14,63 @@ from safetensors import safe_open
 
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.io.arrays import read_json
-from recon.data.io.file_checks import check_cloud, check_labels, wrap_read_errors
+from recon.data.io.file_checks import (
+    UnsupportedContentError,
+    check_cloud,
+    check_labels,
+    wrap_read_errors,
+)
 from recon.data.io.image_checks import decode_image
+from recon.data.prepared.layout import FORMAT_VERSION, INDEX_NAME, POINT_FIELDS, checksum
 from recon.data.transforms import axis_index
 from recon.utils.printable import check_printable
 
-MANIFEST_NAME = "recon.json"
-INDEX_NAME = "index.json"
-FORMAT_VERSION = 1
 MAX_OPEN_SHARDS = 1024
-"""Files that a process keeps mapped."""
-POINT_FIELDS = ("points", "normals", "colors", "point_labels")
-
-
-def shard_name(number: int) -> str:
-    """Return the file name of one part of a split."""
-    return f"{number:05d}.safetensors"
-
-
-def checksum(content: bytes) -> str:
-    """Return the SHA-256 of some bytes, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def is_prepared(root: Path) -> bool:
-    """Tell whether a folder holds the prepared layout; raise ValueError for an unfinished one."""
-    if (root / MANIFEST_NAME).is_file():
-        return True
-    if any(root.glob(f"*/{shard_name(0)}*")):
-        raise ValueError(
-            f"{root}: its preparation was not finished: run the same `python -m recon.prepare` "
-            "command again, it goes on where it stopped"
-        )
-    return False
-
-
-def prepared_splits(root: Path) -> list[str]:
-    """Return the splits that a folder holds in the prepared layout, in their own order."""
-    if not is_prepared(root):
-        return []
-    there = {path.parent.name for path in root.glob(f"*/{INDEX_NAME}")}
-    held = read_json(root / MANIFEST_NAME)
-    known = held.get("splits", []) if isinstance(held, dict) else []
-    return [name for name in known if name in there] or sorted(there)
+"""Maximum number of shards that a process keeps mapped."""
 
 
 class PreparedDataset(PointCloudDataset):
-    """One split in the prepared layout: the same samples as the original files give.
+    """Read one split of the prepared layout; its samples equal those of the original files.
 
-    Raises ValueError or FileNotFoundError that names a file that is missing, cut short, or of
-    another data set or settings than `expected`.
+    Raises FileNotFoundError or ValueError that names a missing or damaged file, or one prepared
+    with other settings than `expected`.
     """
 
     def __init__(self, root: Path, split: str, expected: dict[str, Any] | None = None) -> None:
         self.folder = root / split
         path = self.folder / INDEX_NAME
         if not path.is_file():
-            there = sorted(found.parent.name for found in root.glob(f"*/{INDEX_NAME}"))
+            available = sorted(index.parent.name for index in root.glob(f"*/{INDEX_NAME}"))
             raise FileNotFoundError(
-                f"{path}: not found: the splits prepared here are {', '.join(there) or 'none'}; "
+                f"{path}: not found: the prepared splits are {', '.join(available) or 'none'}; "
                 "`python -m recon.prepare` adds others"
             )
         index = read_json(path)
         with wrap_read_errors(path, "index of a prepared data set"):
             if index["format"] != FORMAT_VERSION:
-                raise ValueError(f"has format {index['format']}, known is {FORMAT_VERSION}")
-            self._take(index)
-        for key, value in (expected or {}).items():
-            if (found := self._settings.get(key)) != value:
-                raise ValueError(
-                    f"{path}: was prepared with {key}={found}, asked for is {key}={value}: "
-                    "change the option, or prepare the original again into another folder"
+                raise UnsupportedContentError(
+                    f"it has format version {index['format']}, this version of the library reads "
+                    f"{FORMAT_VERSION}: prepare the data set again"
                 )
-        self._check_files()
+            self._set_fields(index)
+        for key, value in (expected or {}).items():
+            if (prepared_value := self._settings.get(key)) != value:
+                raise ValueError(
+                    f"{path}: was prepared with {key}={prepared_value}, not with {key}={value}: "
+                    "change the option, or prepare the original into another folder"
+                )
+        self._check_shard_sizes()
 
-    def _take(self, index: dict[str, Any]) -> None:
+    def _set_fields(self, index: dict[str, Any]) -> None:
+        """Set all fields from the index; raise ValueError if they are inconsistent."""
         counts = [file["clouds"] for file in index["files"]]
-        kept = (index["labels"], index["families"], index["categories"], index["sentences"]["rows"])
-        if not all(type(number) is int for part in (counts, *kept) for number in part):
-            raise ValueError("has classes or counts that are no whole numbers")
+        columns = (
+            index["labels"], index["families"], index["categories"], index["sentences"]["rows"]
+        )  # fmt: skip
+        if not all(type(number) is int for column in (counts, *columns) for number in column):
+            raise ValueError("it has classes or counts that are not integers")
         if min(counts, default=0) < 0:
-            raise ValueError("has files of less than no clouds")
+            raise ValueError("it has a shard with a negative number of clouds")
         self.ids, self.classes = index["ids"], index["classes"]
         self.labels = np.array(index["labels"], dtype=np.int64)
         self.families = np.array(index["families"], dtype=np.int64)
@@ -111,107 +79,130 @@ class PreparedDataset(PointCloudDataset):
         self._categories: list[int] = index["categories"]
         self._sentences: list[list[str]] = index["sentences"]["lists"]
         self._sentence_rows: list[int] = index["sentences"]["rows"]
-        self._names = [file["name"] for file in index["files"]]
-        self._ends = list(accumulate(counts))
-        self._slices: OrderedDict[int, dict[str, Any]] = OrderedDict()
-        count = self._ends[-1] if self._ends else 0
-        columns = (self.labels, self.families, self._categories, self._sentence_rows)
-        if len(self.ids) != count or any(len(c) not in (0, count) for c in columns):
-            raise ValueError(f"lists {len(self.ids)} clouds, its files hold {count}")
-        if not all(-1 <= row < len(self._sentences) for row in self._sentence_rows):
-            raise ValueError("lists sentences that it does not have")
-        names = [self.ids, self.classes, self.point_classes, self._names, *self._sentences]
-        listed = all(isinstance(part, list) for part in names)
-        if not listed or not all(isinstance(name, str) for part in names for name in part):
-            raise ValueError("has names that are no lists of text")
-        check_printable((name for part in names[:4] for name in part), "it")
-        self._check_numbers()
-        if unknown := [name for name in self._names if not re.fullmatch(r"\d+\.safetensors", name)]:
-            raise ValueError(f"lists the file {unknown[0]!r}, which no preparation writes")
-        self._sizes = {file["name"]: file["bytes"] for file in index["files"]}
+        self._shard_names = [file["name"] for file in index["files"]]
+        self._shard_ends = list(accumulate(counts))
+        self._shards: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._check_counts()
+        self._check_names()
+        self._check_classes()
+        self._shard_sizes = {file["name"]: file["bytes"] for file in index["files"]}
         self._checksums = {file["name"]: str(file["sha256"]) for file in index["files"]}
         self._settings = dict(index["settings"])
 
-    def _check_numbers(self) -> None:
-        """Raise ValueError for classes that there are not, or an axis that is none."""
+    def _check_counts(self) -> None:
+        """Raise ValueError for columns of the wrong length, or missing sentences."""
+        count = self._shard_ends[-1] if self._shard_ends else 0
+        columns = (self.labels, self.families, self._categories, self._sentence_rows)
+        if len(self.ids) != count or any(len(column) not in (0, count) for column in columns):
+            raise ValueError(f"it lists {len(self.ids)} clouds, its shards hold {count}")
+        if not all(-1 <= row < len(self._sentences) for row in self._sentence_rows):
+            raise ValueError("it refers to sentences that it does not have")
+
+    def _check_names(self) -> None:
+        """Raise ValueError for names that are not printable text, or unknown shard names."""
+        lists = [self.ids, self.classes, self.point_classes, self._shard_names, *self._sentences]
+        if not all(isinstance(names, list) for names in lists) or not all(
+            isinstance(name, str) for names in lists for name in names
+        ):
+            raise ValueError("it has names that are not lists of text")
+        check_printable((name for names in lists[:4] for name in names), "it")
+        for name in self._shard_names:
+            if not re.fullmatch(r"\d+\.safetensors", name):
+                raise ValueError(f"it lists the file {name!r}, which is not the name of a shard")
+
+    def _check_classes(self) -> None:
+        """Raise ValueError for class numbers out of range, or an invalid up axis."""
         axis_index(self.up)
         if not isinstance(self.mirrored, bool):
-            raise ValueError(f"has mirrored={self.mirrored!r}")
-        numbers = np.array(self._categories, dtype=np.int64)
-        if any(part.ndim != 1 for part in (self.labels, self.families, numbers)):
-            raise ValueError("has labels that are no list of numbers")
-        parts = [np.array(own, dtype=np.int64) for own in dict(self.parts).values()]
-        ranges = [(self.labels, self.classes), (numbers, self.classes or self.ids)]
-        for rows, known in [*ranges, *((own, self.point_classes) for own in parts)]:
-            if rows.size and not -1 <= rows.min() <= rows.max() < len(known):
-                raise ValueError(f"has class {rows.max()} (or {rows.min()}) of {len(known)}")
+            raise ValueError(f"it has mirrored={self.mirrored!r}, not true or false")
+        categories = np.array(self._categories, dtype=np.int64)
+        if any(column.ndim != 1 for column in (self.labels, self.families, categories)):
+            raise ValueError("it has labels that are not a list of numbers")
+        ranges = [(self.labels, self.classes), (categories, self.classes or self.ids)]
+        for part_numbers in dict(self.parts).values():
+            ranges.append((np.array(part_numbers, dtype=np.int64), self.point_classes))
+        for numbers, names in ranges:
+            if numbers.size and not -1 <= numbers.min() <= numbers.max() < len(names):
+                raise ValueError(
+                    f"it has class numbers from {numbers.min()} to {numbers.max()}, and "
+                    f"{len(names)} classes"
+                )
 
-    def _check_files(self) -> None:
-        for name, expected in self._sizes.items():
+    def _check_shard_sizes(self) -> None:
+        for name, expected in self._shard_sizes.items():
             path = self.folder / name
             size = path.stat().st_size if path.is_file() else 0
             if size != expected:
                 raise ValueError(
-                    f"{path}: has {size} bytes of {expected}: copy it again, or prepare anew"
+                    f"{path}: has {size} bytes of {expected}: copy it again, or prepare the data "
+                    "set again"
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_slices": OrderedDict()}  # each process maps the files itself
+        return {**self.__dict__, "_shards": OrderedDict()}  # each process maps the files itself
 
-    def _place(self, index: int) -> tuple[dict[str, Any], int]:
-        """Return the open file of one cloud, and its number in there."""
-        number = bisect_right(self._ends, index)
-        if number not in self._slices:
-            if len(self._slices) >= MAX_OPEN_SHARDS:
-                self._slices.popitem(last=False)
-            self._slices[number] = self._open(self.folder / self._names[number])
-        return self._slices[number], index - (self._ends[number - 1] if number else 0)
+    def _locate(self, index: int) -> tuple[dict[str, Any], int]:
+        """Return the opened shard of a cloud and its row in this shard."""
+        number = bisect_right(self._shard_ends, index)
+        if number not in self._shards:
+            if len(self._shards) >= MAX_OPEN_SHARDS:
+                self._shards.popitem(last=False)
+            self._shards[number] = self._open_shard(self.folder / self._shard_names[number])
+        return self._shards[number], index - (self._shard_ends[number - 1] if number else 0)
 
-    def _open(self, path: Path) -> dict[str, Any]:
-        with wrap_read_errors(path, "part of a prepared data set"):
+    def _open_shard(self, path: Path) -> dict[str, Any]:
+        with wrap_read_errors(path, "shard of a prepared data set"):
             file = safe_open(path, framework="np")
-            there = file.keys()
+            available = file.keys()
             slices = {
-                name: file.get_slice(name) for name in (*POINT_FIELDS, "images") if name in there
+                name: file.get_slice(name)
+                for name in (*POINT_FIELDS, "images")
+                if name in available
             }
             offsets = {f"{name}_offsets": file.get_tensor(f"{name}_offsets") for name in slices}
             return slices | offsets
 
-    def _range(self, index: int, name: str) -> np.ndarray | None:
-        """Return what one cloud has of a field, None where it has none; raise ValueError."""
-        file, row = self._place(index)
-        if name not in file:
+    def _read_field(self, index: int, name: str) -> np.ndarray | None:
+        """Return one field of a cloud, None without it; raise ValueError for a damaged shard."""
+        shard, row = self._locate(index)
+        if name not in shard:
             return None
         try:
-            start, end = (int(offset) for offset in file[f"{name}_offsets"][row : row + 2])
-            return file[name][start:end] if end > start else None
-        except Exception as error:  # damaged files fail in any way
+            start, end = (int(offset) for offset in shard[f"{name}_offsets"][row : row + 2])
+            return shard[name][start:end] if end > start else None
+        except Exception as error:  # damaged files raise errors of any type
             raise ValueError(
-                f"{self.folder}: damaged at {self.ids[index]}: prepare anew"
+                f"{self.folder}: damaged at {self.ids[index]}: prepare the data set again"
             ) from error
 
     def cloud(self, index: int) -> Cloud:
-        fields = {name: self._range(index, name) for name in POINT_FIELDS}
+        fields = {name: self._read_field(index, name) for name in POINT_FIELDS}
         source = f"{self.folder} ({self.ids[index]})"
         fields["points"] = points = check_cloud(fields["points"], source)
         for name in ("normals", "colors"):
-            if (found := fields[name]) is not None and found.dtype != np.uint8:
-                check_cloud(found, f"{source}, {name}")
-        if any(found is not None and len(found) != len(points) for found in fields.values()):
-            raise ValueError(f"{source}: its points and what they carry do not fit: prepare anew")
+            if (values := fields[name]) is not None and values.dtype != np.uint8:
+                check_cloud(values, f"{source}, {name}")
+        if any(values is not None and len(values) != len(points) for values in fields.values()):
+            raise ValueError(
+                f"{source}: normals, colors or labels do not match the number of points: prepare "
+                "the data set again"
+            )
         if (labels := fields["point_labels"]) is not None:
             check_labels(labels + 1, len(points), len(self.point_classes) + 1, source)
             fields["point_labels"] = labels.astype(np.int64)
         return Cloud(**cast(Any, fields))
 
     def image_bytes(self, index: int) -> bytes | None:
-        content = self._range(index, "images")
+        content = self._read_field(index, "images")
         return None if content is None else content.tobytes()
 
     def image(self, index: int) -> Image.Image:
         content = self.image_bytes(index)
         if content is None:
-            raise ValueError(f"{self.folder}: was prepared without an image of {self.ids[index]}")
+            raise ValueError(
+                f"{self.folder}: was prepared without an image of {self.ids[index]}: prepare the "
+                "data set again with images=true, if it has images"
+            )
         return decode_image(content, f"{self.folder} ({self.ids[index]})")
 
     def texts(self, index: int) -> Sequence[str]:
@@ -226,9 +217,10 @@ class PreparedDataset(PointCloudDataset):
         return self._categories[index]
 
     def find_damaged_files(self) -> list[str]:
-        """Return a line for each file whose content is not what was written."""
+        """Return a message for each shard whose checksum is not that of the written file."""
         return [
-            f"{self.folder / name}: its checksum differs: prepare anew"
+            f"{self.folder / name}: its checksum differs: copy it again, or prepare the data set "
+            "again"
             for name, expected in self._checksums.items()
             if checksum((self.folder / name).read_bytes()) != expected
         ]

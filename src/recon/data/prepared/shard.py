@@ -1,4 +1,4 @@
-"""One file of the prepared layout: some clouds, checked, and written whole or not at all."""
+"""Check some clouds of a data set and write them atomically as a shard of the prepared layout."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,46 +12,46 @@ from safetensors.numpy import save
 
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.io.image_checks import decode_image
-from recon.data.prepared.dataset import FORMAT_VERSION, POINT_FIELDS, checksum, shard_name
+from recon.data.prepared.layout import FORMAT_VERSION, POINT_FIELDS, checksum, shard_name
 from recon.utils.atomic_write import write_atomic
 
 
 class ShardSummary(NamedTuple):
-    """What is known of the clouds of one file, whether it was written or only checked."""
+    """Properties of the clouds of a shard, for the report and the index of its split."""
 
     number: int
     rows: list[int]
-    """Entries of the data set that could be read."""
+    """Indices of the readable samples in the data set."""
     errors: list[str]
-    """A line for each of the others."""
+    """A message for each unreadable sample."""
     point_counts: Int[np.ndarray, " k"]
-    """Points of each cloud."""
+    """Number of points of each cloud."""
     max_abs_coords: Float[np.ndarray, " k"]
     """Largest absolute coordinate of each cloud."""
     fingerprints: Int[np.ndarray, " k"]
-    """A fingerprint of each cloud's coordinates, whatever their order."""
+    """Fingerprint of each cloud's coordinates, independent of the order of points."""
     point_fields: list[str]
-    """What points carry beside coordinates."""
+    """Fields of points beside coordinates, such as normals."""
     num_images: int
     sentences: dict[str, Any]
-    """Sentences: lists of them, and which one each cloud has."""
+    """`lists` of sentences, and in `rows` the number of each cloud's list, -1 without one."""
     num_bytes: int = 0
     sha256: str = ""
 
 
 class PrepareJob(NamedTuple):
-    """What a worker needs to do its share."""
+    """Data set and options of a split to prepare, as workers need them."""
 
     dataset: PointCloudDataset
     folder: Path | None
-    """Where to write; None only checks."""
+    """Folder of the split to write; None only checks."""
     with_images: bool
     settings_key: str
-    """Of what this is, beside the ids: its name and settings."""
+    """Name and settings of the data set, serialized; shards of other settings are not reused."""
 
 
 def fingerprint_cloud(points: Float[np.ndarray, "n 3"]) -> int:
-    """Return a number that equal sets of points share, in any order and count nothing else."""
+    """Hash the coordinates of a cloud to 64 bits, independent of the order of its points."""
     words = np.ascontiguousarray(points + np.float32(0)).view(np.uint32).astype(np.uint64)
     mixed = words * np.array(
         [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64
@@ -63,148 +63,158 @@ def fingerprint_cloud(points: Float[np.ndarray, "n 3"]) -> int:
     return int(row.sum(dtype=np.uint64).astype(np.int64))
 
 
-def _picture(dataset: PointCloudDataset, index: int) -> bytes:
-    """Return a picture's file, empty where there is none; raise ValueError for a broken one."""
+def _read_image(dataset: PointCloudDataset, index: int) -> bytes:
+    """Return the image file of a sample, empty without one; raise ValueError if it is damaged."""
     content = dataset.image_bytes(index)
     if content is None:
         return b""
-    decode_image(content, f"the picture of {dataset.ids[index]}")
+    decode_image(content, f"the image of {dataset.ids[index]}")
     return content
 
 
-def _read(
-    recipe: PrepareJob, rows: Sequence[int]
-) -> tuple[list[int], list[Cloud], list[bytes], list[str]]:
-    read, clouds, pictures, problems = [], [], [], []
+class _Samples(NamedTuple):
+    """The readable samples of a shard."""
+
+    rows: list[int]
+    clouds: list[Cloud]
+    images: list[bytes]
+
+
+def _read_samples(job: PrepareJob, rows: Sequence[int]) -> tuple[_Samples, list[str]]:
+    """Read samples; return the readable ones, and a message for each of the others."""
+    samples, errors = _Samples([], [], []), []
     for row in rows:
         try:
-            cloud = recipe.dataset.cloud(row)
-            picture = _picture(recipe.dataset, row) if recipe.with_images else b""
+            cloud = job.dataset.cloud(row)
+            image = _read_image(job.dataset, row) if job.with_images else b""
         except (ValueError, OSError) as error:
-            problems.append(str(error).splitlines()[0])
+            errors.append(str(error).splitlines()[0])
             continue
-        read.append(row)
-        clouds.append(cloud)
-        pictures.append(picture)
-    return read, clouds, pictures, problems
+        samples.rows.append(row)
+        samples.clouds.append(cloud)
+        samples.images.append(image)
+    return samples, errors
 
 
-def _tensors(clouds: Sequence[Cloud], pictures: Sequence[bytes]) -> dict[str, np.ndarray]:
-    """Put clouds one after the other; a field that a cloud lacks takes no room."""
+def _concat_tensors(clouds: Sequence[Cloud], images: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Concatenate the fields of clouds, with the offsets of each; missing fields have length 0."""
     tensors = {}
     for name in POINT_FIELDS:
         fields = [getattr(cloud, name) for cloud in clouds]
-        held = [field for field in fields if field is not None]
-        if not held:
+        present = [field for field in fields if field is not None]
+        if not present:
             continue
-        if name == "colors" and any(field.dtype != np.uint8 for field in held):
-            held = [f / np.float32(255) if f.dtype == np.uint8 else f for f in held]
-        tensors[name] = np.concatenate(held)
+        if name == "colors" and any(field.dtype != np.uint8 for field in present):
+            present = [f / np.float32(255) if f.dtype == np.uint8 else f for f in present]
+        tensors[name] = np.concatenate(present)
         if name == "point_labels":
             tensors[name] = tensors[name].astype(np.int32)
-        tensors[f"{name}_offsets"] = _offsets(0 if f is None else len(f) for f in fields)
-    if any(pictures):
-        tensors["images"] = np.frombuffer(b"".join(pictures), np.uint8)
-        tensors["images_offsets"] = _offsets(map(len, pictures))
+        tensors[f"{name}_offsets"] = _compute_offsets(0 if f is None else len(f) for f in fields)
+    if any(images):
+        tensors["images"] = np.frombuffer(b"".join(images), np.uint8)
+        tensors["images_offsets"] = _compute_offsets(map(len, images))
     return tensors
 
 
-def _offsets(lengths: Iterable[int]) -> Int[np.ndarray, " k"]:
+def _compute_offsets(lengths: Iterable[int]) -> Int[np.ndarray, " k"]:
     return np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))]).astype(np.int64)
 
 
-def _stamp(path: Path) -> list[Any]:
+def _stamp_file(path: Path) -> list[Any]:
+    """Return a file's path, size and modification time; the path alone if it does not exist."""
     try:
-        about = path.stat()
+        status = path.stat()
     except OSError:
         return [str(path)]
-    return [str(path), about.st_size, about.st_mtime_ns]
+    return [str(path), status.st_size, status.st_mtime_ns]
 
 
-def _shard_key(recipe: PrepareJob, rows: Sequence[int]) -> str:
-    """Return a checksum of all that a file's content depends on: options, ids, source files."""
-    data = recipe.dataset
+def _hash_inputs(job: PrepareJob, rows: Sequence[int]) -> str:
+    """Hash everything that a shard's content depends on: options, ids and source files."""
+    data = job.dataset
     ids = [data.ids[row] for row in rows]
     files = dict.fromkeys(path for row in rows for path in data.file_paths(row))
-    about = [
-        FORMAT_VERSION,
-        recipe.settings_key,
-        recipe.with_images,
-        ids,
-        [_stamp(path) for path in files],
-    ]
-    return checksum(json.dumps(about).encode())
+    stamps = [_stamp_file(path) for path in files]
+    inputs = [FORMAT_VERSION, job.settings_key, job.with_images, ids, stamps]
+    return checksum(json.dumps(inputs).encode())
 
 
-def _sentences(dataset: PointCloudDataset, rows: Sequence[int]) -> dict[str, Any]:
-    """List the sentences of some entries, each list once."""
-    said = []
+def _collect_sentences(dataset: PointCloudDataset, rows: Sequence[int]) -> dict[str, Any]:
+    """Collect the sentences of some samples, each distinct list once."""
+    texts_of_rows = []
     for row in rows:
         try:
-            said.append(tuple(dataset.texts(row)))
-        except ValueError:  # it has none
-            said.append(())
-    lists = {texts: number for number, texts in enumerate(dict.fromkeys(filter(None, said)))}
-    return {"rows": [lists.get(texts, -1) for texts in said], "lists": [*map(list, lists)]}
+            texts_of_rows.append(tuple(dataset.texts(row)))
+        except ValueError:  # the data set has no text
+            texts_of_rows.append(())
+    distinct = dict.fromkeys(filter(None, texts_of_rows))
+    numbers = {texts: number for number, texts in enumerate(distinct)}
+    return {
+        "rows": [numbers.get(texts, -1) for texts in texts_of_rows],
+        "lists": [*map(list, numbers)],
+    }
 
 
 def prepare_shard(job: PrepareJob, number: int, rows: Sequence[int]) -> ShardSummary:
-    """Check the clouds of one file, and write it unless it is there already."""
-    key = _shard_key(job, rows)
-    if job.folder is not None and (done := _finished(job.folder, number, key)):
-        return done
-    read, clouds, pictures, problems = _read(job, rows)
-    shard = ShardSummary(
+    """Check the samples `rows` of a data set, and write their shard unless it is up to date."""
+    key = _hash_inputs(job, rows)
+    if job.folder is not None and (summary := _load_summary(job.folder, number, key)):
+        return summary
+    samples, errors = _read_samples(job, rows)
+    clouds = samples.clouds
+    summary = ShardSummary(
         number,
-        read,
-        problems,
+        samples.rows,
+        errors,
         np.array([len(cloud.points) for cloud in clouds], dtype=np.int64),
         np.array([np.abs(cloud.points).max() for cloud in clouds], dtype=np.float64),
         np.array([fingerprint_cloud(cloud.points) for cloud in clouds], dtype=np.int64),
         [name for name in POINT_FIELDS[1:] if any(getattr(c, name) is not None for c in clouds)],
-        sum(map(bool, pictures)),
-        _sentences(job.dataset, read),
+        sum(map(bool, samples.images)),
+        _collect_sentences(job.dataset, samples.rows),
     )
-    if job.folder is None or not read:
-        return shard
-    about = {
-        "reach": shard.max_abs_coords,
-        "prints": shard.fingerprints,
-        "rows": np.array(read, dtype=np.int64),
+    if job.folder is None or not samples.rows:
+        return summary
+    tensors = _concat_tensors(clouds, samples.images) | {
+        "reach": summary.max_abs_coords,
+        "prints": summary.fingerprints,
+        "rows": np.array(samples.rows, dtype=np.int64),
     }
-    # One entry: safetensors writes several in any order, and the file would differ by run.
-    metadata = {"recon": json.dumps({"key": key, "problems": problems, "said": shard.sentences})}
-    content = save(_tensors(clouds, pictures) | about, metadata=metadata)
+    # A single entry: safetensors writes several in random order, and files would differ by run.
+    entry = {"key": key, "problems": errors, "said": summary.sentences}
+    content = save(tensors, metadata={"recon": json.dumps(entry)})
     write_atomic(job.folder / shard_name(number), content)
-    return shard._replace(num_bytes=len(content), sha256=checksum(content))
+    return summary._replace(num_bytes=len(content), sha256=checksum(content))
 
 
-def _finished(folder: Path, number: int, key: str) -> ShardSummary | None:
-    """Return what an earlier run found, where it wrote this very file and nothing was amiss."""
+def _load_summary(folder: Path, number: int, key: str) -> ShardSummary | None:
+    """Return the summary of an existing shard of the same inputs without errors, else None."""
     path = folder / shard_name(number)
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="np") as file:
-            about = json.loads(file.metadata()["recon"])
-            if about["key"] != key or about["problems"]:
+            entry = json.loads(file.metadata()["recon"])
+            if entry["key"] != key or entry["problems"]:
                 return None
-            there = set(file.keys())
+            fields = set(file.keys())
             offsets = file.get_tensor("points_offsets")
-            pictures = file.get_tensor("images_offsets") if "images" in there else np.zeros(1)
-            found = [file.get_tensor(name) for name in ("rows", "reach", "prints")]
-    except (SafetensorError, KeyError, TypeError, ValueError):  # damaged since: written anew
+            image_offsets = file.get_tensor("images_offsets") if "images" in fields else np.zeros(1)
+            rows, max_abs_coords, fingerprints = (
+                file.get_tensor(name) for name in ("rows", "reach", "prints")
+            )
+    except (SafetensorError, KeyError, TypeError, ValueError):  # damaged: write it again
         return None
     return ShardSummary(
         number,
-        found[0].tolist(),
+        rows.tolist(),
         [],
         np.diff(offsets),
-        found[1],
-        found[2],
-        [name for name in POINT_FIELDS[1:] if name in there],
-        int((np.diff(pictures) > 0).sum()),
-        about["said"],
+        max_abs_coords,
+        fingerprints,
+        [name for name in POINT_FIELDS[1:] if name in fields],
+        int((np.diff(image_offsets) > 0).sum()),
+        entry["said"],
         path.stat().st_size,
         checksum(path.read_bytes()),
     )
