@@ -15,8 +15,8 @@ from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.io.file_checks import check_cloud
 from recon.train import train
 
-# Folders of common files need no code: see [your own shapes](own_data.py). This is for what lies
-# on disk in a way of its own. Here: one text file a room, whose name ends in its class.
+# Folders of common files need no code: see [your own shapes](own_data.py). This tutorial is for
+# other layouts on disk. The example has one text file per room, whose name ends in its class.
 
 os.chdir(tempfile.mkdtemp())
 rng = np.random.default_rng(0)
@@ -27,9 +27,9 @@ for number in range(12):
 
 # ## The data set
 #
-# It says what there is (`ids`, and where known `classes` and `labels`) and reads one cloud when
-# asked. Which way is up, it says too. A missing folder and a bad file are errors that name them;
-# `check_cloud` looks at shape and numbers.
+# A data set lists its samples (`ids`, and optionally `classes` and `labels`), sets the up axis, and
+# reads one cloud by index. Errors name a missing folder or an invalid file; `check_cloud` checks
+# shape and values.
 
 
 class Scans(PointCloudDataset):
@@ -40,7 +40,7 @@ class Scans(PointCloudDataset):
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("*.txt"))
         if not self.paths:
-            raise FileNotFoundError(f"{folder}: holds no .txt files: set data.root to the scans")
+            raise FileNotFoundError(f"{folder}: has no .txt files: set data.root to the scans")
         self.ids = [path.name for path in self.paths]
         names = [path.stem.split("_")[1] for path in self.paths]
         self.classes = sorted(set(names))
@@ -54,17 +54,17 @@ class Scans(PointCloudDataset):
         return [self.paths[index]]
 
 
-# Colours, normals and labels of points go into `Cloud` as well; `image`, `texts` and `category`
-# serve teachers.
+# `Cloud` also holds colors, normals and labels of the points. The methods `image`, `texts` and
+# `category` provide inputs for teachers.
 #
 # ## The data module
 #
-# It names the splits and opens a part. Batches, augmentation, workers, several processes,
-# resuming in the middle of an epoch and `recon.prepare` are inherited.
+# A data module defines the splits and opens a part. It inherits batches, augmentation, workers,
+# distributed training, resuming within an epoch, and `recon.prepare`.
 
 
 class ScansDataModule(PointCloudDataModule):
-    """The rooms, all of them for training."""
+    """Provide batches of rooms, all of them for training."""
 
     splits = {"train": ["train"]}
 
@@ -80,16 +80,17 @@ assert batch["points"].shape == (4, 300, 3)
 
 # ## Train on it
 #
-# Programs take a class by its name: with the two classes above in `scans.py` of your working
-# folder, type `python -m recon.train` and the options below, `data._target_` being
-# `scans.ScansDataModule`. They can also stand in a file `data/scans.yaml` of a folder of yours,
-# to be had by `--config-dir=<folder> data=scans`. Here the same in Python.
+# Programs accept a class by its name. Save the two classes above as `scans.py` in your working
+# folder, and run `python -m recon.train` with the options below and
+# `data._target_=scans.ScansDataModule`. The options can also be in a file `data/scans.yaml` of your
+# own configuration folder, selected by `--config-dir=<folder> data=scans`. This is the same in
+# Python.
 
-where = ["data._target_=__main__.ScansDataModule", "data.root=scans"]
-where += ["data.split=train", "data.target_up=y"]
+data_options = ["data._target_=__main__.ScansDataModule", "data.root=scans"]
+data_options += ["data.split=train", "data.target_up=y"]
 tiny = ["debug=tiny", "num_points=256", "output_dir=run"]
 with initialize_config_dir(conf_dir(), version_base="1.3"):
-    cfg = compose("train", ["experiment=pretrain_folder", "data=furniture", *where, *tiny])
+    cfg = compose("train", ["experiment=pretrain_folder", "data=furniture", *data_options, *tiny])
 trainer = train(cfg)
 assert trainer.global_step == 1
 assert Path("run/checkpoints/last.ckpt").is_file()

@@ -10,16 +10,16 @@ import numpy as np
 import trimesh
 from pyarrow import parquet
 
-# Everything here is written into a new folder.
+# All files are written into a new folder.
 
 os.chdir(tempfile.mkdtemp())
 print(Path.cwd())
 
 # ## A folder of shapes
 #
-# A folder of any of the [formats](../data/folder.md#formats), with a sub-folder for each class or
-# with none. These stand in for yours: twelve meshes of three classes, which stand on z, as scans
-# and CAD models often do.
+# A folder has files in any of the [formats](../data/folder.md#formats), with or without a subfolder
+# for each class. This example generates twelve meshes of three classes with z up, as in many scans
+# and CAD models.
 
 rng = np.random.default_rng(0)
 makers = {
@@ -34,8 +34,8 @@ for name, make in makers.items():
 
 # ## Pretrain
 #
-# The generative student needs neither labels nor pictures. `debug=tiny` is a toy network and one
-# step an epoch, so that this page runs in seconds: leave out `*tiny` for a real run.
+# The generative student needs neither labels nor images. `debug=tiny` is a toy network with one
+# step per epoch, so that this page runs in seconds: omit `*tiny` for a real run.
 
 python = [sys.executable, "-m"]
 tiny = [
@@ -45,23 +45,23 @@ tiny = [
     "data.num_points=512",
     "output_dir=run",
 ]
-own = ["data.root=shapes", "data.up=z", "data.num_surface_points=512"]
-subprocess.run([*python, "recon.train", "experiment=pretrain_folder", *own, *tiny], check=True)
+shapes = ["data.root=shapes", "data.up=z", "data.num_surface_points=512"]
+subprocess.run([*python, "recon.train", "experiment=pretrain_folder", *shapes, *tiny], check=True)
 assert Path("run/checkpoints/last.ckpt").is_file()
 assert Path("run/report.html").is_file()
 
-# Files are read in every epoch. For more than a few, `python -m recon.prepare data=folder` with the
-# same options of the data checks them first and writes them once, into `shapes-prepared`, which is
-# faster to read.
+# The files are read in every epoch. For more than a few files, run `python -m recon.prepare
+# data=folder` with the same data options. It checks the files and writes them into
+# `shapes-prepared`, which is faster to read.
 
-# ## Use it
+# ## Extract features
 #
-# One table of features, a row a shape ([more about it](../search.md)). It needs `pip install
-# "recon-pointcloud[parquet]"`.
+# This writes a table with one row of features per shape ([details](../search.md)). It needs
+# `pip install "recon-pointcloud[parquet]"`.
 
-source = ["checkpoint=run/checkpoints/last.ckpt", "files=shapes", "up=z", "num_surface_points=512"]
+options = ["checkpoint=run/checkpoints/last.ckpt", "files=shapes", "up=z", "num_surface_points=512"]
 subprocess.run(
-    [*python, "recon.embed", *source, "out=features.parquet", "num_workers=0"], check=True
+    [*python, "recon.embed", *options, "out=features.parquet", "num_workers=0"], check=True
 )
 
 table = parquet.read_table("features.parquet")
