@@ -15,8 +15,8 @@ from recon.data.datasets.furniture import Furniture
 
 # ## A pretrained network
 #
-# `debug=tiny` here and below is a toy network trained for one step, so that this page runs in
-# seconds: leave it out for a real run.
+# `debug=tiny`, here and below, is a toy network trained for one step, so that this page runs in
+# seconds. Leave it out for a real run.
 
 os.chdir(tempfile.mkdtemp())
 python = [sys.executable, "-m"]
@@ -25,8 +25,8 @@ subprocess.run([*python, "recon.train", "experiment=pretrain_furniture", *tiny],
 
 # ## A classifier
 #
-# Some train shapes are held out to select the checkpoint; the test shapes are read once, at the
-# end. `protocol=linear` would train the head alone; without `pretrained` training starts from
+# Some train shapes are held out to select the checkpoint. The test shapes are read once, at the
+# end. `protocol=linear` would train the head alone. Without `checkpoint`, training starts from
 # scratch.
 
 tune = ["experiment=finetune_furniture", "checkpoint=pretrained/checkpoints/last.ckpt"]
@@ -37,7 +37,7 @@ print(sorted(json.loads(Path("tuned/results.json").read_text())))
 
 # ## In Python
 #
-# The network takes clouds (B, N, 3) as its tests saw them, and knows its classes by name.
+# The network takes clouds (B, N, 3) after the test transform; `class_names` names its logits.
 
 classifier = recon.load("tuned/checkpoints/best.ckpt", task="classify")
 data = Furniture(["test"])
@@ -48,13 +48,13 @@ assert logits.shape == (1, len(data.classes))
 
 # ## On files
 #
-# Ask it about a folder of shapes; what it says stands in `predictions.csv`.
+# Classify a folder of shapes; the predictions are in `predictions.csv`.
 
 Path("mine").mkdir()
 trimesh.creation.box([1, 0.1, 1]).export("mine/board.ply")
 trimesh.creation.cylinder(radius=0.3, height=1).export("mine/pipe.ply")
-ask = ["task=classify", "checkpoint=tuned/checkpoints/best.ckpt", "output_dir=asked"]
+options = ["task=classify", "checkpoint=tuned/checkpoints/best.ckpt", "output_dir=evaluated"]
 mine = ["data=folder", "data.root=mine", "data.test_split=all", "data.num_workers=0"]
-subprocess.run([*python, "recon.evaluate", *ask, *mine], check=True)
-print(Path("asked/predictions.csv").read_text())
-assert len(Path("asked/predictions.csv").read_text().splitlines()) == 3
+subprocess.run([*python, "recon.evaluate", *options, *mine], check=True)
+print(Path("evaluated/predictions.csv").read_text())
+assert len(Path("evaluated/predictions.csv").read_text().splitlines()) == 3

@@ -20,19 +20,19 @@ from recon.ops.masking import random_mask
 from recon.tasks.pretrain import EnsembleDistillation, ReConStudent
 from recon.teachers.base import Teacher
 
-# A teacher turns a batch into features (B, dim) that a query of the student learns to predict. It
-# may be another network ([`LiveTeacher`](../../src/recon/teachers/base.py) holds one that is
-# frozen), a table, or a formula. Here a table: how large each embedded model is, which clouds
-# scaled to one size do not tell.
+# A teacher maps a batch to features (B, dim) that a query of the student learns to predict. It can
+# be another network ([`LiveTeacher`](../../src/recon/teachers/base.py) runs a frozen one), a table,
+# or a formula. Here it is a table of the sizes of the bundled models. Clouds do not contain this
+# information, because they are scaled to one size.
 #
 # ## The teacher
 #
-# `keys` says what it reads of a batch, so that nothing more is loaded; `require` looks before
-# training whether it knows all that it will be asked.
+# `keys` are the batch entries it reads; no others are loaded. `check_coverage` checks before
+# training that the teacher has features of all samples.
 
 
 class SizeTeacher(Teacher):
-    """Logarithms of width, height and depth in metres, by the model's id."""
+    """Logarithms of width, height and depth in meters, looked up by id."""
 
     keys = ("id",)
     table: Tensor
@@ -45,8 +45,8 @@ class SizeTeacher(Teacher):
         self.register_buffer("table", sizes.clamp_min(1e-3).log(), persistent=False)
 
     def check_coverage(self, names: Mapping[str, Collection[str]]) -> None:
-        if lacking := [name for name in names["id"] if name not in self.row]:
-            raise ValueError(f"the size of {lacking[0]} is not known: leave it out")
+        if missing := [name for name in names["id"] if name not in self.row]:
+            raise ValueError(f"the size of {missing[0]} is unknown: leave it out of the data")
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         return self.table[[self.row[name] for name in batch["id"]]]
@@ -57,8 +57,9 @@ teacher.check_coverage({"id": list(teacher.row)})
 
 # ## A student that learns from it
 #
-# The encoder gets a query of the teacher's name, and a projection of its width. Others go beside
-# it: `{"size": ..., "text": ...}`. The sizes are tiny, so that this page runs in seconds.
+# The encoder needs a query with the name of the teacher, and a projection of its width. More
+# teachers can be added: `{"size": ..., "text": ...}`. The network is tiny, so that this page runs
+# in seconds.
 
 torch.manual_seed(0)
 encoder = Encoder(48, depth=2, heads=2, queries=("cls", "size"), patch_widths=(16, 32, 32))
@@ -73,32 +74,32 @@ student = ReConStudent(
 )
 
 
-class Losses(lightning.Callback):
-    """Keep each step's losses."""
+class LossHistory(lightning.Callback):
+    """Record the loss of each step."""
 
     def __init__(self) -> None:
-        self.seen: list[float] = []
+        self.losses: list[float] = []
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        self.seen.append(float(trainer.callback_metrics["train/size"]))
+        self.losses.append(float(trainer.callback_metrics["train/size"]))
 
 
-losses = Losses()
+history = LossHistory()
 trainer = lightning.Trainer(
     max_steps=30,
     accelerator="cpu",
-    callbacks=[losses],
+    callbacks=[history],
     logger=False,
     enable_checkpointing=False,
     enable_progress_bar=False,
     enable_model_summary=False,
 )
 trainer.fit(student, FurnitureDataModule(batch_size=16, transform=RandomPointSample(512)))
-print(f"loss of size: {losses.seen[0]:.2f} at first, {losses.seen[-1]:.2f} at last")
-assert sum(losses.seen[-5:]) < sum(losses.seen[:5])
+print(f"size loss: {history.losses[0]:.2f} at the start, {history.losses[-1]:.2f} at the end")
+assert sum(history.losses[-5:]) < sum(history.losses[:5])
 
 # ## By configuration
 #
-# With the class in `my_module.py` of the working folder,
+# If the class is in `my_module.py` in the working directory,
 # `+teacher.size._target_=my_module.SizeTeacher +projection_dims.size=3
 # model.encoder.queries=[cls,image,text,size]` adds it to a pretraining command.

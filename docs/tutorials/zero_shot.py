@@ -13,13 +13,13 @@ import recon
 from recon.data.datasets.furniture import Furniture, asset_path
 from recon.teachers.cached import CachedTextTeacher
 
-# A network whose text query learned to say what a text teacher says can be asked for classes it
-# never saw labels of: the class is the one whose name, told to the teacher, is closest.
+# A network whose text query was trained with a text teacher can classify without class labels: it
+# predicts the class whose name has the most similar text feature.
 #
 # ## Pretrain with a text teacher
 #
-# The embedded data bring the features of their texts, so nothing is downloaded. `debug=tiny` is a
-# toy network trained for one step: leave it out to wait minutes for the figures of the
+# The bundled data include text features, so nothing is downloaded. `debug=tiny` is a toy network
+# trained for one step. Without it, training takes minutes and gives the results of the
 # [README](../../README.md).
 
 os.chdir(tempfile.mkdtemp())
@@ -27,9 +27,9 @@ python = [sys.executable, "-m"]
 tiny = ["debug=tiny", "~callbacks.report", "output_dir=run"]
 subprocess.run([*python, "recon.train", "experiment=pretrain_furniture", *tiny], check=True)
 
-# ## Measure
+# ## Evaluate
 #
-# 141 test shapes among 26 classes, with the protocol beside the figure.
+# The accuracy on 141 test shapes of 26 classes, printed with its protocol.
 
 weights = "checkpoint=run/checkpoints/last.ckpt"
 measure = ["experiment=zeroshot_furniture", weights, "output_dir=zero_shot"]
@@ -37,21 +37,21 @@ subprocess.run([*python, "recon.evaluate", *measure], check=True)
 results = json.loads(Path("zero_shot/results.json").read_text())
 print(sorted(results))
 
-# ## The same by hand
+# ## The same in Python
 #
-# Text features of the class names, standardised as in training, and the cosine to each cloud's
-# projected query.
+# The text features of the class names are standardized as in training and compared with the
+# projected query of each cloud by cosine.
 
 data = Furniture(["test"])
 teacher = CachedTextTeacher(asset_path("text.safetensors"), 384, standardize=True)
 classes = teacher({"text": list(data.classes)})
 encoder = recon.PointEncoder("run/checkpoints/last.ckpt")
 queries = encoder.encode([data.points(row) for row in range(5)]).text_projected
-likeness = cosine_similarity(queries[:, None], classes[None], dim=-1)
-for row, best in enumerate(likeness.argmax(1).tolist()):
+similarity = cosine_similarity(queries[:, None], classes[None], dim=-1)
+for row, best in enumerate(similarity.argmax(1).tolist()):
     truth = data.classes[data.labels[row]]
     print(f"{data.ids[row]}: {data.classes[best]} (it is {truth})")
-assert likeness.shape == (5, 26)
+assert similarity.shape == (5, 26)
 
-# With a live teacher (`teacher=clip`; weights are downloaded once) classes are any words: see
+# With a live teacher (`teacher=clip`, weights are downloaded once), classes can be any words: see
 # [objects](../objects.md#your-own-shapes).

@@ -55,8 +55,8 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     for reason in {reason: None for part in shapes.values() for reason in part.skip_reasons}:
         print(f"skipped: {reason}")
     if labeled:
-        known = data.test_dataset.classes
-        shapes = {name: _remap_labels(part, known, classes) for name, part in shapes.items()}
+        names = data.test_dataset.classes
+        shapes = {split: _remap_labels(part, names, classes) for split, part in shapes.items()}
     logits = task(shapes, classes)
     protocol = {
         **task.fingerprint_fields(),

@@ -59,10 +59,10 @@ def test_parameter_groups_match_the_release(kind: str, head: object, frozen: boo
     names = {id(p): n.removeprefix("model.") for n, p in task.named_parameters()}
     released = [group for group in released_json("param_groups.json")[kind] if group["names"]]
     assert len(optimizer.param_groups) == len(released)
-    for ours, theirs in zip(optimizer.param_groups, released, strict=True):
-        keys = {to_official_key(names[id(p)], "classify") for p in ours["params"]}
-        assert keys == set(theirs["names"])
-        assert ours["weight_decay"] == theirs["weight_decay"]
+    for group, expected in zip(optimizer.param_groups, released, strict=True):
+        keys = {to_official_key(names[id(p)], "classify") for p in group["params"]}
+        assert keys == set(expected["names"])
+        assert group["weight_decay"] == expected["weight_decay"]
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates == pytest.approx([2e-4, 2e-5, 2e-5][: len(rates)])
 

@@ -52,9 +52,7 @@ def test_cached_features_are_not_in_the_state_dict(path: Path) -> None:
 
 
 def test_missing_damaged_or_wrong_caches_raise(path: Path) -> None:
-    with pytest.raises(
-        ValueError, match="of somebody have width 6, but dim is set to 512"
-    ):
+    with pytest.raises(ValueError, match="of somebody have width 6, but dim is set to 512"):
         CachedTextTeacher(path, 512)
     with pytest.raises(ValueError, match="made for other data: it lacks 1 of 2 entries.*'z'"):
         CachedImageTeacher(path, 6).check_coverage({"id": ["a", "z"], "text": []})
