@@ -69,7 +69,7 @@ def build_table(folder: Path) -> list[str]:
         shots = [*few_shot_accuracy(folder / "few_shot", name).values()]
         cells = " | ".join(format_mean_std(values) for values in (svm, zero, shots, tuned))
         lines.append(f"| {title} | {cells} |")
-    names = {"untrained": "untrained", "calibrated": "untrained, recalibrated BatchNorm"}
+    names = {"untrained": "random init", "calibrated": "random init, recalibrated BatchNorm"}
     lines += [f"| {names[key]} | {format_mean_std(v)} | - | - | - |" for key, v in controls.items()]
     return lines
 
