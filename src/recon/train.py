@@ -78,7 +78,7 @@ def _train(cfg: DictConfig) -> TrainingResult:
     from lightning import seed_everything
 
     from recon.callbacks.loggers import logger_session
-    from recon.checkpoints.loading import check_resumable
+    from recon.checkpoints.resuming import check_resumable
     from recon.models.inference import compile_parts
 
     cfg.ckpt_path = _resumed_from(cfg)
