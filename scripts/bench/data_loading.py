@@ -23,7 +23,7 @@ from rich.table import Table
 
 from recon.data.dataset import PointCloudDataset
 from recon.data.datasets.shapenet import ShapeNetDataModule
-from recon.data.prepared.dataset import MANIFEST_NAME
+from recon.data.prepared.layout import MANIFEST_NAME
 from recon.data.prepared.shard import PrepareJob
 from recon.data.prepared.writer import prepare_split, write_index
 from recon.utils.atomic_write import write_atomic

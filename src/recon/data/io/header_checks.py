@@ -36,9 +36,10 @@ PLY_SIZES = {
 
 class _PlyElement(NamedTuple):
     name: str
-    count: int
+    number: int
+    """Announced number of elements of this name."""
     min_bytes: int
-    """Minimum size of one such element."""
+    """Minimum size of one of them."""
 
 
 def check_ply(path: Path) -> None:
@@ -53,10 +54,10 @@ def check_ply(path: Path) -> None:
     is_text = any(words[:2] == ["format", "ascii"] for words in lines)
     min_bytes = num_elements = 0
     for element in _parse_ply_elements(lines, is_text=is_text):
-        if not 0 <= element.count <= size or (element.count and not element.min_bytes):
-            raise ValueError(f"its header announces {element.count} of {element.name!r}")
-        min_bytes += element.count * element.min_bytes
-        num_elements += element.count
+        if not 0 <= element.number <= size or (element.number and not element.min_bytes):
+            raise ValueError(f"its header announces {element.number} of {element.name!r}")
+        min_bytes += element.number * element.min_bytes
+        num_elements += element.number
     body_bytes = size - end.end()
     if min_bytes > body_bytes + 1:  # the last line may lack its newline
         raise ValueError(f"its header announces {min_bytes} bytes, it has {body_bytes}")

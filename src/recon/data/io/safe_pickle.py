@@ -153,7 +153,7 @@ class _Unpickler(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
 
     def load(self) -> Any:
-        self.dispatch = _CountedDispatch(type(self).dispatch)  # type: ignore[misc] # counts anew
+        self.dispatch = _CountedDispatch(type(self).dispatch)  # type: ignore[misc]
         return super().load()
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:

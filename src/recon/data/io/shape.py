@@ -163,15 +163,17 @@ def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
         files = [folder / name for folder, names in walk_folders(path) for name in names]
-        found = {file: file.relative_to(path) for file in files if file.suffix.lower() in READERS}
+        relative_paths = {
+            file: file.relative_to(path) for file in files if file.suffix.lower() in READERS
+        }
     else:
         files = (
             [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
         )
-        found = {file: Path(file.name) for file in files if file.is_file()}
-    if not found:
+        relative_paths = {file: Path(file.name) for file in files if file.is_file()}
+    if not relative_paths:
         extensions = ", ".join(sorted(READERS))
         raise FileNotFoundError(
             f"{pattern}: no such file, nor a folder with {extensions} files: check the path"
         )
-    return found
+    return relative_paths
