@@ -1,4 +1,4 @@
-"""Inputs, weights and outputs of the released implementation, and toy data sets."""
+"""Load reference data of the official release, seed tests, and write toy data sets."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-# Tests run in parallel, one core each; more threads would only wait for each other.
+# Tests run in parallel, one core each; more threads would compete for the cores.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
-torch.manual_seed(0)  # of what test modules draw when they are imported: torch's own seed is none
+torch.manual_seed(0)  # for test modules that draw random numbers on import
 
 RELEASED = Path(__file__).parent / "data" / "released"
 
@@ -42,19 +42,19 @@ def assert_near(actual: Tensor, expected: Tensor, tolerance: float = 2e-5) -> No
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _seed_torch() -> None:
     torch.manual_seed(0)
 
 
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
-    """Seed what whole modules share too: it is made before the first test of them that asks."""
+    """Seed fixtures of wider scope too, because they run before the seed of a test."""
     if fixturedef.scope != "function":
         torch.manual_seed(0)
 
 
 @pytest.fixture
 def shapenet_root(tmp_path: Path) -> Path:
-    """Write ShapeNet-55 as it lies on disk, with eight shapes of two categories."""
+    """Write a ShapeNet-55 folder with eight shapes of two categories."""
     root = tmp_path / "ShapeNet55-34"
     for folder in ("ShapeNet-55", "shapenet_pc", "shapenet_img"):
         (root / folder).mkdir(parents=True)
@@ -77,9 +77,9 @@ def shapenet_root(tmp_path: Path) -> Path:
 
 
 class InterruptStep(Callback):
-    """Press Ctrl-C, or send another signal, in the middle of a step, after its forward pass.
+    """Raise SIGINT or another signal in the middle of a step, after its forward pass.
 
-    To the process that spawned the first one of a training, with `parent`.
+    With `parent`, send it to the process that spawned the first training process.
     """
 
     def __init__(self, step: int, number: int = signal.SIGINT, *, parent: bool = False) -> None:

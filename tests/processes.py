@@ -1,4 +1,4 @@
-"""What tests of several processes share."""
+"""Train the cases of test_processes.py with a number of processes."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ UNEVEN = ["data.drop_last=false", "trainer.precision=64-true"]
 CASES: dict[str, tuple[int, list[str]]] = {
     # The paper's student on cached teachers, in single precision.
     "pretrain": (4, ["experiment=pretrain_furniture", "~callbacks.report"]),
-    # Epochs end in batches that are not full, of 9 and 8 samples.
+    # Epochs end with incomplete batches of 9 and 8 samples.
     "views": (9, ["experiment=pretrain_furniture", "~callbacks.report", "data.split=train",
                    "loss/distillation=siglip", "loss/self_contrast=by_view", "mask=block",
                    *UNEVEN]),
@@ -29,17 +29,22 @@ CASES: dict[str, tuple[int, list[str]]] = {
                   "data.test_split=[Area_2,Area_5,Area_6]",
                   "task.windows.votes=2", "trainer.max_steps=6", *UNEVEN]),
 }  # fmt: skip
-"""Runs to compare: samples a process and step where two share a batch, and options."""
+"""Runs to compare: batch size of each of two processes, and options."""
 
 
 def run(out: Path, rooms: str, ranks: int) -> None:
-    """Train each case by so many processes, of which this is one."""
-    how = ["trainer.strategy=ddp_find_unused_parameters_true", f"trainer.devices={ranks}"]
+    """Train each case as one of `ranks` processes."""
+    distributed = ["trainer.strategy=ddp_find_unused_parameters_true", f"trainer.devices={ranks}"]
     for name, (size, options) in CASES.items():
-        told = [*TOY, *options, f"data.batch_size={2 * size // ranks}", f"output_dir={out / name}"]
-        told += [f"data.root={rooms}"] if name == "rooms" else []
+        arguments = [
+            *TOY,
+            *options,
+            f"data.batch_size={2 * size // ranks}",
+            f"output_dir={out / name}",
+        ]
+        arguments += [f"data.root={rooms}"] if name == "rooms" else []
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            train(compose("train", [*told, *how] if ranks > 1 else told))
+            train(compose("train", [*arguments, *distributed] if ranks > 1 else arguments))
 
 
 if __name__ == "__main__":

@@ -13,60 +13,68 @@ from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.recon import ContrastiveNetwork, Projections
 from recon.train import train
-from trees import few_shot, meshes, modelnet, objaverse, s3dis, scanobjectnn, shapenetpart
+from trees import (
+    write_few_shot_fold,
+    write_meshes,
+    write_modelnet,
+    write_objaverse,
+    write_s3dis,
+    write_scanobjectnn,
+    write_shapenetpart,
+)
 
 GROUP = Path(conf_dir()) / "experiment"
 EXPERIMENTS = sorted(path.stem for path in GROUP.glob("*.yaml"))
 EVALUATED = [name for name in EXPERIMENTS if name.startswith(("svm_", "zeroshot_"))]
 TRAINED = [name for name in EXPERIMENTS if name not in EVALUATED]
 TREES = {
-    "modelnet40": lambda root: modelnet(root, points=600),
-    "modelnet10": lambda root: modelnet(root, classes=10, points=600),
-    "scanobjectnn": lambda root: scanobjectnn(root, 30),
-    "objaverse": objaverse,
-    "folder": meshes,
-    "shapenetpart": shapenetpart,
-    "s3dis": s3dis,
-    "rooms": s3dis,
+    "modelnet40": lambda root: write_modelnet(root, points=600),
+    "modelnet10": lambda root: write_modelnet(root, classes=10, points=600),
+    "scanobjectnn": lambda root: write_scanobjectnn(root, 30),
+    "objaverse": write_objaverse,
+    "folder": write_meshes,
+    "shapenetpart": write_shapenetpart,
+    "s3dis": write_s3dis,
+    "rooms": write_s3dis,
 }
 
 
-def tree(name: str, root: Path) -> list[str]:
-    """Write the small data set that an experiment is tried on; return the option that names it."""
+def write_data(name: str, root: Path) -> list[str]:
+    """Write a small data set for an experiment; return the option that names it."""
     data = name.split("_")[1]
     if data == "furniture":
         return []
     if name == "fewshot_modelnet40":
-        few_shot(root, shot=10)
+        write_few_shot_fold(root, shot=10)
     else:
         TREES[data](root)
     return [f"data.root={root}"]
 
 
-def overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
-    dry = ["teacher=untrained", f"data.root={shapenet_root}"]
+def build_overrides(name: str, shapenet_root: Path, output_dir: Path) -> list[str]:
+    options = ["teacher=untrained", f"data.root={shapenet_root}"]
     if "pretrain_shapenet" not in name:
-        dry = tree(name, output_dir.parent / "data")
+        options = write_data(name, output_dir.parent / "data")
     if name == "pretrain_furniture":
-        dry.append("~callbacks.report")
+        options.append("~callbacks.report")
     if name.startswith(("finetune", "fewshot")):
-        dry.append("eval.votes=0")
+        options.append("eval.votes=0")
     if "modelnet" in name:  # 600 points, or 64
-        dry += ["num_points=32", "transform=furniture", "eval.val.val_share=0.5"]
+        options += ["num_points=32", "transform=furniture", "eval.val.val_share=0.5"]
     if name == "finetune_folder":
-        dry += [
+        options += [
             "data.split=all",
             "data.test_split=all",
             "data.num_points=1300",
             "data.num_surface_points=1300",
         ]
-        dry += ["eval.selection=last"]
+        options += ["eval.selection=last"]
     if name.startswith("semseg"):
-        dry += ["data.split=[Area_1]", "data.num_points=64", "task.windows.votes=1"]
-    return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *dry]
+        options += ["data.split=[Area_1]", "data.num_points=64", "task.windows.votes=1"]
+    return [f"experiment={name}", "debug=tiny", f"output_dir={output_dir}", *options]
 
 
-def run(arguments: list[str]) -> int:
+def run_train(arguments: list[str]) -> int:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("train", arguments)
     return train(cfg).global_step
@@ -74,7 +82,7 @@ def run(arguments: list[str]) -> int:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_experiment_runs_one_step(name: str, shapenet_root: Path, tmp_path: Path) -> None:
-    assert run(overrides(name, shapenet_root, tmp_path / "run")) == 1
+    assert run_train(build_overrides(name, shapenet_root, tmp_path / "run")) == 1
     assert (tmp_path / "run" / "metrics.csv").read_text().startswith("epoch,")
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert (tmp_path / "run" / "results.json").is_file() == (not name.startswith("pretrain"))
@@ -83,7 +91,7 @@ def test_experiment_runs_one_step(name: str, shapenet_root: Path, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pretrained toy, whose queries are as wide as the teachers of the evaluations."""
+    """Save a toy checkpoint with projected queries as wide as the teachers of the evaluations."""
     torch.manual_seed(0)
     encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
     grouper, widths = PatchGrouper(8, 8), {"image": 512, "text": 512}
@@ -94,8 +102,8 @@ def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# A CLIP network without weights is built for each of these.
-HEAVY = {
+# Each of these builds a CLIP network without weights.
+SLOW = {
     "zeroshot_modelnet10",
     "zeroshot_modelnet40",
     "zeroshot_scanobjectnn",
@@ -105,14 +113,16 @@ HEAVY = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in EVALUATED],
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EVALUATED],
 )
-def test_evaluation_runs_and_declares_itself(name: str, toy_weights: Path, tmp_path: Path) -> None:
-    dry = tree(name, tmp_path / "data")
+def test_evaluation_writes_results_with_a_fingerprint(
+    name: str, toy_weights: Path, tmp_path: Path
+) -> None:
+    options = write_data(name, tmp_path / "data")
     if name == "zeroshot_furniture":
-        dry.append("task.query=image")
+        options.append("task.query=image")
     elif name.startswith("zeroshot"):
-        dry.append("task.class_features.teacher.weights=null")
+        options.append("task.class_features.teacher.weights=null")
     small = ["num_points=256", "data.num_workers=0", "network.num_groups=8", "network.group_size=8"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose(
@@ -122,26 +132,26 @@ def test_evaluation_runs_and_declares_itself(name: str, toy_weights: Path, tmp_p
                 f"checkpoint={toy_weights}",
                 f"output_dir={tmp_path}",
                 *small,
-                *dry,
+                *options,
             ],
         )
     if name == "zeroshot_furniture":
-        with pytest.raises(ValueError, match="classes have features of width 384, the network"):
+        with pytest.raises(ValueError, match="class features have width 384, projected"):
             evaluate(cfg)
         return
-    found = evaluate(cfg)
+    scores = evaluate(cfg)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["overall_accuracy"]["mean"] == found.overall_accuracy.mean
-    assert results["declared"]["test_shapes"] == int(found.confusion_matrix.sum())
+    assert results["overall_accuracy"]["mean"] == scores.overall_accuracy.mean
+    assert results["declared"]["test_shapes"] == int(scores.confusion_matrix.sum())
     assert results["fingerprint"] == compute_fingerprint(results["declared"])
     assert compute_fingerprint({**results["declared"], "points": 512}) != results["fingerprint"]
 
 
 @pytest.mark.parametrize("name", [n for n in EXPERIMENTS if "furniture" not in n])
-def test_published_rows_name_their_figure_and_command(name: str) -> None:
+def test_experiments_state_their_published_result(name: str) -> None:
     head = (GROUP / f"{name}.yaml").read_text()
-    own = name.startswith("pretrain") or name in ("semseg_rooms", "finetune_folder")
-    assert own or "Published: " in head
+    is_unpublished = name.startswith("pretrain") or name in ("semseg_rooms", "finetune_folder")
+    assert is_unpublished or "Published: " in head
 
 
 @pytest.mark.parametrize(
@@ -159,21 +169,21 @@ def test_option_runs_one_step(
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    arguments = overrides("pretrain_furniture", shapenet_root, tmp_path / "run")
-    assert run([*arguments, *option.split()]) == 1
+    arguments = build_overrides("pretrain_furniture", shapenet_root, tmp_path / "run")
+    assert run_train([*arguments, *option.split()]) == 1
 
 
 @pytest.mark.parametrize("experiment", ["pretrain_shapenet", "pretrain_shapenet_generative"])
-def test_any_experiment_takes_a_folder_of_meshes(experiment: str, tmp_path: Path) -> None:
-    meshes(tmp_path / "own")
-    own = ["data=folder", f"data.root={tmp_path / 'own'}", "teacher=untrained"]
-    own = own if experiment == "pretrain_shapenet" else own[:2]
-    dry = [f"experiment={experiment}", "debug=tiny", f"output_dir={tmp_path / 'run'}"]
-    assert run([*dry, *own]) == 1
+def test_pretraining_accepts_a_folder_of_meshes(experiment: str, tmp_path: Path) -> None:
+    write_meshes(tmp_path / "meshes")
+    data = ["data=folder", f"data.root={tmp_path / 'meshes'}", "teacher=untrained"]
+    data = data if experiment == "pretrain_shapenet" else data[:2]
+    options = [f"experiment={experiment}", "debug=tiny", f"output_dir={tmp_path / 'run'}"]
+    assert run_train([*options, *data]) == 1
 
 
 @pytest.mark.parametrize("student", ["recon", "multitask", "generative", "contrastive"])
-def test_the_five_compositions_differ_in_a_few_lines(student: str) -> None:
+def test_pretraining_experiments_are_short(student: str) -> None:
     group = Path(conf_dir()) / "experiment"
     file = "pretrain_shapenet" if student == "recon" else f"pretrain_shapenet_{student}"
     lines = (group / f"{file}.yaml").read_text().splitlines()
@@ -181,7 +191,7 @@ def test_the_five_compositions_differ_in_a_few_lines(student: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["tiny", "small", "base"])
-def test_models_have_the_papers_sizes(model: str) -> None:
+def test_models_have_the_sizes_of_the_paper(model: str) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         sizes = compose("train", [f"model={model}"]).model
     assert (sizes.dim, sizes.heads) == {"tiny": (192, 3), "small": (256, 4), "base": (384, 6)}[
@@ -190,7 +200,7 @@ def test_models_have_the_papers_sizes(model: str) -> None:
     assert (sizes.depth, sizes.decoder_depth, sizes.groups, sizes.group_size) == (12, 4, 64, 32)
 
 
-def test_the_default_is_the_papers_recipe() -> None:
+def test_defaults_are_the_recipe_of_the_paper() -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("train", ["experiment=pretrain_shapenet"])
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (5e-4, 0.05)

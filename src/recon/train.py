@@ -1,4 +1,4 @@
-"""Pretrain: python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>."""
+"""Train a network: python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>."""
 
 import signal
 import sys
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 
 class TrainingResult(NamedTuple):
-    """What a run ended with."""
+    """Result of a training run."""
 
     trainer: "Trainer"
     metrics: dict[str, Any]
-    """Measures as they were logged last in training, before any test."""
+    """Last logged values of training metrics, before any test."""
 
 
 def train(cfg: DictConfig) -> "Trainer":
-    """Train as a composed configuration says; return the trainer."""
+    """Train from a composed configuration; return the trainer."""
     return fit(cfg).trainer
 
 
 def fit(cfg: DictConfig) -> TrainingResult:
     """Build task, data and trainer from a composed configuration, and train.
 
-    Raises ValueError where another program writes into the folder.
+    Raises ValueError if another program writes into the output folder.
     """
     path = Path(cfg.ckpt_path or ".")
     if cfg.ckpt_path and not path.is_file() and not any(path.parent.glob("*.ckpt")):
@@ -52,28 +52,28 @@ def fit(cfg: DictConfig) -> TrainingResult:
     check_numbers(cfg)
     check_compile_strategy(cfg)
     if not is_rank_zero():
-        _check_unused(cfg)  # or it would wait for a first one that has ended
+        _check_output_dir(cfg)  # else it would wait for a first process that has exited
         return _train(cfg)
     with write_lock(
         Path(cfg.output_dir), "wait for it, or choose another folder, output_dir=<new>"
     ):
-        _check_unused(cfg)
+        _check_output_dir(cfg)
         return _train(cfg)
 
 
-def _check_unused(cfg: DictConfig) -> None:
-    """Raise ValueError for a folder with the checkpoints of a run that this one does not go on."""
+def _check_output_dir(cfg: DictConfig) -> None:
+    """Raise ValueError if the folder has checkpoints of an earlier run that is not resumed."""
     last = Path(cfg.output_dir) / "checkpoints" / "last.ckpt"
     if last.is_file() and not cfg.ckpt_path and not is_restarted():
         raise ValueError(
-            f"{last}: is of an earlier run: go on with ckpt_path={last}, or choose another folder, "
-            "output_dir=<new>"
+            f"{last}: belongs to an earlier run: resume it with ckpt_path={last}, or choose "
+            "another folder, output_dir=<new>"
         )
 
 
 def _train(cfg: DictConfig) -> TrainingResult:
-    _ = cfg.started  # its clock runs from here
-    # Imported here: they take seconds, which --help and a misspelt option need not wait for.
+    _ = cfg.started  # resolves the start time now
+    # Imported here, because they take seconds that --help and misspelled options should not cost.
     from hydra.utils import instantiate
     from lightning import seed_everything
 
@@ -81,21 +81,17 @@ def _train(cfg: DictConfig) -> TrainingResult:
     from recon.checkpoints.resuming import check_resumable
     from recon.models.inference import compile_parts
 
-    cfg.ckpt_path = _resumed_from(cfg)
+    cfg.ckpt_path = _find_resume_checkpoint(cfg)
     silence_known_warnings()
     configure_malloc()
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data, _convert_="all")
-    data.setup("fit")  # what is missing is said before teachers are fetched
+    data.setup("fit")  # reports missing data before teachers are downloaded
     if "eval" in cfg and data.test_split is None:
         raise ValueError(
             f"nothing to test on: set data.test_split to one of {', '.join(data.splits)}"
         )
-    if cfg.num_classes is None:
-        of_points = cfg.label_level == "point"
-        cfg.num_classes = len(data.dataset.point_classes if of_points else data.dataset.classes)
-    if "num_object_classes" in cfg and cfg.num_object_classes is None:
-        cfg.num_object_classes = len(data.dataset.classes)
+    _set_num_classes(cfg, data.dataset)
     OmegaConf.resolve(cfg)
     task = instantiate(cfg.task, _convert_="all")
     data.keys |= task.keys
@@ -103,30 +99,39 @@ def _train(cfg: DictConfig) -> TrainingResult:
         check_resumable(Path(cfg.ckpt_path), task)
     if cfg.compile:
         compile_parts(task.model)
-    trainer = _trainer(cfg)
+    trainer = _build_trainer(cfg)
     if trainer.is_global_zero:
-        _save(cfg)
+        _save_config(cfg)
     with logger_session(trainer, task, OmegaConf.to_container(cfg)):
-        trained = TrainingResult(trainer, _run(cfg, trainer, task, data))
+        result = TrainingResult(trainer, _fit_and_test(cfg, trainer, task, data))
     if trainer.is_global_zero:
-        write_final_metrics(Path(cfg.output_dir), trained.metrics)
-    return trained
+        write_final_metrics(Path(cfg.output_dir), result.metrics)
+    return result
 
 
-def _resumed_from(cfg: DictConfig) -> str | None:
-    """Return the checkpoint to resume from: of a job started again its own, else the one told."""
+def _set_num_classes(cfg: DictConfig, dataset: Any) -> None:
+    """Set numbers of classes that the configuration leaves open to those of the data set."""
+    if cfg.num_classes is None:
+        is_per_point = cfg.label_level == "point"
+        cfg.num_classes = len(dataset.point_classes if is_per_point else dataset.classes)
+    if "num_object_classes" in cfg and cfg.num_object_classes is None:
+        cfg.num_object_classes = len(dataset.classes)
+
+
+def _find_resume_checkpoint(cfg: DictConfig) -> str | None:
+    """Return the checkpoint to resume from: a restarted job's own, else that of `ckpt_path`."""
     from recon.callbacks.checkpoints import find_intact_checkpoint
     from recon.callbacks.requeue import find_requeue_checkpoint
 
-    if found := find_requeue_checkpoint(Path(cfg.output_dir)):
+    if checkpoint := find_requeue_checkpoint(Path(cfg.output_dir)):
         if is_rank_zero():
-            print(f"started again by the cluster: going on from {found}", flush=True)
-        return str(found)
+            print(f"started again by the cluster: resuming from {checkpoint}", flush=True)
+        return str(checkpoint)
     return str(find_intact_checkpoint(Path(cfg.ckpt_path))) if cfg.ckpt_path else None
 
 
-def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str, Any]:
-    """Train, and test where the configuration has a protocol of it; return what training logged."""
+def _fit_and_test(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str, Any]:
+    """Train, and test if the configuration has `eval`; return the metrics logged in training."""
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from recon.callbacks.checkpoints import print_resume_hint
@@ -137,73 +142,78 @@ def _run(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> dict[str,
             trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
     except BaseException as error:
         print_resume_hint(trainer)
-        if isinstance(error, SIGTERMException):  # its own code is 0, as if all were done
+        if isinstance(error, SIGTERMException):  # it would exit with code 0, as if finished
             sys.exit(128 + signal.SIGTERM)
         raise
-    measured = dict(trainer.callback_metrics)
+    metrics = dict(trainer.callback_metrics)
     if "eval" in cfg:
-        # The test split is read here for the first time, by the checkpoint that the validation
-        # split selected, or the last one where nothing selects.
-        selected = getattr(trainer.checkpoint_callback, "monitor", None) is not None
-        trainer.test(task, data, ckpt_path="best" if selected else None, verbose=False)
-    return measured
+        # This is the first use of the test split. The checkpoint is the one selected by the
+        # validation split, or the last one without a selection.
+        has_selection = getattr(trainer.checkpoint_callback, "monitor", None) is not None
+        trainer.test(task, data, ckpt_path="best" if has_selection else None, verbose=False)
+    return metrics
 
 
-def _trainer(cfg: DictConfig) -> "Trainer":
-    """Build the trainer, its batch statistics shared on CPUs too if they shall be."""
+def _build_trainer(cfg: DictConfig) -> "Trainer":
+    """Build the trainer, with synchronized BatchNorm on CPUs too if it is enabled."""
     from hydra.utils import instantiate
 
     from recon.callbacks.sync_batchnorm import SyncBatchNormPlugin
 
     check_devices(cfg.trainer)
-    told: dict[str, Any] = {"logger": instantiate(cfg.logger)}
-    told["callbacks"] = [instantiate(found, _convert_="all") for found in cfg.callbacks.values()]
+    options: dict[str, Any] = {"logger": instantiate(cfg.logger)}
+    options["callbacks"] = [instantiate(item, _convert_="all") for item in cfg.callbacks.values()]
     if cfg.trainer.get("sync_batchnorm"):
-        told["plugins"] = [*instantiate(cfg.trainer.get("plugins", [])), SyncBatchNormPlugin()]
-    return instantiate(cfg.trainer, **told, _convert_="all")
+        options["plugins"] = [*instantiate(cfg.trainer.get("plugins", [])), SyncBatchNormPlugin()]
+    return instantiate(cfg.trainer, **options, _convert_="all")
 
 
 def select_objective(cfg: DictConfig, metrics: Mapping[str, Any]) -> float | None:
-    """Return what a search optimizes, the last value logged as `objective`; None without one.
+    """Return the last logged value of the metric `objective`; None if no objective is set.
 
-    Raises ValueError for a measure that was not logged.
+    Raises ValueError for a metric that was not logged.
     """
     if cfg.objective is None:
         return None
     if cfg.objective not in metrics:
-        raise ValueError(f"objective={cfg.objective}: not logged, but {', '.join(sorted(metrics))}")
+        raise ValueError(
+            f"objective={cfg.objective}: not logged, choose one of {', '.join(sorted(metrics))}"
+        )
     return float(metrics[cfg.objective])
 
 
-def _measured(cfg: DictConfig) -> Mapping[str, Any]:
-    """Train, and return what was logged last; of a run that its job finished before, what was."""
-    found = read_final_metrics(Path(cfg.output_dir))
-    return fit(cfg).metrics if found is None else found
+def _train_or_read_metrics(cfg: DictConfig) -> Mapping[str, Any]:
+    """Train and return the final metrics; read them if a restarted job finished this run before."""
+    metrics = read_final_metrics(Path(cfg.output_dir))
+    return fit(cfg).metrics if metrics is None else metrics
 
 
 def train_seeds(cfg: DictConfig) -> float | None:
-    """Train once for each of `seeds`, in folders of their own; print mean and deviation.
+    """Train once for each of `seeds`, each in its own folder; print mean and standard deviation.
 
-    Returns the mean objective, None without one.
+    Returns the mean objective, None if no objective is set.
     """
-    from recon.cli.multirun import collect_results
+    from recon.cli.multirun_results import collect_results
     from recon.reports.comparison import report_comparison
 
     if cfg.ckpt_path:
-        raise ValueError("one checkpoint resumes one run: set seed, not seeds")
+        raise ValueError("ckpt_path resumes a single run: set seed instead of seeds")
     seeds = check_seeds(cfg.seeds)
-    folder, reached = Path(cfg.output_dir), []
+    folder, objectives = Path(cfg.output_dir), []
     for seed in seeds:
-        one = deepcopy(cfg)
-        one.seed, one.seeds, one.output_dir = seed, None, str(folder / f"seed_{seed}")
-        reached.append(select_objective(cfg, _measured(one)))
+        seed_cfg = deepcopy(cfg)
+        seed_cfg.seed, seed_cfg.seeds = seed, None
+        seed_cfg.output_dir = str(folder / f"seed_{seed}")
+        objectives.append(select_objective(cfg, _train_or_read_metrics(seed_cfg)))
     report_comparison(collect_results({"": [folder / f"seed_{seed}" for seed in seeds]}), folder)
-    return None if cfg.objective is None else fmean(value for value in reached if value is not None)
+    if cfg.objective is None:
+        return None
+    return fmean(value for value in objectives if value is not None)
 
 
-def _save(cfg: DictConfig) -> None:
-    """Print the resolved configuration; keep it, hardware and versions in the run's folder."""
-    from rich import print as show
+def _save_config(cfg: DictConfig) -> None:
+    """Print the resolved configuration; save it, hardware and versions in the run's folder."""
+    from rich import print as rich_print
     from rich.syntax import Syntax
 
     from recon.checkpoints.provenance import write_environment
@@ -212,14 +222,14 @@ def _save(cfg: DictConfig) -> None:
     folder = Path(cfg.output_dir)
     write_atomic(folder / "config.yaml", text.encode())
     write_environment(folder)
-    show(Syntax(text, "yaml", background_color="default"))
+    rich_print(Syntax(text, "yaml", background_color="default"))
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Train as the command line says; wrong input ends in one line, of one job of a multirun too.
+    """Train from the command line; wrong input exits with one line, or fails one multirun job.
 
-    Returns the objective that a search optimizes.
+    Returns the objective of a search.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -227,7 +237,9 @@ def main(cfg: DictConfig) -> float | None:
     from recon.cli.multirun import clear_failure, run_job
 
     def job() -> float | None:
-        return select_objective(cfg, _measured(cfg)) if cfg.seeds is None else train_seeds(cfg)
+        if cfg.seeds is not None:
+            return train_seeds(cfg)
+        return select_objective(cfg, _train_or_read_metrics(cfg))
 
     cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own
     clear_failure(Path(cfg.output_dir))

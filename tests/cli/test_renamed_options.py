@@ -21,25 +21,25 @@ from recon.cli.renamed_options import RENAMED_OPTIONS, check_renamed_options
         ("embed", "points=64", "points was renamed: write num_points=64"),
     ],
 )
-def test_old_names_are_answered_with_the_new_one(program: str, argument: str, advice: str) -> None:
+def test_old_names_exit_with_the_new_name(program: str, argument: str, advice: str) -> None:
     with pytest.raises(SystemExit, match=r"error: ") as error:
         check_renamed_options(program, ["a=b", argument])
     assert str(error.value) == f"error: {advice}"
 
 
-def test_other_options_pass() -> None:
+def test_current_options_pass() -> None:
     check_renamed_options("train", ["model=small", "teacher.weights=x", "num_points=3", "--help"])
     check_renamed_options("evaluate", ["classes=[a,b]", "data.up=z"])
 
 
 def has_option(cfg: DictConfig, option: str) -> bool:
     parent, _, key = option.partition("=")[0].rpartition(".")
-    # Mandatory options without a value are keys too, but not `in` a DictConfig.
+    # `in` is False for mandatory options without a value, although they are keys.
     return key in list(OmegaConf.select(cfg, parent) if parent else cfg)
 
 
 @pytest.mark.parametrize("program", RENAMED_OPTIONS)
-def test_new_names_are_options_and_old_ones_are_not(program: str) -> None:
+def test_new_names_exist_and_old_names_do_not(program: str) -> None:
     names = {"train": ["student=part_segmenter", "probe=furniture", "callbacks/guard=skip"]}
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose(program, names.get(program, []))
@@ -49,9 +49,9 @@ def test_new_names_are_options_and_old_ones_are_not(program: str) -> None:
 
 
 @pytest.mark.parametrize("program", RENAMED_OPTIONS)
-def test_each_program_answers(program: str) -> None:
+def test_each_program_exits_with_the_new_name(program: str) -> None:
     old, new = next(iter(RENAMED_OPTIONS[program].items()))
     command = [sys.executable, "-m", f"recon.{program}", f"{old}=x"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.strip() == f"error: {old} was renamed: write {new}=x"
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 1
+    assert completed.stderr.strip() == f"error: {old} was renamed: write {new}=x"

@@ -1,4 +1,4 @@
-"""Wrong numbers are named before anything starts; right ones pass."""
+"""Invalid numbers raise ValueError that names the option; valid numbers pass."""
 
 import math
 import re
@@ -19,39 +19,40 @@ from recon.cli.validation import (
     check_seeds,
 )
 
-WRONG = ["abc", True, -2, [1], {"a": 1}, math.nan, math.inf, -math.inf]
+INVALID_NUMBERS = ["abc", True, -2, [1], {"a": 1}, math.nan, math.inf, -math.inf]
 
 
 EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
 TRAINED = [name for name in EXPERIMENTS if not name.startswith(("svm_", "zeroshot_"))]
-OTHERWISE = ["trainer=multi_node", "callbacks=within_epochs", "callbacks/guard=skip"]
+EXTRA_GROUPS = ["trainer=multi_node", "callbacks=within_epochs", "callbacks/guard=skip"]
 
 
 @pytest.fixture(scope="module")
-def shipped() -> list[DictConfig]:
-    """Every training that ships, and one with groups that hold further numbers."""
-    told = [[f"experiment={name}"] for name in TRAINED]
+def shipped_configs() -> list[DictConfig]:
+    """Compose every training experiment, and one with groups that have further numbers."""
+    experiments = [[f"experiment={name}"] for name in TRAINED]
+    with_extra_groups = [*experiments[0], *EXTRA_GROUPS]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return [compose("train", options) for options in [*told, [*told[0], *OTHERWISE]]]
+        return [compose("train", options) for options in [*experiments, with_extra_groups]]
 
 
 @pytest.mark.parametrize("name", NUMBER_RANGES)
-def test_what_is_no_number_within_its_bounds_is_named(name: str) -> None:
-    for wrong in WRONG:
+def test_numbers_out_of_range_raise_value_error(name: str) -> None:
+    for invalid in INVALID_NUMBERS:
         cfg = OmegaConf.create({})
-        OmegaConf.update(cfg, name, wrong, force_add=True)
+        OmegaConf.update(cfg, name, invalid, force_add=True)
         with pytest.raises(ValueError, match=f"{name}=.*: must be a "):
             check_numbers(cfg)
     if NUMBER_RANGES[name].is_integer:
-        for wrong in (1.5, 1.0, -1.0):
+        for invalid in (1.5, 1.0, -1.0):
             cfg = OmegaConf.create({})
-            OmegaConf.update(cfg, name, wrong)
-            with pytest.raises(ValueError, match=f"{name}={wrong}: must be a whole number"):
+            OmegaConf.update(cfg, name, invalid)
+            with pytest.raises(ValueError, match=f"{name}={invalid}: must be a whole number"):
                 check_numbers(cfg)
 
 
 @pytest.mark.parametrize(
-    ("name", "least", "most", "beyond"),
+    ("name", "low", "high", "too_high"),
     [
         ("seed", 0, 2**32 - 1, 2**32),
         ("mask.ratio", 0, 0.999, 1.0),
@@ -62,22 +63,22 @@ def test_what_is_no_number_within_its_bounds_is_named(name: str) -> None:
         ("task.scheduler.t_initial", 1, 10**9, 0),
     ],
 )
-def test_bounds_are_those_of_what_takes_the_number(
-    name: str, least: float, most: float, beyond: float
+def test_ranges_include_their_bounds_and_nothing_beyond(
+    name: str, low: float, high: float, too_high: float
 ) -> None:
     cfg = OmegaConf.create({})
-    for right in (least, most):
-        OmegaConf.update(cfg, name, right, force_add=True)
+    for valid in (low, high):
+        OmegaConf.update(cfg, name, valid, force_add=True)
         check_numbers(cfg)
-    for wrong in (least - 1, beyond):
-        OmegaConf.update(cfg, name, wrong)
-        with pytest.raises(ValueError, match=f"{name}={re.escape(str(wrong))}: must be "):
+    for invalid in (low - 1, too_high):
+        OmegaConf.update(cfg, name, invalid)
+        with pytest.raises(ValueError, match=f"{name}={re.escape(str(invalid))}: must be "):
             check_numbers(cfg)
 
 
-def test_a_schedule_has_epochs(shipped: list[DictConfig]) -> None:
+def test_a_schedule_requires_epochs(shipped_configs: list[DictConfig]) -> None:
     for epochs in (0, -1):
-        cfg = deepcopy(shipped[0])
+        cfg = deepcopy(shipped_configs[0])
         cfg.trainer.max_epochs = epochs
         with pytest.raises(ValueError, match=f"task.scheduler.t_initial={epochs}: must be "):
             check_numbers(cfg)
@@ -85,26 +86,28 @@ def test_a_schedule_has_epochs(shipped: list[DictConfig]) -> None:
         check_numbers(cfg)
 
 
-def test_what_ships_passes(shipped: list[DictConfig]) -> None:
-    for cfg in shipped:
+def test_shipped_configurations_pass(shipped_configs: list[DictConfig]) -> None:
+    for cfg in shipped_configs:
         check_numbers(cfg)
 
 
 @pytest.mark.parametrize("name", NUMBER_RANGES)
-def test_what_is_looked_at_is_an_option(name: str, shipped: list[DictConfig]) -> None:
-    gone = object()
-    assert any(OmegaConf.select(cfg, name, default=gone) is not gone for cfg in shipped)
+def test_checked_names_are_options(name: str, shipped_configs: list[DictConfig]) -> None:
+    missing = object()
+    assert any(
+        OmegaConf.select(cfg, name, default=missing) is not missing for cfg in shipped_configs
+    )
 
 
 @pytest.mark.parametrize("seeds", [3, "abc", [], [1, 1], [0, "a"], [-1], {"a": 1}, [0.5]])
-def test_seeds_are_a_list_of_different_numbers(seeds: object) -> None:
+def test_seeds_must_be_a_list_of_distinct_whole_numbers(seeds: object) -> None:
     cfg = OmegaConf.create({"seeds": seeds})
-    with pytest.raises(ValueError, match="must be a list of different whole numbers"):
+    with pytest.raises(ValueError, match="must be a list of distinct whole numbers"):
         check_seeds(cfg.seeds)
     assert check_seeds(OmegaConf.create([2, 0])) == [2, 0]
 
 
-def test_what_is_compiled_must_reach_the_processes_that_train() -> None:
+def test_compile_with_spawned_processes_raises_value_error() -> None:
     cfg = OmegaConf.create({"compile": True, "trainer": {"strategy": "ddp_spawn"}})
     with pytest.raises(ValueError, match="compile=true: .*ddp_spawn.*compile=false"):
         check_compile_strategy(cfg)
@@ -112,14 +115,16 @@ def test_what_is_compiled_must_reach_the_processes_that_train() -> None:
     check_compile_strategy(OmegaConf.merge(cfg, {"trainer": {"strategy": "ddp"}}))
 
 
-@pytest.mark.parametrize("asked", ["gpu", "cuda", "mps"])
-def test_a_device_that_is_not_there_is_named(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unavailable", ["gpu", "cuda", "mps"])
+def test_unavailable_devices_raise_value_error(
+    unavailable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=f"trainer.accelerator={asked}: .* trainer=cpu"):
-        check_devices(OmegaConf.create({"accelerator": asked}))
+    with pytest.raises(ValueError, match=f"trainer.accelerator={unavailable}: .* trainer=cpu"):
+        check_devices(OmegaConf.create({"accelerator": unavailable}))
     for accelerator in ("cpu", "auto"):
-        told = OmegaConf.create({"accelerator": accelerator, "devices": 9999})
-        with pytest.raises(ValueError, match="trainer.devices=9999: as many processes"):
-            check_devices(told)
+        trainer = OmegaConf.create({"accelerator": accelerator, "devices": 9999})
+        with pytest.raises(ValueError, match="trainer.devices=9999: too many processes"):
+            check_devices(trainer)
         check_devices(OmegaConf.create({"accelerator": accelerator, "devices": 2}))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def conf_dir() -> str:
-    """Return the folder of configurations: inside the wheel, else at the root of the checkout."""
+    """Return the configuration folder: in an installed package, else at the checkout's root."""
     package = Path(__file__).parents[1]
-    shipped = package / "conf"
-    return str(shipped if shipped.is_dir() else package.parents[1] / "conf")
+    packaged = package / "conf"
+    return str(packaged if packaged.is_dir() else package.parents[1] / "conf")

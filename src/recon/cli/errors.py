@@ -1,4 +1,4 @@
-"""What the programs of this library share: configurations, quiet, errors in one line."""
+"""Print errors of the user or the machine in one line, and exit on Ctrl-C or SIGTERM."""
 
 import errno
 import os
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from recon.cli.config_dir import conf_dir as conf_dir  # part of this module in earlier versions
+from recon.cli.config_dir import conf_dir as conf_dir  # earlier versions defined it here
 from recon.utils.printable import escape_control_chars
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Of a disk that is full, or a quota or limit that is reached."""
+"""Errors of a full disk, an exhausted quota or a file size limit."""
 OUT_OF_MEMORY_PATTERN = re.compile(
     r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|"
     r"DefaultCPUAllocator|alloc_failed",
@@ -23,41 +23,42 @@ OUT_OF_MEMORY_PATTERN = re.compile(
 )
 DEAD_WORKER_PATTERN = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)")
 RESOURCE_ERRORS = (MemoryError, RuntimeError, OSError, EOFError)
-"""What want of memory and dead workers are raised as."""
+"""Types of the errors that out of memory and dead workers raise."""
 
 
-def _cure(error: BaseException) -> str | None:
-    """Return what to do about want of memory or a worker that died, None for any other error."""
+def _explain_resource_error(error: BaseException) -> str | None:
+    """Return a message with the cure for out of memory or a dead worker, else None."""
     if not isinstance(error, RESOURCE_ERRORS):
         return None
     text = str(error).strip()
-    dead = DEAD_WORKER_PATTERN.search(text)
-    if dead or _lost_a_worker(error):
-        which, how = (dead[1], dead[2].rstrip(". ")) if dead else ("unknown", text or "no answer")
+    match = DEAD_WORKER_PATTERN.search(text)
+    if match or _is_lost_worker(error):
+        pid, cause = "unknown", text or "no answer"
+        if match:
+            pid, cause = match[1], match[2].rstrip(". ")
         return (
-            f"a data-loading worker (process {which}) died ({how}), often for want of memory, "
-            "shared memory (/dev/shm) too: lower data.num_workers, or set data.num_workers=0 to "
-            "see an "
-            "error of its own"
+            f"a data-loading worker (process {pid}) died ({cause}), often because memory or shared "
+            "memory (/dev/shm) ran out: lower data.num_workers, or set data.num_workers=0 to see "
+            "the worker's own error"
         )
     if isinstance(error, MemoryError) or OUT_OF_MEMORY_PATTERN.search(text):
-        why = text.split("\n")[0][:200] or type(error).__name__
+        reason = text.split("\n")[0][:200] or type(error).__name__
         return (
-            f"out of memory ({why}): lower data.batch_size, and raise "
-            "trainer.accumulate_grad_batches as much where the sum should stay; or set "
-            "trainer.precision=bf16-mixed; or model.checkpoint_activations=true"
+            f"out of memory ({reason}): lower data.batch_size, and raise "
+            "trainer.accumulate_grad_batches by the same factor to keep the effective batch size; "
+            "or set trainer.precision=bf16-mixed; or model.checkpoint_activations=true"
         )
     return None
 
 
-def _lost_a_worker(error: BaseException) -> bool:
-    """Tell whether a process that shares its memory was gone when this one asked for it."""
-    asked = "multiprocessing" + os.sep + "resource_sharer.py"
-    return asked in "".join(traceback.format_exception(error))
+def _is_lost_worker(error: BaseException) -> bool:
+    """Tell whether a worker had exited before this process could open its shared memory."""
+    sharer = "multiprocessing" + os.sep + "resource_sharer.py"
+    return sharer in "".join(traceback.format_exception(error))
 
 
 def format_error(error: BaseException) -> str:
-    """Return the message of the error that started it all, without its traceback."""
+    """Return the message of the original error, without its traceback."""
     from hydra.errors import InstantiationException
     from omegaconf.errors import MissingMandatoryValue
 
@@ -65,58 +66,58 @@ def format_error(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: add {error.full_key}=<value>"
-    if cure := _cure(error):
-        return cure
+    if explanation := _explain_resource_error(error):
+        return explanation
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-        return f"{error}: make room, or choose another folder"
+        return f"{error}: free disk space, or choose another folder"
     # A data-loading worker sends its error as text, after the traceback.
-    found = re.search(r"Original Traceback.*\n\w+: (.*)\Z", str(error), re.DOTALL)
-    return found[1].strip() if found else str(error)
+    match = re.search(r"Original Traceback.*\n\w+: (.*)\Z", str(error), re.DOTALL)
+    return match[1].strip() if match else str(error)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line where its input was wrong."""
+    """Exit with a one-line message for wrong input and for errors of the machine."""
     from hydra.errors import InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
-    wrong_input = (ValueError, OSError, InstantiationException, OmegaConfBaseException)
+    input_errors = (ValueError, OSError, InstantiationException, OmegaConfBaseException)
     try:
         yield
     except Exception as error:
-        known = isinstance(error, wrong_input) or _cure(error) is not None
-        if not known or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        is_expected = isinstance(error, input_errors) or _explain_resource_error(error) is not None
+        if not is_expected or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        _leave(error)
+        _exit_with_message(error)
 
 
 @contextmanager
 def exit_on_interrupt(message: str) -> Iterator[None]:
-    """End the program with a sentence where it is asked to stop: code 1 of Ctrl-C, 143 of SIGTERM.
+    """Print a message and exit on a signal: with code 1 on Ctrl-C, 143 on SIGTERM.
 
-    Wrong input ends in one line within it.
+    Wrong input exits with a one-line message, as in `one_line_errors`.
     """
-    asked, here = list[int](), os.getpid()
+    received, main_pid = list[int](), os.getpid()
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != here:  # a worker, which took this over
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != main_pid:  # a worker, which inherits the handler
             os._exit(128 + number)
-        asked.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, ask)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         with one_line_errors():
             yield
     except KeyboardInterrupt:
         print(message, file=sys.stderr, flush=True)
-        sys.exit(128 + asked[0] if asked else 1)
+        sys.exit(128 + received[0] if received else 1)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _leave(error: BaseException) -> NoReturn:
+def _exit_with_message(error: BaseException) -> NoReturn:
     sys.exit(
-        f"error: {escape_control_chars(format_error(error))}\n(HYDRA_FULL_ERROR=1 shows where "
-        f"it was raised)"
+        f"error: {escape_control_chars(format_error(error))}\n"
+        "(set HYDRA_FULL_ERROR=1 to see the traceback)"
     )

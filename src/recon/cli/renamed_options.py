@@ -1,10 +1,10 @@
-"""Name the new option where a command line has an old one."""
+"""Answer renamed command-line options with their new names."""
 
 import re
 import sys
 from collections.abc import Mapping, Sequence
 
-_EVERY_PROGRAM = {
+_SHARED_OPTIONS = {
     "points": "num_points",
     "data.size": "data.num_points",
     "data.source_up": "data.up",
@@ -38,15 +38,15 @@ RENAMED_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "export": {"source": "checkpoint"},
     "info": {"source": "checkpoint"},
 }
-"""New names by program and old name; a name stands for the options below it too."""
+"""New option names by program, then by old name; a name includes the options below it."""
 
 
 def check_renamed_options(program: str, arguments: Sequence[str]) -> None:
-    """End the program with one line where an argument has an old name."""
-    renamed = {**_EVERY_PROGRAM, **RENAMED_OPTIONS.get(program, {})}
+    """Exit with a one-line message that gives the new name if an argument has an old one."""
+    renamed = {**_SHARED_OPTIONS, **RENAMED_OPTIONS.get(program, {})}
     names = sorted(map(re.escape, renamed), key=len, reverse=True)
     pattern = re.compile(rf"([+~]*)({'|'.join(names)})(?=[.=]|$)(.*)", re.DOTALL)
     for argument in arguments:
-        if found := pattern.fullmatch(argument):
-            sigil, old, rest = found.groups()
-            sys.exit(f"error: {old} was renamed: write {sigil}{renamed[old]}{rest}")
+        if match := pattern.fullmatch(argument):
+            sigil, old, remainder = match.groups()
+            sys.exit(f"error: {old} was renamed: write {sigil}{renamed[old]}{remainder}")

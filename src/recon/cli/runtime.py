@@ -1,4 +1,4 @@
-"""Set up a process: warnings, memory allocator, device."""
+"""Set up a process: warning filters, memory allocator, device."""
 
 import ctypes
 import logging
@@ -9,29 +9,29 @@ from typing import Any
 
 
 def silence_known_warnings() -> None:
-    """Hide what is no news: hardware found, and advice that does not fit."""
+    """Hide known harmless warnings and messages of Lightning, timm and torch."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("timm.scheduler").setLevel(logging.ERROR)  # of schedules of one epoch
+    logging.getLogger("timm.scheduler").setLevel(logging.ERROR)  # warns about one-epoch schedules
     for message in (
         ".*does not have many workers.*",
         ".*module.*in eval mode.*",
-        ".*directory.*exists and is not empty.*",  # a run that goes on in its folder
+        ".*directory.*exists and is not empty.*",  # a resumed run
         ".*LeafSpec.*",
-        ".*least populated class in y.*",  # of few shapes, which the SVM says itself
-        ".*dataloader is not resumable.*",  # it is: see PointCloudDataModule
+        ".*least populated class in y.*",  # of few shapes: the SVM itself reports them
+        ".*dataloader is not resumable.*",  # it is resumable: see PointCloudDataModule
         ".*The dirpath has changed from.*",
         ".*when using `ckpt_path`.*callbacks.*",
         ".*You passed in a `val_dataloader`.*",
-        ".*multiple `ModelCheckpoint` callbacks.*",  # the first selects
-        "Grad strides do not match bucket view strides.*",  # of queries, (1, 1, dim)
+        ".*multiple `ModelCheckpoint` callbacks.*",  # the first one selects
+        "Grad strides do not match bucket view strides.*",  # query parameters of shape (1, 1, dim)
     ):
         warnings.filterwarnings("ignore", message)
-    if "SLURM_JOB_ID" not in os.environ:  # outside a job srun is not meant
+    if "SLURM_JOB_ID" not in os.environ:  # outside a job there is no need for srun
         warnings.filterwarnings("ignore", ".*`srun` command is available.*")
 
 
 def configure_malloc() -> None:
-    """Let glibc reuse large freed blocks: each step allocates the same ones.
+    """Make glibc reuse large freed blocks, because each step allocates the same sizes.
 
     Returning them to the system and faulting them in again costs 5-20 % of a step on a CPU.
     """
@@ -44,7 +44,7 @@ def configure_malloc() -> None:
 
 
 def resolve_device(name: str) -> Any:
-    """Return a device by its name, `auto` the accelerator if there is one; raise ValueError."""
+    """Return a torch device by name, `auto` for CUDA if available; raise ValueError if not."""
     import torch
 
     if name != "auto":
@@ -52,5 +52,5 @@ def resolve_device(name: str) -> Any:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:
             reason = str(error).split("\n")[0]
-            raise ValueError(f"device={name}: not to be had here ({reason})") from error
+            raise ValueError(f"device={name}: unavailable ({reason})") from error
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

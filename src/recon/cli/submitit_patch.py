@@ -1,4 +1,4 @@
-"""Jobs that submitit runs: one that is killed fails, and the others are waited for."""
+"""Patch submitit so that a killed job counts as failed and the launcher waits for the others."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,27 +9,27 @@ from hydra.core.utils import JobReturn, JobStatus
 
 @contextmanager
 def fail_lost_jobs(on_failure: Callable[[str, str, str], object]) -> Iterator[None]:
-    """Let a job without a result be one that failed: `failed` gets its number, why, and its log.
+    """Treat jobs without a result as failed, and call `on_failure(number, reason, log)` for each.
 
-    The launcher asks each job for its results, in which submitit raises where a job was killed or
-    ran out of time: the multirun would end there, while the other jobs run.
+    The launcher asks each job for its results, and submitit raises if the job was killed or ran
+    out of time. Without this patch the multirun would end there while other jobs are running.
     """
     from submitit.core.core import Job
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
-    jobs: Any = Job
-    results = jobs.results
+    job_class: Any = Job
+    original_results = job_class.results
 
     def results_or_failure(job: Any) -> list[Any]:
         try:
-            return results(job)
+            return original_results(job)
         except (FailedJobError, UncompletedJobError) as error:
-            why = f"ended without a result, as a killed job does (job {job.job_id} of the launcher)"
-            on_failure(str(job.submission().args[2]), why, str(error))
+            reason = f"ended without a result, probably killed (job {job.job_id} of the launcher)"
+            on_failure(str(job.submission().args[2]), reason, str(error))
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
 
-    jobs.results = results_or_failure
+    job_class.results = results_or_failure
     try:
         yield
     finally:
-        jobs.results = results
+        job_class.results = original_results

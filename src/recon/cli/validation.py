@@ -1,4 +1,4 @@
-"""What numbers of a configuration may be, so that a wrong one is named before anything starts."""
+"""Validate the numbers, seeds, strategy and devices of a configuration before training starts."""
 
 import os
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class NumberRange(NamedTuple):
-    """A finite number within bounds; `below` is one that it does not reach."""
+    """Range of a finite number: `low` to `high`, both included, and less than `exclusive_high`."""
 
     low: float
     high: float = float("inf")
@@ -18,14 +18,16 @@ class NumberRange(NamedTuple):
         kind = "a whole number" if self.is_integer else "a finite number"
         if self.high < float("inf"):
             return f"{kind} from {self.low} to {self.high}"
-        less = f" and less than {self.exclusive_high}" if self.exclusive_high < float("inf") else ""
-        return f"{kind} of at least {self.low}{less}"
+        bound = f"{kind} of at least {self.low}"
+        if self.exclusive_high < float("inf"):
+            return f"{bound} and less than {self.exclusive_high}"
+        return bound
 
     def contains(self, value: Any) -> bool:
-        """Tell whether a value is such a number."""
-        fits = isinstance(value, int if self.is_integer else int | float)
-        fits = fits and not isinstance(value, bool)
-        return fits and self.low <= value <= self.high and value < self.exclusive_high
+        """Tell whether a value is a number of the right type within the range."""
+        is_number = isinstance(value, int if self.is_integer else int | float)
+        is_number = is_number and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high and value < self.exclusive_high
 
 
 SEED_RANGE = NumberRange(0, 2**32 - 1)
@@ -51,56 +53,56 @@ NUMBER_RANGES = {
     "callbacks.guard.max_consecutive": NumberRange(0),
     "callbacks.within.every_n_train_steps": NumberRange(0),
 }
-"""By the option; what a configuration does not have, or leaves open, is not looked at."""
+"""Ranges by option; options that a configuration lacks or sets to null are not checked."""
 
 
 def check_numbers(cfg: DictConfig) -> None:
-    """Raise ValueError that names the first option which is no number as `NUMBERS` has it."""
-    for name, number in NUMBER_RANGES.items():
+    """Raise ValueError that names the first option outside its range in `NUMBER_RANGES`."""
+    for name, number_range in NUMBER_RANGES.items():
         value = OmegaConf.select(cfg, name)
-        if value is not None and not number.contains(value):
-            raise ValueError(f"{name}={value}: must be {number}")
+        if value is not None and not number_range.contains(value):
+            raise ValueError(f"{name}={value}: must be {number_range}")
 
 
 def check_seeds(seeds: Any) -> list[int]:
-    """Return several seeds; raise ValueError where they are no list of different ones."""
-    told = list(seeds) if OmegaConf.is_list(seeds) or isinstance(seeds, list | tuple) else []
-    if not told or len(set(told)) < len(told) or not all(map(SEED_RANGE.contains, told)):
+    """Return the seeds as a list; raise ValueError if they are not a list of distinct seeds."""
+    values = list(seeds) if OmegaConf.is_list(seeds) or isinstance(seeds, list | tuple) else []
+    if not values or len(set(values)) < len(values) or not all(map(SEED_RANGE.contains, values)):
         raise ValueError(
-            f"seeds={seeds}: must be a list of different whole numbers, as seeds=[0,1,2]"
+            f"seeds={seeds}: must be a list of distinct whole numbers, such as seeds=[0,1,2]"
         )
-    return told
+    return values
 
 
 def check_compile_strategy(cfg: DictConfig) -> None:
-    """Raise ValueError where compiled parts would not reach the processes that train."""
+    """Raise ValueError if compiled modules would not reach the training processes."""
     strategy = str(cfg.trainer.get("strategy"))
     if cfg.compile and "spawn" in strategy:
         raise ValueError(
-            f"compile=true: what is compiled does not reach processes that {strategy} starts: "
-            "compile=false, or trainer=ddp"
+            f"compile=true: compiled modules do not reach the processes that {strategy} starts: "
+            "set compile=false, or trainer=ddp"
         )
 
 
 def check_devices(trainer: DictConfig) -> None:
-    """Raise ValueError for an accelerator that is not there, or more processes than CPU cores."""
-    import torch  # takes seconds, which a misspelt option need not wait for
+    """Raise ValueError for an unavailable accelerator or more processes than CPU cores."""
+    import torch  # here, because it takes seconds that a misspelled option should not cost
 
-    there_are = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kinds = {kind for kind, there in there_are.items() if there}
-    asked = trainer.get("accelerator", "auto")
-    if "fsdp" in str(trainer.get("strategy")).lower() and asked == "auto":
-        asked = "cuda"
-    there = {"gpu": {"cuda", "mps"}, "cuda": {"cuda"}, "mps": {"mps"}}.get(asked)
-    if there is not None and not there & kinds:
+    backends = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {backend for backend, is_available in backends.items() if is_available}
+    accelerator = trainer.get("accelerator", "auto")
+    if "fsdp" in str(trainer.get("strategy")).lower() and accelerator == "auto":
+        accelerator = "cuda"
+    accepted = {"gpu": {"cuda", "mps"}, "cuda": {"cuda"}, "mps": {"mps"}}.get(accelerator)
+    if accepted is not None and not accepted & available:
         raise ValueError(
-            f"trainer.accelerator={asked}: this machine has none that torch can use; "
-            "trainer=cpu runs on the CPU, trainer=ddp_spawn_debug as two processes on it"
+            f"trainer.accelerator={accelerator}: unavailable, torch can use none on this machine: "
+            "set trainer=cpu to run on the CPU, or trainer=ddp_spawn_debug for two CPU processes"
         )
     devices, cores = trainer.get("devices", 1), os.cpu_count() or 1
-    on_cpu = asked == "cpu" or (asked == "auto" and not kinds)
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not available)
     if on_cpu and isinstance(devices, int) and devices > max(2, cores):
         raise ValueError(
-            f"trainer.devices={devices}: as many processes on the CPU, which has {cores} cores: "
+            f"trainer.devices={devices}: too many processes for the CPU, which has {cores} cores: "
             f"set trainer.devices to {max(2, cores)} or less"
         )
