@@ -1,6 +1,5 @@
 """Loading released files and checkpoints: sizes, keys, arguments and unreadable files."""
 
-import pickle
 import re
 from pathlib import Path
 
@@ -187,28 +186,3 @@ def test_unreadable_files_raise_errors_with_their_name(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="not the weights of a pretrained ReCon"):
         load(tmp_path / "other.pth", num_heads=3, num_groups=64, group_size=32)
-
-
-class TouchOnUnpickle:
-    """Create a file when unpickled."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (Path.touch, (Path(TOUCHED_FILE),))
-
-
-TOUCHED_FILE = ""
-
-
-def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touched = tmp_path / "touched"
-    monkeypatch.setitem(globals(), "TOUCHED_FILE", str(touched))
-    torch.save(
-        {"base_model": load_official_state(), "metrics": TouchOnUnpickle()}, tmp_path / "x.pth"
-    )
-    with pytest.raises(ValueError, match="cannot|safely"):
-        load(tmp_path / "x.pth", num_heads=3, num_groups=64)
-    assert not touched.exists()
-    with (tmp_path / "plain.pth").open("wb") as file:
-        pickle.dump(TouchOnUnpickle(), file)
-    pickle.loads((tmp_path / "plain.pth").read_bytes())  # it works when executed
-    assert touched.exists()

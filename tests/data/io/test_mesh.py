@@ -1,0 +1,195 @@
+"""Meshes: what is read beside a file, textures, and lines that would be misread."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from recon.data.io import header_checks, mesh, surface_sampling
+from recon.data.io.shape import read_shape
+
+XYZ = "property float x\nproperty float y\nproperty float z\n"
+FACES = "property list uchar int vertex_indices\n"
+HEADER = f"ply\nformat binary_little_endian 1.0\ncomment Gr\u00f6\u00dfe\nelement vertex 3\n{XYZ}"
+CORNERS = np.eye(3, dtype="<f4")
+TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n  \n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin1"])
+def test_comments_and_blank_ends_of_ply_files_are_allowed(
+    encoding: str, end: str, tmp_path: Path
+) -> None:
+    path, corners = tmp_path / "a.ply", CORNERS.tobytes()
+    path.write_bytes(f"{HEADER}end_header\n".encode(encoding) + corners + end.encode())
+    np.testing.assert_array_equal(read_shape(path, 20).points, CORNERS)
+    faces = f"{HEADER}element face 1\n{FACES}end_header\n".encode(encoding)
+    path.write_bytes(faces + corners + struct.pack("<B3i", 3, 0, 1, 2) + end.encode())
+    assert len(read_shape(path, 20).points) == 20
+    path.write_bytes(f"{HEADER}end_header\n".encode(encoding) + corners + b"\n.")
+    with pytest.raises(ValueError, match=r"a\.ply: .* bytes"):
+        read_shape(path, 20)
+
+
+def test_a_list_that_is_longer_than_its_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    head = f"{HEADER}element face 2\n{FACES}end_header\n".encode()
+    faces = struct.pack("<B3i", 3, 0, 1, 2), struct.pack("<B3i", 9, 0, 1, 2)
+    path.write_bytes(head + CORNERS.tobytes() + b"".join(faces))
+    with pytest.raises(ValueError, match=r"a\.ply: not a readable shape"):
+        read_shape(path, 20)
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "reason"),
+    [
+        (f"element point 1\n{XYZ}", CORNERS[0], "point"),
+        ("element vertex 1\nproperty float x\n", CORNERS[0, :1], "x, y and z"),
+        (
+            f"element vertex 3\n{XYZ}element face 1\nproperty list uchar int corners\n",
+            CORNERS.tobytes() + struct.pack("<B3i", 3, 0, 1, 2),
+            "vertex_indices",
+        ),
+    ],
+)
+def test_ply_files_without_vertices_coordinates_or_corners_are_refused(
+    header: str, body: object, reason: str, tmp_path: Path
+) -> None:
+    content = body.tobytes() if isinstance(body, np.ndarray) else body
+    assert isinstance(content, bytes)
+    head = f"ply\nformat binary_little_endian 1.0\n{header}end_header\n".encode()
+    (tmp_path / "a.ply").write_bytes(head + content)
+    with pytest.raises(ValueError, match=rf"a\.ply: .*{reason}"):
+        read_shape(tmp_path / "a.ply", 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("OFF\n2 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", r"\b4 lines"),
+        ("OFF\n90 1 0\n0 0 0\n", r"\b91 lines"),
+        ("4OFF\n1 0 0\n0 0 0 1\n", "four coordinates"),
+        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n-3 0 1 2\n", "declares"),
+        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n9 0 1 2\n", "declares"),
+        ("OFF\nthree 1 0\n", "OFF"),
+    ],
+)
+def test_off_files_hold_what_they_announce(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.off"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"x\.off: .*{reason}"):
+        read_shape(path, 9)
+    path.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
+    assert len(read_shape(path, 9).points) == 9
+
+
+def write_materials(folder: Path, count: int) -> Path:
+    """Write a mesh of as many materials, each with a texture of 8 x 8 pixels."""
+    lines = ["mtllib a.mtl", TRIANGLE + "vt 0 0\nvt 1 0\nvt 0 1"]
+    materials = []
+    for number in range(count):
+        Image.new("L", (8, 8), 10 * number).save(folder / f"{number}.png")
+        materials += [f"newmtl m{number}", f"map_Kd {number}.png"]
+        lines += [f"usemtl m{number}", "f 1/1 2/2 3/3"]
+    (folder / "a.mtl").write_text("\n".join(materials))
+    (folder / "a.obj").write_text("\n".join(lines))
+    return folder / "a.obj"
+
+
+@pytest.mark.parametrize(
+    ("module", "limit", "value", "reason"),
+    [
+        (mesh, "MAX_MESH_PARTS", 2, r"\b3 "),
+        (surface_sampling, "MAX_TEXTURE_PIXELS", 191, "192 pixels"),
+        (header_checks, "MAX_MESH_PARTS", 2, r"\b3 "),
+    ],
+)
+def test_files_beside_a_mesh_have_limited_sizes(
+    module: object,
+    limit: str,
+    value: int,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = write_materials(tmp_path, 3)
+    assert read_shape(path, 200).colors is not None
+    monkeypatch.setattr(module, limit, value)
+    with pytest.raises(ValueError, match=rf"a\.obj: .*{reason}"):
+        read_shape(path, 200)
+
+
+def test_files_beside_a_mesh_have_a_limited_size_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pixels = (
+        write_materials(tmp_path, 9),
+        np.random.default_rng(0).integers(0, 256, (8, 8, 3)),
+    )
+    for number in range(9):
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    sizes = [file.stat().st_size for file in tmp_path.iterdir() if file != path]
+    monkeypatch.setattr(mesh, "MAX_SIDECAR_BYTES", max(sizes))
+    assert sum(sizes) > 4 * max(sizes)
+    with pytest.raises(ValueError, match=r"a\.obj: .*files"):
+        read_shape(path, 200)
+
+
+def test_a_material_larger_than_its_limit_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_materials(tmp_path, 1)
+    Image.new("RGB", (8, 8), (250, 3, 7)).save(tmp_path / "0.png")
+    assert (read_shape(path, 20).colors == (250, 3, 7)).all()
+    monkeypatch.setattr(mesh, "MAX_SIDECAR_BYTES", (tmp_path / "0.png").stat().st_size - 1)
+    colors = read_shape(path, 20).colors
+    assert colors is None or not (colors == (250, 3, 7)).all()
+
+
+def test_a_texture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, decoded = trimesh.Scene(), []
+    uv = np.random.default_rng(0).random((8, 2))
+    visual = trimesh.visual.TextureVisuals(uv, image=Image.new("RGB", (8, 8), (200, 3, 7)))
+    box = trimesh.creation.box()
+    part = trimesh.Trimesh(box.vertices, box.faces, visual=visual, process=False)
+    for number in range(20):
+        scene.add_geometry(part, node_name=f"n{number}", geom_name="box")
+    (tmp_path / "a.glb").write_bytes(scene.export(file_type="glb"))
+    load = surface_sampling.load_rgb
+    monkeypatch.setattr(
+        surface_sampling, "load_rgb", lambda image: decoded.append(1) or load(image)
+    )
+    colors = read_shape(tmp_path / "a.glb", 2000).colors
+    assert (colors == (200, 3, 7)).all()
+    assert len(decoded) == 1
+
+
+def test_textures_of_other_formats_are_refused(tmp_path: Path) -> None:
+    path = write_materials(tmp_path, 1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png", "PPM")
+    with pytest.raises(ValueError, match=r"a\.obj: .*PPM"):
+        read_shape(path, 8)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipes_beside_a_mesh_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.mtl")
+    (tmp_path / "x.obj").write_text(f"mtllib m.mtl\n{TRIANGLE}usemtl a\nf 1 2 3\n")
+    assert read_shape(tmp_path / "x.obj", 8).points.shape == (8, 3)
+
+
+def test_meshes_read_nothing_outside_their_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), (250, 3, 7)).save(tmp_path / "other.png")
+    (tmp_path / "other.mtl").write_text("newmtl a\nKd 0.98 0.01 0.02\n")
+    inside = tmp_path / "shapes"
+    inside.mkdir()
+    corners = f"{TRIANGLE}vt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\n"
+    (inside / "a.mtl").write_text("newmtl a\nmap_Kd ../other.png\n")
+    for library in ("a.mtl", "../other.mtl", f"{tmp_path}/other.mtl"):
+        (inside / "a.obj").write_text(f"mtllib {library}\n{corners}")
+        colors = read_shape(inside / "a.obj", 20).colors
+        assert colors is None or not (colors[:, 0] >= 249).any()
