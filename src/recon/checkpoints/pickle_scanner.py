@@ -1,8 +1,8 @@
 """Scan a checkpoint's pickle opcodes before torch.load sees them.
 
-`torch.load(weights_only=True)` executes no code of a file, but it creates arrays of any size and
-fills sets and dictionaries with any keys: a file of 300 bytes exhausted memory, and one of 1 MB
-did not finish loading. NumPy scalars are rebuilt by functions of this module.
+`torch.load(weights_only=True)` executes no code of a file, but a file may still exhaust memory or
+not finish loading. The scanner allows only what weights need. This module also creates the NumPy
+scalars of a checkpoint.
 """
 
 import pickle
@@ -23,7 +23,7 @@ LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 MAX_TUPLE_NESTING = 1000
 """Maximum nesting depth of tuples; real checkpoints have a few levels."""
 MAX_PICKLE_OPS = 2**20
-"""Maximum number of opcodes in a pickle; a weight takes about thirty."""
+"""Maximum number of opcodes in a pickle; a weight needs about thirty."""
 ALLOWED_KEY_KINDS = ("str", "int", "int_or_bool", "bool", "None", "float", "bytes", "bytes_or_str")
 """Kinds of dictionary keys that are allowed, by the names of pickletools."""
 MEMO_PUT_OPS, MEMO_GET_OPS = (
@@ -34,7 +34,7 @@ DICT_OPS = ("SETITEM", "SETITEMS", "DICT")
 
 
 def _get_stack_effect(opcode: pickletools.OpcodeInfo) -> tuple[int, bool, tuple[str, ...]]:
-    """Return the number of popped values, whether it pops to a mark, and the pushed kinds."""
+    """Return how many values an opcode pops, whether it pops to a mark, and the kinds it pushes."""
     popped = [kind.name for kind in opcode.stack_before]
     pops_to_mark = "mark" in popped
     num_popped = popped.index("mark") if pops_to_mark else len(popped)
@@ -85,7 +85,7 @@ def scan_pickle(path: Path) -> None:
 
     Nothing in the file is executed.
     """
-    if is_zip_archive(path):  # read by torch, which resolves names otherwise than zipfile
+    if is_zip_archive(path):  # torch resolves the names of entries differently from zipfile
         _check_opcodes(BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")))
         return
     with path.open("rb") as file:
@@ -104,13 +104,13 @@ def _check_opcodes(file: BufferedIOBase) -> None:
     depth = 0
     for number, (opcode, argument) in enumerate(_StackKinds().follow(file)):
         if number > MAX_PICKLE_OPS:
-            raise pickle.UnpicklingError(f"it takes more than {MAX_PICKLE_OPS:,} steps")
+            raise pickle.UnpicklingError(f"its pickle has more than {MAX_PICKLE_OPS:,} opcodes")
         if opcode.name == "GLOBAL" and not _is_allowed_global(str(argument)):
             name = str(argument).replace(" ", ".")
             raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {name}")
-        # Large integers can be chosen to have equal hashes, which makes dictionaries quadratic.
+        # Weights do not need such numbers, and loading them may not finish.
         if type(argument) is int and argument.bit_length() > 64 and argument != LEGACY_MAGIC_NUMBER:
-            raise pickle.UnpicklingError("it holds a number of more than 64 bits")
+            raise pickle.UnpicklingError("it contains a number of more than 64 bits")
         depth = depth + 1 if opcode.name in ("TUPLE1", "TUPLE2", "TUPLE3") else 0
         if depth > MAX_TUPLE_NESTING:
             raise pickle.UnpicklingError(
@@ -121,8 +121,8 @@ def _check_opcodes(file: BufferedIOBase) -> None:
 class _StackKinds:
     """Track the kinds of values on the stack of a pickle, from its opcodes.
 
-    Raises UnpicklingError for a dictionary with keys other than text and numbers: such keys can
-    be chosen to have equal hashes, and then lookups do not finish.
+    Raises UnpicklingError for a dictionary with keys other than text and numbers: weights do not
+    need them, and loading them may not finish.
     """
 
     def __init__(self) -> None:
