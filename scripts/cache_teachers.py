@@ -26,7 +26,7 @@ from recon.teachers.cached import FeatureCache, write_cache
 
 
 class ImageViews(Dataset[UInt8[Tensor, "3 h w"]]):
-    """The fixed augmentations of all images of a data set, shape by shape."""
+    """Fixed augmented views of all images of a data set, shape by shape."""
 
     def __init__(self, data: PointCloudDataModule, views: int) -> None:
         self.data, self.views = data, views
@@ -101,7 +101,7 @@ def cache_teachers(cfg: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="cache_teachers")
 def main(cfg: DictConfig) -> None:
-    """Run the program; wrong input ends with one line."""
+    """Cache features with command-line options; input errors are printed in one line."""
     with one_line_errors():
         cache_teachers(cfg)
 

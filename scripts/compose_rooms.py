@@ -26,15 +26,15 @@ from scipy.spatial import cKDTree
 from recon.data.datasets.furniture import Furniture
 
 CLASSES = "ceiling floor wall beam column window door table chair sofa bookcase board clutter"
-HELD_OUT = 5
+TEST_AREA = 5
 ROLES = {role: role for role in ("chair", "sofa", "desk", "table", "door", "window", "bed")}
 ROLES |= {"armchair": "chair", "stool": "chair", "bookshelf": "bookcase"}
 ROLES |= dict.fromkeys(("box", "plant", "Lamp", "Desk lamp", "Little lamp"), "loose")
 ROLES |= dict.fromkeys(("cabinet", "appliance", "radiator", "sink"), "side")
 ROLES |= dict.fromkeys(("screen", "bottle", "cup"), "top")
 ROLES |= dict.fromkeys(("Hanging light", "Ceiling lamp", "Fluorescent light"), "light")
-KINDS = {role: role for role in CLASSES.split()} | {"desk": "table", "low table": "table"}
-RECIPES = {  # in the order of placement: (role, minimum, maximum)
+CLASS_BY_ROLE = {role: role for role in CLASSES.split()} | {"desk": "table", "low table": "table"}
+RECIPES = {  # (role, minimum, maximum), in the order of placement
     "office": [("desk", 1, 3), ("bookcase", 1, 3), ("sofa", 0, 1), ("chair", 2, 5)],
     "conferenceRoom": [("table", 1, 2), ("sofa", 0, 1), ("bookcase", 0, 1), ("chair", 4, 9)],
     "lounge": [("sofa", 1, 3), ("low table", 1, 2), ("bookcase", 0, 2), ("chair", 1, 4)],
@@ -42,20 +42,29 @@ RECIPES = {  # in the order of placement: (role, minimum, maximum)
     "storage": [("bookcase", 2, 5), ("desk", 0, 1), ("side", 1, 3), ("loose", 1, 4)],
     "bedroom": [("bed", 1, 1), ("bookcase", 1, 2), ("side", 1, 2), ("desk", 0, 1), ("chair", 0, 2)],
 }
-SHELL = ("wall", "wall", "wall", "wall", "floor", "ceiling")
-AT_WALL, OPENINGS = ("bookcase", "sofa", "desk", "bed", "side"), ("door", "window")
-FIRST = [("door", 1, 1), ("window", 0, 2), ("beam", 0, 1), ("column", 0, 1), ("board", 0, 1)]
-EVERYWHERE = [("loose", 0, 2), ("light", 0, 3), ("top", 0, 8)]
-BUILT = {  # minimum and maximum width, depth and height; 9 is the size of the room
+FACE_CLASSES = ("wall", "wall", "wall", "wall", "floor", "ceiling")
+WALL_ROLES, OPENING_ROLES = ("bookcase", "sofa", "desk", "bed", "side"), ("door", "window")
+FIRST_OBJECTS = [
+    ("door", 1, 1),
+    ("window", 0, 2),
+    ("beam", 0, 1),
+    ("column", 0, 1),
+    ("board", 0, 1),
+]
+LAST_OBJECTS = [("loose", 0, 2), ("light", 0, 3), ("top", 0, 8)]
+BUILT_SIZES = {  # minimum and maximum width, depth, height in meters; 9 means the room's size
     "beam": ((3, 0.2, 0.15), (9, 0.4, 0.3)),
     "column": ((0.3, 0.3, 9), (0.5, 0.5, 9)),
     "board": ((1.2, 0.03, 0.9), (2.4, 0.03, 1.2)),
 }
-PAINT = {"ceiling": 220, "floor": 120, "wall": 195, "beam": 195, "column": 195, "board": 140}
-GAP, TRIES, DOORWAY, NOISE, EPSILON, LOWEST = 0.03, 60, 0.8, 0.003, 1e-6, -500
-# A lookup table is much faster than formatting: every millimeter from -0.5 m to 8 m.
-METER_STRINGS = np.array([f"{mm / 1000:.3f} " for mm in range(LOWEST, 8000)], "S")
-BYTES, LAST = (np.array([f"{byte}{end}" for byte in range(256)], "S") for end in " \n")
+PAINT_GRAY = {"ceiling": 220, "floor": 120, "wall": 195, "beam": 195, "column": 195, "board": 140}
+MIN_GAP, DOORWAY_DEPTH, NOISE_STD, EPSILON = 0.03, 0.8, 0.003, 1e-6  # in meters
+MAX_TRIES, MIN_MILLIMETERS = 60, -500
+# Tables of formatted numbers, because formatting is slow: every millimeter from -0.5 m to 8 m.
+METER_STRINGS = np.array([f"{mm / 1000:.3f} " for mm in range(MIN_MILLIMETERS, 8000)], "S")
+BYTE_STRINGS, LINE_END_STRINGS = (
+    np.array([f"{byte}{end}" for byte in range(256)], "S") for end in " \n"
+)
 
 Points = Float[np.ndarray, "n 3"]
 Colors = UInt8[np.ndarray, "n 3"]
@@ -95,7 +104,7 @@ def load_catalog(split: str) -> dict[str, list[Instance]]:
             points = cloud.points[:, [0, 2, 1]] * [1.0, -1, 1]
             # The median: a thin handle or foot at the end of an axis may have no sampled point.
             points *= np.median(size[[0, 2, 1]] / np.ptp(points, axis=0))
-            kind, points = KINDS.get(role, "clutter"), rotate_to_origin(points, 0)
+            kind, points = CLASS_BY_ROLE.get(role, "clutter"), rotate_to_origin(points, 0)
             models[role].append(Instance(kind, points, np.asarray(cloud.colors), model_id))
     return dict(models)
 
@@ -115,13 +124,15 @@ class Room:
         self.size = rng.uniform([3, 3, 2.4], [7, 6, 3.2])
         self.box = np.stack([np.zeros(3), self.size])
         self.light = rng.uniform(0.75, 1.1) * rng.uniform(0.94, 1.06, 3)
-        self.paint = {k: v + rng.uniform(-45, 35) + rng.normal(0, 9, 3) for k, v in PAINT.items()}
+        self.paint = {
+            k: v + rng.uniform(-45, 35) + rng.normal(0, 9, 3) for k, v in PAINT_GRAY.items()
+        }
         self.occupied, self.occluders, self.tables = list[Box](), list[Box](), list[Box]()
         self.parts = list[Instance]()
 
     def add(self, class_name: str, points: Points, colors: np.ndarray, model_id: str = "") -> None:
         """Add an instance with sensor noise and the lighting of this room."""
-        noise = self.rng.normal(0, NOISE, points.shape)
+        noise = self.rng.normal(0, NOISE_STD, points.shape)
         colors = (colors + self.rng.normal(0, 4, points.shape)) * self.light
         self.parts.append(
             Instance(class_name, points + noise, colors.clip(0, 255).astype(np.uint8), model_id)
@@ -170,10 +181,10 @@ class Room:
         rng, height = self.rng, points[:, 2].max()
         top, sill = self.size[2] - height, 0.1 if height > 1.5 else rng.uniform(0.8, 1)
         z = {"beam": top, "light": top, "board": 0.85, "window": sill}.get(role, 0)
-        if role in AT_WALL:
+        if role in WALL_ROLES:
             return self.propose_beside(points, self.box, rng.uniform(0.02, 0.05), 0)
-        if role in BUILT or role in OPENINGS:
-            return self.propose_beside(points, self.box, 0, -0.5 if role in OPENINGS else 0, z)
+        if role in BUILT_SIZES or role in OPENING_ROLES:
+            return self.propose_beside(points, self.box, 0, -0.5 if role in OPENING_ROLES else 0, z)
         degrees = 90 * int(rng.integers(4)) if "table" in role else rng.uniform(0, 360)
         if role in ("chair", "top") and self.tables:
             table = self.tables[rng.integers(len(self.tables))]
@@ -187,46 +198,46 @@ class Room:
 
     def furnish(self, role: str) -> None:
         """Place a random model of a role, or a built element, if a free position is found."""
-        if role in BUILT:
-            extent = self.rng.uniform(*BUILT[role]).clip(max=self.size)
+        if role in BUILT_SIZES:
+            extent = self.rng.uniform(*BUILT_SIZES[role]).clip(max=self.size)
             model = Instance(role, np.stack([np.zeros(3), extent]), np.empty((0, 3), np.uint8))
         else:
             model = self.models[role][self.rng.integers(len(self.models[role]))]
         occupied = np.array(self.occupied).reshape(-1, 2, 3)
-        for points, low in (self.propose(role, model.points) for _ in range(TRIES)):
+        for points, low in (self.propose(role, model.points) for _ in range(MAX_TRIES)):
             box = np.stack([low, low + points.max(0)])
             outside = ((box < -EPSILON) | (box > self.size + EPSILON)).any()
-            overlaps = (box[0] < occupied[:, 1] + GAP) & (occupied[:, 0] < box[1] + GAP)
-            if not overlaps.all(1).any() and (role in OPENINGS or not outside):
+            overlaps = (box[0] < occupied[:, 1] + MIN_GAP) & (occupied[:, 0] < box[1] + MIN_GAP)
+            if not overlaps.all(1).any() and (role in OPENING_ROLES or not outside):
                 self.place(role, model, points + low, box)
                 break
 
     def place(self, role: str, model: Instance, points: Points, box: Box) -> None:
         """Add a model at its position and mark its box as occupied."""
-        if role in BUILT:
+        if role in BUILT_SIZES:
             self.add(role, np.concatenate([*self.sample_faces(box)]), self.paint[role])
         else:
             self.add(model.class_name, *self.resample(points, model.colors), model.model_id)
-        if role in BUILT or role in OPENINGS:
+        if role in BUILT_SIZES or role in OPENING_ROLES:
             self.occluders.append(box.copy())
-        if role == "door":  # the way to it is occupied too
-            box[:, np.ptp(box, axis=0)[:2].argmin()] += [-DOORWAY, DOORWAY]
+        if role == "door":  # the space on both sides of it stays free
+            box[:, np.ptp(box, axis=0)[:2].argmin()] += [-DOORWAY_DEPTH, DOORWAY_DEPTH]
         if model.class_name == "table" and box[1, 2] < 1.04:  # higher tables have shelves
             self.tables.append(box.copy())
-            box[1, 2] -= 2 * GAP  # leave space for objects on it
+            box[1, 2] -= 2 * MIN_GAP  # leave space for objects on it
         self.occupied.append(box)
 
 
 def compose_room(seed: int, area: int, index: int, spacing: float) -> tuple[str, list[Instance]]:
-    """Compose a room, a function of the arguments; return its name and instances."""
+    """Compose a room, which depends only on the arguments; return its name and instances."""
     rng = np.random.default_rng([seed, area, index])
     kind = str(rng.choice([*RECIPES]))
-    room = Room(load_catalog("test" if area == HELD_OUT else "train"), spacing, rng)
-    for role, minimum, maximum in FIRST + RECIPES[kind] + EVERYWHERE:
+    room = Room(load_catalog("test" if area == TEST_AREA else "train"), spacing, rng)
+    for role, minimum, maximum in FIRST_OBJECTS + RECIPES[kind] + LAST_OBJECTS:
         for _ in range(rng.integers(minimum, maximum + 1)):
             room.furnish(role)
     low, high = np.array(room.occluders).reshape(-1, 2, 1, 3).swapaxes(0, 1)
-    for face, points in zip(SHELL, room.sample_faces(room.box), strict=True):
+    for face, points in zip(FACE_CLASSES, room.sample_faces(room.box), strict=True):
         hidden = (points > low - EPSILON) & (points < high + EPSILON)
         room.add(face, points[~hidden.all(2).any(0)], room.paint[face])
     return f"{kind}_{index}", room.parts
@@ -240,8 +251,12 @@ def write_room(area: Path, name: str, parts: Sequence[Instance]) -> Path:
     with (draft / f"{name}.txt").open("wb") as file:
         for part in parts:
             numbers[part.class_name] += 1
-            coordinates = METER_STRINGS[np.rint(part.points * 1000).astype(int) - LOWEST]
-            columns = coordinates, BYTES[part.colors[:, :2]], LAST[part.colors[:, 2:]]
+            coordinates = METER_STRINGS[np.rint(part.points * 1000).astype(int) - MIN_MILLIMETERS]
+            columns = (
+                coordinates,
+                BYTE_STRINGS[part.colors[:, :2]],
+                LINE_END_STRINGS[part.colors[:, 2:]],
+            )
             text = np.concatenate(columns, axis=1).tobytes().translate(None, b"\0")
             (
                 draft / "Annotations" / f"{part.class_name}_{numbers[part.class_name]}.txt"
@@ -253,7 +268,9 @@ def write_room(area: Path, name: str, parts: Sequence[Instance]) -> Path:
 def compose_rooms(out: Path, rooms: int, areas: int, seed: int, spacing: float) -> str:
     """Write the missing rooms; return a summary of all rooms."""
     if rooms < 1 or areas < 1 or seed < 0 or not 0.01 <= spacing <= 0.5:
-        raise ValueError("give 1 or more --rooms and --areas, --seed >= 0, --spacing 0.01 to 0.5")
+        raise ValueError(
+            "--rooms and --areas must be at least 1, --seed at least 0, --spacing 0.01 to 0.5"
+        )
     marker = out / f"seed_{seed}_spacing_{spacing}"
     if not marker.exists() and out.exists() and (out.is_file() or any(out.iterdir())):
         raise ValueError(
@@ -261,19 +278,19 @@ def compose_rooms(out: Path, rooms: int, areas: int, seed: int, spacing: float) 
         )
     out.mkdir(parents=True, exist_ok=True)
     marker.touch()
-    points, todo = Counter[str](), [*np.ndindex(areas, rooms)]
-    for area, index in track(todo, "rooms"):
+    points, room_indices = Counter[str](), [*np.ndindex(areas, rooms)]
+    for area, index in track(room_indices, "rooms"):
         folder = out / f"Area_{area + 1}"
         room = next(folder.glob(f"[!.]*_{index + 1}"), None)
         room = room or write_room(folder, *compose_room(seed, area + 1, index + 1, spacing))
         for path in room.glob("Annotations/*.txt"):
             points[path.stem.rsplit("_", 1)[0]] += path.read_bytes().count(b"\n")
     table = ", ".join(f"{kind} {points[kind]:,}" for kind in CLASSES.split())
-    return f"{len(todo)} rooms, {points.total():,} points: {table}"
+    return f"{len(room_indices)} rooms, {points.total():,} points: {table}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program; wrong input ends with one line."""
+    """Compose rooms with command-line options; input errors are printed in one line."""
     parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True)
     for name, value in {"rooms": 5, "areas": 6, "seed": 0, "spacing": 0.03}.items():

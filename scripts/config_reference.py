@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from conf/: `python scripts/config_reference.py`."""
+"""Generate docs/configuration.md from conf/: python scripts/config_reference.py."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ GROUP_DESCRIPTIONS = {
 
 
 def render_reference() -> str:
-    """Return the page; raise ValueError for a group without a description or an unknown class."""
+    """Return the page; raise ValueError for groups without description and unknown classes."""
     page = [INTRODUCTION, "## Programs"]
     programs = sorted(CONF.glob("*.yaml"))
     page += [_render_option(path, f"python -m recon.{path.stem}") for path in programs]
@@ -64,7 +64,7 @@ def render_reference() -> str:
 
 
 def _render_option(path: Path, title: str) -> str:
-    """Describe one file: its content and its classes."""
+    """Return the section of one file: its content and its classes."""
     text = path.read_text().strip()
     title = title.replace("python -m recon.cache_teachers", "python scripts/cache_teachers.py")
     lines = [f"### `{title}`", f"```yaml\n{text}\n```"]

@@ -1,4 +1,4 @@
-"""MkDocs hooks: generate pages from README, tutorials and API, and resolve links out of docs/."""
+"""MkDocs hooks: generate pages from README, tutorials and API, and resolve links outside docs/."""
 
 import posixpath
 import re
@@ -53,17 +53,17 @@ def _render_api(title: str, names: list[str]) -> str:
 
 
 def script_to_markdown(script: str, name: str) -> str:
-    """Turn a script into a page: comments at the start of a line become text, the rest code."""
+    """Turn a script into a page: comments that start a line become text, all else code."""
     title, *blocks = re.split(r"\n{2,}(?=# |\S)", script.strip())
-    name_of_page = title.strip('"').rstrip(".")
-    page = [f"# {name_of_page}", f"A script, run by the tests: [{name}]({name})."]
+    heading = title.strip('"').rstrip(".")
+    page = [f"# {heading}", f"A script, run by the tests: [{name}]({name})."]
     code: list[str] = []
     for block in blocks:
-        text, rest = _split_comment(block)
+        text, block_code = _split_comment(block)
         if text:
             page += [*_fence_code(code), text]
             code = []
-        code += [rest] if rest else []
+        code += [block_code] if block_code else []
     return "\n\n".join([*page, *_fence_code(code)]) + "\n"
 
 
@@ -79,26 +79,26 @@ def _fence_code(code: list[str]) -> list[str]:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Resolve links to tutorials and README, and links out of docs/ to the repository."""
-    here = posixpath.dirname(page.file.src_uri)
+    """Resolve links to tutorials and README; link files outside docs/ to the repository."""
+    page_folder = posixpath.dirname(page.file.src_uri)
 
     def resolve_link(link: re.Match[str]) -> str:
         label, (path, hash_, anchor) = link[1], link[2].partition("#")
         if path.startswith("http") or not path:
             return link[0]
-        place = posixpath.normpath(posixpath.join("docs", here, path))
-        own = f"docs/{page.file.src_uri.removesuffix('.md')}.py"  # a tutorial names its script
-        if place.startswith("docs/tutorials/") and place != own:
+        target = posixpath.normpath(posixpath.join("docs", page_folder, path))
+        script = f"docs/{page.file.src_uri.removesuffix('.md')}.py"  # linked on a tutorial's page
+        if target.startswith("docs/tutorials/") and target != script:
             return f"{label}({path.removesuffix('.py')}.md)"
-        if place == "README.md":
-            return f"{label}({posixpath.relpath('index.md', here or '.')}{hash_}{anchor})"
-        if place.startswith("docs/") and (ROOT / place).is_dir():
+        if target == "README.md":
+            return f"{label}({posixpath.relpath('index.md', page_folder or '.')}{hash_}{anchor})"
+        if target.startswith("docs/") and (ROOT / target).is_dir():
             index = f"{path.rstrip('/')}/README.md"
-            return f"{label}({index})" if (ROOT / place / "README.md").is_file() else label[1:-1]
-        if place.startswith("docs/"):
+            return f"{label}({index})" if (ROOT / target / "README.md").is_file() else label[1:-1]
+        if target.startswith("docs/"):
             return link[0]
         if url := config["repo_url"]:
-            return f"{label}({url.rstrip('/')}/blob/main/{place}{hash_}{anchor})"
+            return f"{label}({url.rstrip('/')}/blob/main/{target}{hash_}{anchor})"
         return label[1:-1]
 
     parts = FENCE.split(markdown)

@@ -1,8 +1,9 @@
-"""Measure how features change when a shape is sampled again or more densely.
+"""Measure the similarity of features of one shape between random samples of its surface.
 
 python scripts/sampling_robustness.py <run>/checkpoints/last.ckpt
-Prints cosine similarities to the features of 1,024 points, over the surfaces of simple solids. For
-comparison it also prints those between different solids: they show whether features differ at all.
+Prints cosine similarities between the features of 1,024 points and those of other samples of the
+same surface, over simple solids. For comparison it also prints the similarity between different
+solids.
 """
 
 import argparse
@@ -26,25 +27,25 @@ FEATURES = ("pooled", "cls", "image_projected", "text_projected")
 
 
 def make_solids() -> dict[str, trimesh.Trimesh]:
-    """Return solids of different shape; the table and the chair consist of several."""
-    make = trimesh.creation
+    """Return solids of different shapes; the table and the chair consist of several solids."""
+    creation = trimesh.creation
 
     def make_legs(height: float) -> list[trimesh.Trimesh]:
         positions = [(x, z) for x in (-0.9, 0.9) for z in (-0.5, 0.5)]
         return [
-            make.box((0.1, height, 0.1)).apply_translation((x, -height / 2, z))
+            creation.box((0.1, height, 0.1)).apply_translation((x, -height / 2, z))
             for x, z in positions
         ]
 
-    table = trimesh.util.concatenate([make.box((2.0, 0.1, 1.2)), *make_legs(1.0)])
-    back = make.box((0.1, 1.2, 1.1)).apply_translation((-0.9, 0.6, 0))
-    chair = trimesh.util.concatenate([make.box((1.9, 0.1, 1.1)), back, *make_legs(0.8)])
+    table = trimesh.util.concatenate([creation.box((2.0, 0.1, 1.2)), *make_legs(1.0)])
+    back = creation.box((0.1, 1.2, 1.1)).apply_translation((-0.9, 0.6, 0))
+    chair = trimesh.util.concatenate([creation.box((1.9, 0.1, 1.1)), back, *make_legs(0.8)])
     return {
-        "ball": make.icosphere(subdivisions=4),
-        "box": make.box((2.0, 1.0, 0.6)),
-        "cylinder": make.cylinder(radius=0.4, height=2.0),
-        "ring": make.torus(major_radius=1.0, minor_radius=0.25),
-        "capsule": make.capsule(height=1.5, radius=0.5),
+        "ball": creation.icosphere(subdivisions=4),
+        "box": creation.box((2.0, 1.0, 0.6)),
+        "cylinder": creation.cylinder(radius=0.4, height=2.0),
+        "ring": creation.torus(major_radius=1.0, minor_radius=0.25),
+        "capsule": creation.capsule(height=1.5, radius=0.5),
         "table": table,
         "chair": chair,
     }
@@ -56,7 +57,7 @@ def sample_surface(solid: trimesh.Trimesh, count: int, seed: int) -> Float[np.nd
 
 
 def compute_cosines(encoder: PointEncoder) -> dict[str, dict[str, Float[Tensor, " n"]]]:
-    """Return cosine similarities to 1,024 points, by feature and by what they are compared with."""
+    """Return cosine similarities to the features of 1,024 points, by feature and by sample."""
     solids = make_solids()
     samples = {f"{n:,} points": (n, 1) for n in POINT_COUNTS[1:]}
     samples = {"1,024 other points": (POINT_COUNTS[0], 1)} | samples

@@ -77,6 +77,6 @@ def test_info_describes_released_files() -> None:
         path = str(released_path(name))
         summary = inspect_checkpoint(load_config(checkpoint=path, network=settings, json=True))
         assert summary["format"] == "released ReCon weights"
-        assert summary["network"]["for"] == ("classify" if "cls" in name else "part_segment")
+        assert summary["network"]["task"] == ("classify" if "cls" in name else "part_segment")
     with pytest.raises(ValueError, match="the file lacks num_heads"):
         inspect_checkpoint(load_config(checkpoint=str(released_path("recon_pretrain_small.pth"))))

@@ -1,4 +1,4 @@
-"""Compare optimized paths with their reference implementations: results, then times."""
+"""Compare the outputs and the times of optimized paths and reference implementations."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +85,7 @@ def build_base_model(groups: int = 64, **settings: Any) -> ReCon:
     )
 
 
-def steps(rounds: int) -> Iterator[Comparison]:
+def compare_pretraining_steps(rounds: int) -> Iterator[Comparison]:
     """Compare a pretraining step in float32 and bfloat16."""
     model = build_base_model()
     pair = (
@@ -94,7 +94,7 @@ def steps(rounds: int) -> Iterator[Comparison]:
     )
     check_same_output(pair, tolerance=1e-5)
     yield compare_times(
-        "step_fp32", "pretraining step, teachers given, float32, batch 8", pair, rounds
+        "step_fp32", "pretraining step, random teacher features, float32, batch 8", pair, rounds
     )
     model = build_base_model()
     pair = (
@@ -104,7 +104,7 @@ def steps(rounds: int) -> Iterator[Comparison]:
     yield compare_times("step_bf16", "the same, bfloat16 against float32, batch 32", pair, rounds)
 
 
-def teachers(rounds: int) -> Iterator[Comparison]:
+def compare_teachers(rounds: int) -> Iterator[Comparison]:
     """Compare cached teachers in bfloat16 with live teachers in float32."""
     from recon.teachers.image import TimmImageTeacher
     from recon.teachers.text import OpenClipTextTeacher
@@ -128,7 +128,7 @@ def teachers(rounds: int) -> Iterator[Comparison]:
     yield compare_times("step_cached_vs_live", description, pair, rounds)
 
 
-def parts(rounds: int) -> Iterator[Comparison]:
+def compare_part_segmentation(rounds: int) -> Iterator[Comparison]:
     """Compare a part-segmentation step."""
     torch.manual_seed(0)
     model = Segmenter(PatchGrouper(128, 32), Encoder(384, drop_path=0.0), 50, num_objects=16).to(
@@ -159,7 +159,7 @@ def parts(rounds: int) -> Iterator[Comparison]:
 
 
 @torch.inference_mode()
-def inference(rounds: int) -> Iterator[Comparison]:
+def compare_inference(rounds: int) -> Iterator[Comparison]:
     """Compare the encoding of complete clouds."""
     model = build_base_model().eval()
     plain, folded = reference.make_reference(model), fold_batch_norms(model, torch.bfloat16)
@@ -175,7 +175,7 @@ def inference(rounds: int) -> Iterator[Comparison]:
     )
 
 
-def fps(rounds: int) -> Iterator[Comparison]:
+def compare_fps(rounds: int) -> Iterator[Comparison]:
     """Compare farthest point sampling on clouds without ties."""
     torch.manual_seed(0)
     for points, count, batch in ((1024, 64, 32), (2048, 128, 16), (8192, 1200, 2)):
@@ -189,7 +189,7 @@ def fps(rounds: int) -> Iterator[Comparison]:
         yield compare_times(f"fps_{points}_{count}", description, pair, 3 * rounds)
 
 
-def self_contrast(rounds: int) -> Iterator[Comparison]:
+def compare_self_contrast(rounds: int) -> Iterator[Comparison]:
     """Compare the contrastive loss by category."""
     features = torch.randn(128, 384, device=DEVICE, requires_grad=True)
     category = torch.randint(55, (128,), device=DEVICE)
@@ -203,7 +203,7 @@ def self_contrast(rounds: int) -> Iterator[Comparison]:
     yield compare_times("self_contrast_128", description, pair, rounds)
 
 
-def embedding(rounds: int) -> Iterator[Comparison]:
+def compare_patch_embedding(rounds: int) -> Iterator[Comparison]:
     """Compare the patch embedding with all patches visible, and the Chamfer distance."""
     embed = PatchEmbed(384).to(DEVICE)
     patches = torch.randn(8, 64, 32, 3, device=DEVICE)
@@ -224,7 +224,7 @@ def embedding(rounds: int) -> Iterator[Comparison]:
     yield compare_times("chamfer", "Chamfer L2 and its gradient, 2,048 x 32 x 32", pair, rounds)
 
 
-def augmentation(rounds: int) -> Iterator[Comparison]:
+def compare_augmentation(rounds: int) -> Iterator[Comparison]:
     """Compare scaling and translating a batch with a loop over its clouds."""
     clouds = torch.randn(128, 1024, 3, device=DEVICE)
     batched = Compose([RandomScale(), RandomTranslate()])
@@ -233,7 +233,7 @@ def augmentation(rounds: int) -> Iterator[Comparison]:
     yield compare_times("augmentation_128", description, pair, 3 * rounds)
 
 
-def modelnet(rounds: int) -> Iterator[Comparison]:
+def compare_modelnet_preparation(rounds: int) -> Iterator[Comparison]:
     """Compare preparing a shape of ModelNet's text tree, 10,000 points to 8,192."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "chair_0001.txt"
@@ -250,13 +250,13 @@ def modelnet(rounds: int) -> Iterator[Comparison]:
 
 
 COMPARISONS = {
-    "step": steps,
-    "partseg": parts,
-    "inference": inference,
-    "fps": fps,
-    "self": self_contrast,
-    "teachers": teachers,
-    "embed": embedding,
-    "augment": augmentation,
-    "modelnet": modelnet,
+    "step": compare_pretraining_steps,
+    "partseg": compare_part_segmentation,
+    "inference": compare_inference,
+    "fps": compare_fps,
+    "self": compare_self_contrast,
+    "teachers": compare_teachers,
+    "embed": compare_patch_embedding,
+    "augment": compare_augmentation,
+    "modelnet": compare_modelnet_preparation,
 }

@@ -1,10 +1,10 @@
-"""Time reading clouds from original files and from the prepared layout, side by side.
+"""Measure how fast clouds are read from original files and from the prepared layout.
 
 python scripts/bench/data_loading.py --clouds 50000 --points 8192
 
-Writes a tree in ShapeNet-55's layout below --folder (5 GB at these sizes, removed at the end),
-prepares it, and prints clouds per second and the memory of each worker. Both kinds of files are in
-the page cache, so the work is compared and not the disk.
+Writes files in ShapeNet-55's layout below --folder (5 GB at these sizes, removed at the end),
+prepares them, and prints clouds per second and the memory of a worker. All files are in the page
+cache, so that the speed of the disk does not matter.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from recon.data.prepared.writer import prepare_split, write_index
 from recon.utils.atomic_write import write_atomic
 
 ROUNDS = 5
-PART = "train"
+SPLIT = "train"
 
 
 def write_shapenet_tree(root: Path, clouds: int, points: int) -> None:
@@ -45,13 +45,13 @@ def write_shapenet_tree(root: Path, clouds: int, points: int) -> None:
     for row, name in enumerate(track(names, "writing .npy files")):
         start = row % 997
         np.save(root / "shapenet_pc" / f"{name}.npy", block[start : start + points])
-    (root / "ShapeNet-55" / f"{PART}.txt").write_text("".join(f"{name}.npy\n" for name in names))
+    (root / "ShapeNet-55" / f"{SPLIT}.txt").write_text("".join(f"{name}.npy\n" for name in names))
 
 
 def prepare_tree(root: Path, target: Path) -> None:
-    """Write this tree in the prepared layout."""
+    """Write the data set in the prepared layout."""
     data = ShapeNetDataModule(root)
-    job = PrepareJob(data.open_part(PART), target / PART, with_images=True, settings_key="")
+    job = PrepareJob(data.open_part(SPLIT), target / SPLIT, with_images=True, settings_key="")
     shards = prepare_split(job, num_workers=2, advance=lambda count: None)
     write_index(job, shards, {"data": "ShapeNetDataModule"})
     write_atomic(target / MANIFEST_NAME, b"{}")
@@ -82,7 +82,7 @@ def read_private_memory(pid: int) -> float:
 
 
 def measure_worker_memory(data: ShapeNetDataModule) -> tuple[float, float]:
-    """Return the largest worker's memory in MB after a tenth of an epoch and at its end."""
+    """Return the memory in MB of the largest worker after a tenth of an epoch and at its end."""
     loader = data.train_dataloader()
     early = late = 0.0
     for step, _ in enumerate(track(loader, "epoch with two workers")):
@@ -95,7 +95,7 @@ def measure_worker_memory(data: ShapeNetDataModule) -> tuple[float, float]:
 
 def open_datamodule(root: Path, workers: int) -> ShapeNetDataModule:
     """Open the data module with batches of 32."""
-    data = ShapeNetDataModule(root, split=PART, batch_size=32, num_workers=workers)
+    data = ShapeNetDataModule(root, split=SPLIT, batch_size=32, num_workers=workers)
     data.setup("fit")
     return data
 

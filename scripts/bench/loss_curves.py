@@ -1,6 +1,6 @@
-"""Compare seeded losses on the bundled data with the reference, in float32 and bfloat16.
+"""Compare losses of seeded training with the reference, in float32 and bfloat16.
 
-python scripts/bench/loss_curves.py
+python scripts/bench/loss_curves.py    # on the bundled data
 """
 
 import copy
@@ -26,7 +26,7 @@ STEPS, BATCH = 50, 16
 
 
 def build_network() -> ReCon:
-    """Build the demo's network."""
+    """Build a small network, as for pretraining on the bundled data."""
     torch.manual_seed(0)
     encoder = Encoder(128, depth=4, heads=4, drop_path=0.1, patch_widths=(32, 64, 128))
     decoder = Decoder(128, depth=2, heads=4, drop_path=0.1)
@@ -45,7 +45,7 @@ def iter_batches() -> Iterator[Tensor]:
 
 
 def train(model: ReCon, *, bf16: bool = False) -> Tensor:
-    """Train, and return the loss of each step."""
+    """Train a network; return the loss of each step."""
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=5e-4)
     autocast = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
     losses = []

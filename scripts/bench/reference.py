@@ -1,4 +1,4 @@
-"""Reference implementations of the optimized paths, written as the method is defined.
+"""Reference implementations of the optimized paths, written directly from the definitions.
 
 `make_reference` puts them into a copy of a network. Weights, names and results stay the same.
 """
@@ -39,7 +39,7 @@ def farthest_point_sample(points: Float[Tensor, "b n 3"], count: int) -> Int[Ten
 
 
 def chamfer_l2(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Tensor, " b"]:
-    """Squared Chamfer distance through all pairwise differences."""
+    """Squared Chamfer distance from all pairwise differences."""
     squared = (x.unsqueeze(2) - y.unsqueeze(1)).square().sum(-1)
     return squared.amin(2).mean(1) + squared.amin(1).mean(1)
 
@@ -47,7 +47,7 @@ def chamfer_l2(x: Float[Tensor, "b n 3"], y: Float[Tensor, "b m 3"]) -> Float[Te
 def category_contrast(
     features: Float[Tensor, "b d"], category: Int[Tensor, " b"]
 ) -> Float[Tensor, ""]:
-    """Contrast by category: a loop over clouds, each against its own and the other categories."""
+    """Self-contrast by category, by a loop over pairs of clouds."""
     features = F.normalize(features, dim=-1)
     losses = []
     for anchor in range(len(features)):
@@ -61,7 +61,7 @@ def category_contrast(
 
 
 def augment(clouds: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
-    """Scale and translate cloud by cloud, with numpy's random numbers."""
+    """Scale and translate cloud by cloud, with random numbers of NumPy."""
     moved = clouds.clone()
     for cloud in moved:
         scale = np.random.uniform(2 / 3, 3 / 2, 3).astype("float32")  # noqa: NPY002
@@ -72,7 +72,7 @@ def augment(clouds: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
 
 
 def prepare_modelnet_shape(path: Path, count: int) -> Int[np.ndarray, " count"]:
-    """Read a text file of points and sample with numpy, as released code prepares ModelNet."""
+    """Read a text file of points and sample by NumPy, as the released code prepares ModelNet."""
     points = np.loadtxt(path, delimiter=",").astype(np.float32)[:, :3]
     selected, nearest = np.zeros(count, np.int64), np.full(len(points), 1e10)
     for i in range(1, count):

@@ -1,11 +1,12 @@
-"""Benchmark optimized paths against reference implementations: interleaved, on one thread.
+"""Benchmark optimized paths against reference implementations, in turns and on one thread.
 
-python scripts/bench/run.py                   # everything, on the base model: half an hour
+python scripts/bench/run.py                   # all comparisons and measurements: half an hour
 python scripts/bench/run.py only=fps,self     # some comparisons: minutes
 python scripts/bench/run.py also=memory       # further measurements: stages, growth, memory, data
 
-Times are medians over rounds, in CPU seconds, on CUDA in seconds. The outputs of both paths are
-compared before they are timed. Writes outputs/bench.json (ratios and times) and outputs/bench.png.
+Times are medians over rounds, in CPU seconds; on CUDA in seconds of wall time. The outputs of both
+paths are compared before they are timed. Writes outputs/bench.json (ratios and times) and
+outputs/bench.png.
 """
 
 import argparse
@@ -44,8 +45,8 @@ def plot_ratios(rows: list[Comparison], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def stages() -> dict[str, Any]:
-    """Return the share of each stage, and the share of the peak, in both precisions."""
+def measure_stage_shares() -> dict[str, Any]:
+    """Return each stage's share of a step's time, and the step's share of peak GFLOP/s."""
     shares: dict[str, Any] = {}
     for name, batch, bf16 in (("float32", 8, False), ("bfloat16", 32, True)):
         parts = scaling.time_stages(batch, bf16=bf16)
@@ -62,7 +63,7 @@ def stages() -> dict[str, Any]:
     return shares
 
 
-def memory() -> dict[str, float]:
+def measure_peak_memory() -> dict[str, float]:
     """Return the peak memory in GB of a step of the base model."""
     settings: dict[str, dict[str, Any]] = {
         "default": {},
@@ -75,7 +76,7 @@ def memory() -> dict[str, float]:
     }
 
 
-def data() -> dict[str, float]:
+def measure_data_loading() -> dict[str, float]:
     """Return the seconds of reading a batch and of a step on it."""
     return scaling.time_data_loading(
         scaling.time_best(make_pretraining_step(build_base_model(), 32, bf16=True, fast=True))
@@ -83,15 +84,15 @@ def data() -> dict[str, float]:
 
 
 EXTRA_MEASUREMENTS: dict[str, Callable[[], Any]] = {
-    "stages": stages,
+    "stages": measure_stage_shares,
     "growth": lambda: [*scaling.time_scaling(bf16=False)],
-    f"memory_gb_at_batch_{PEAK_BATCH}": memory,
-    "data": data,
+    f"memory_gb_at_batch_{PEAK_BATCH}": measure_peak_memory,
+    "data": measure_data_loading,
 }
 
 
 def run_extra(console: Console, selected: list[str]) -> dict[str, Any]:
-    """Run the selected measurements other than ratios, and print them."""
+    """Run and print the selected further measurements."""
     results = {}
     for name, measure in EXTRA_MEASUREMENTS.items():
         if name.split("_")[0] in selected:

@@ -31,7 +31,7 @@ def time_best(step: Step, rounds: int = ROUNDS) -> float:
 
 
 def time_stages(batch: int, *, bf16: bool) -> dict[str, float]:
-    """Return the seconds of each stage with its gradient, each run alone on its inputs."""
+    """Return the seconds of each stage with its gradient; stages run separately."""
     model = build_base_model()
     clouds = torch.randn(batch, 1024, 3, device=DEVICE)
     patches = model.grouper(clouds)
@@ -76,7 +76,7 @@ def time_stages(batch: int, *, bf16: bool) -> dict[str, float]:
 
 
 def time_scaling(*, bf16: bool) -> Iterator[dict[str, Any]]:
-    """Time a step while the number of clouds, points or patches varies from 16, 1,024 and 64."""
+    """Time a step while one size varies from the default of 16 clouds, 1,024 points, 64 patches."""
     default = {"batch": 16, "points": 1024, "groups": 64}
     others = [("batch", 8), ("batch", 32), ("points", 4096), ("points", 8192)]
     for name, size in [("batch", 16), *others, ("groups", 32), ("groups", 128)]:
@@ -96,12 +96,12 @@ def measure_peak_memory(batch: int, **settings: Any) -> float:
         step(), step()
         return torch.cuda.max_memory_allocated() / 2**30
     command = [sys.executable, __file__, json.dumps({"batch": batch, **settings})]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout)
+    completed = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(completed.stdout)
 
 
 def read_peak_memory() -> float:
-    """Return the peak memory in GB of this process; `ru_maxrss` would include its parent's."""
+    """Return the peak memory in GB of this process; `ru_maxrss` would include its parent."""
     status = Path("/proc/self/status")
     if not status.exists():
         unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, others KiB

@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
 
     @property
     def speedup(self) -> float:
-        """How many times as fast the optimized path is."""
+        """Time of the reference divided by the time of the optimized path."""
         return self.reference_seconds / self.optimized_seconds
 
 
@@ -82,11 +82,11 @@ def with_backward(function: Callable[[], Tensor]) -> Step:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one thread: threads that wait for each other also cost CPU time."""
-    before = torch.get_num_threads()
+    """Use one thread, because waiting threads also cost CPU time."""
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(num_threads)
 
 
 def measure_peak_gflops(dtype: torch.dtype) -> float:

@@ -1,9 +1,9 @@
-"""Requeue a job on a local SLURM cluster of two nodes, and compare its losses.
+"""Requeue a job on a local SLURM cluster, and compare its losses with an undisturbed job.
 
 python scripts/cluster/requeue.py [--keep <folder>]
 
-Needs SLURM and munge (Debian: apt install slurm-wlm munge) and root, as slurmd does. If they are
-missing, it prints SKIPPED and exits with 0. Nothing is left running.
+Starts a cluster of two nodes and stops it at the end. Needs SLURM and munge (Debian: apt install
+slurm-wlm munge) and root, as slurmd does. If they are missing, it prints SKIPPED and exits with 0.
 """
 
 import argparse
@@ -63,9 +63,9 @@ FAILED_STATES = (
 def free_ports(count: int) -> list[int]:
     """Return unused ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
     return ports
 
 
@@ -80,9 +80,9 @@ def run_slurm(folder: Path) -> Iterator[None]:
     text = CLUSTER.format(host=socket.gethostname(), ports=free_ports(3), folder=folder)
     (folder / "slurm.conf").write_text(text)
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    places = [("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("seed-file", "seed")]
+    files = [("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("seed-file", "seed")]
     munged = ["munged", "--foreground", "--force"]
-    munged += [f"--{option}={folder / 'munge' / name}" for option, name in places]
+    munged += [f"--{option}={folder / 'munge' / name}" for option, name in files]
     commands = [munged, ["slurmctld", "-D"], *(["slurmd", "-D", "-N", n] for n in ("n1", "n2"))]
     running: list[subprocess.Popen[bytes]] = []
     try:
@@ -93,8 +93,8 @@ def run_slurm(folder: Path) -> Iterator[None]:
         yield
     finally:
         cancel_all()
-        for one in reversed(running):
-            terminate(one)
+        for program in reversed(running):
+            terminate(program)
 
 
 def cancel_all(timeout: float = 60) -> None:
@@ -127,11 +127,11 @@ def submit(folder: Path) -> str:
     script = folder / "job.sh"
     python = f"{sys.executable} -m recon.train {' '.join(OPTIONS)}"
     # Both nodes are this machine, which may not resolve their names and has few cores.
-    here = "export MASTER_ADDR=127.0.0.1 OMP_NUM_THREADS=1"
-    script.write_text(f"#!/bin/bash\n{here}\nsrun {python}\n")
-    where = [f"--chdir={folder}", f"--output={folder}/%j.log", "--open-mode=append"]
-    size = ["--nodes=2", "--ntasks-per-node=1", "--time=10", "--requeue"]
-    return run_command("sbatch", "--parsable", *size, *where, str(script)).strip()
+    environment = "export MASTER_ADDR=127.0.0.1 OMP_NUM_THREADS=1"
+    script.write_text(f"#!/bin/bash\n{environment}\nsrun {python}\n")
+    log_options = [f"--chdir={folder}", f"--output={folder}/%j.log", "--open-mode=append"]
+    size_options = ["--nodes=2", "--ntasks-per-node=1", "--time=10", "--requeue"]
+    return run_command("sbatch", "--parsable", *size_options, *log_options, str(script)).strip()
 
 
 def wait_for_log(folder: Path, job: str, text: str) -> None:
@@ -146,12 +146,12 @@ def wait_for_log(folder: Path, job: str, text: str) -> None:
 def wait_for_state(state: str, job: str) -> None:
     """Wait until a job is in a state; raise RuntimeError if it ended in another one."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while f"JobState={state}" not in (shown := run_command("scontrol", "show", "job", job)):
-        now = shown.partition("JobState=")[2].partition(" ")[0]
-        if now in FAILED_STATES:
-            raise RuntimeError(f"job {job} is {now}, and will not become {state}")
+    while f"JobState={state}" not in (output := run_command("scontrol", "show", "job", job)):
+        current_state = output.partition("JobState=")[2].partition(" ")[0]
+        if current_state in FAILED_STATES:
+            raise RuntimeError(f"job {job} is {current_state}, and will not become {state}")
         if time.monotonic() > deadline:
-            raise TimeoutError(f"job {job} is still {now}, not {state}")
+            raise TimeoutError(f"job {job} is still {current_state}, not {state}")
         time.sleep(0.5)
 
 
@@ -169,24 +169,25 @@ def read_losses(path: Path) -> dict[int, str]:
 
 
 def check_requeue(folder: Path) -> list[str]:
-    """Train undisturbed, and requeued with and without a signal; return what differs."""
+    """Run an undisturbed job and one requeued with and without a signal; return differences."""
     undisturbed, job = submit(folder), submit(folder)
     for number, command in enumerate((["scancel", "--signal=USR1"], ["scontrol", "requeue"]), 1):
         wait_for_log(folder, job, f"epoch {number}/")
         run_command(*command, job)
         wait_for_requeue(job)
         wait_for_log(folder, job, "started again by the cluster")
-    for one in (undisturbed, job):
-        wait_for_log(folder, one, "epoch 3/3: ")
-        wait_for_state("COMPLETED", one)
+    for job_id in (undisturbed, job):
+        wait_for_log(folder, job_id, "epoch 3/3: ")
+        wait_for_state("COMPLETED", job_id)
     runs = folder / "outputs" / "pretrain_furniture"
-    expected, wrong, seen = read_losses(runs / undisturbed / "metrics.csv"), [], set()
+    expected = read_losses(runs / undisturbed / "metrics.csv")
+    differences, steps = list[str](), set[int]()
     for name in ("metrics_1", "metrics_2", "metrics"):
         part = read_losses(runs / job / f"{name}.csv")
-        seen |= set(part)
+        steps |= set(part)
         print(f"{name}.csv: steps {min(part)} to {max(part)}")
-        wrong += [f"step {step}" for step, loss in part.items() if expected[step] != loss]
-    return wrong + [f"no step {step}" for step in sorted(set(expected) - seen)]
+        differences += [f"step {step}" for step, loss in part.items() if expected[step] != loss]
+    return differences + [f"no step {step}" for step in sorted(set(expected) - steps)]
 
 
 def main() -> None:
@@ -206,11 +207,15 @@ def main() -> None:
     )  # also stops the cluster
     with run_slurm(folder.resolve()):
         print(run_command("sinfo", "--version").strip())
-        wrong = check_requeue(folder.resolve())
+        differences = check_requeue(folder.resolve())
     if not keep:
         shutil.rmtree(folder)
-    print("all losses equal those of the undisturbed job" if not wrong else f"differ: {wrong}")
-    sys.exit(bool(wrong))
+    print(
+        "all losses equal those of the undisturbed job"
+        if not differences
+        else f"differ: {differences}"
+    )
+    sys.exit(bool(differences))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def build_workspace(name: str, entity: str, project: str) -> Any:
 
 
 def build_report(name: str, entity: str, project: str) -> Any:
-    """Return the report of one kind of run: the same panels over all its runs, by group."""
+    """Return the report of one kind of run, with the same panels over all runs, by group."""
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = [wr.TableOfContents()]
@@ -118,7 +118,7 @@ def select_dashboard(keys: Sequence[str]) -> str:
 
 
 def check_run(folder: Path) -> list[str]:
-    """Return one line for each key that the run's dashboard plots and the run did not log."""
+    """Return one line for each key of the run's dashboard that the run did not log."""
     run = read_run(folder)
     name = select_dashboard([*run.keys])
     missing = [

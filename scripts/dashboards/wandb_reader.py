@@ -1,4 +1,4 @@
-"""Read what a run logged from its .wandb file: protobuf records in LevelDB's log format."""
+"""Read the logged values of a .wandb file: protobuf records in LevelDB's log format."""
 
 import json
 import struct
@@ -58,9 +58,9 @@ def iter_records(path: Path) -> Iterator[bytes]:
         raise ValueError(f"{path}: not a .wandb file")
     position, fragments = FILE_HEADER_BYTES, list[bytes]()
     while position + RECORD_HEADER.size <= len(data):
-        block_rest = BLOCK_BYTES - position % BLOCK_BYTES
-        if block_rest < RECORD_HEADER.size:  # the end of a block is padded
-            position += block_rest
+        block_remainder = BLOCK_BYTES - position % BLOCK_BYTES
+        if block_remainder < RECORD_HEADER.size:  # the end of a block is padded
+            position += block_remainder
             continue
         header = data[position : position + RECORD_HEADER.size]
         checksum, length, kind = RECORD_HEADER.unpack(header)

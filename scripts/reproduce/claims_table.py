@@ -1,4 +1,4 @@
-"""Collect the results of claims.sh into the tables of a page.
+"""Write the tables of a results page from the results of claims.sh.
 
 python scripts/reproduce/claims_table.py outputs/claims docs/results/claims.md
 """
@@ -20,11 +20,10 @@ STUDENTS = {
     "two_towers": "two towers",
     "scratch": "supervised from scratch",
 }
-Read = Callable[[Path], float]
 
 
 def format_mean_std(values: Sequence[float]) -> str:
-    """Format the mean in %, with the standard deviation where there are several values."""
+    """Format the mean in %, with the standard deviation if there are several values."""
     if not values:
         return "-"
     mean = f"{100 * statistics.mean(values):.1f}"
@@ -33,22 +32,22 @@ def format_mean_std(values: Sequence[float]) -> str:
 
 def read_results(folder: Path, name: str) -> dict[str, dict[str, Any]]:
     """Return the results of a student's runs by seed."""
-    found = sorted((folder / name).glob("*/results.json"))
-    return {path.parent.name: json.loads(path.read_text()) for path in found}
+    paths = sorted((folder / name).glob("*/results.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
-def one_view_accuracy(results: dict[str, Any]) -> float:
-    """Return the overall accuracy with one view."""
+def get_single_view_accuracy(results: dict[str, Any]) -> float:
+    """Return the overall accuracy of a single view."""
     return results["results"]["one view"]["overall_accuracy"]["mean"]
 
 
-def few_shot_accuracy(folder: Path, name: str) -> dict[str, float]:
+def read_few_shot_accuracy(folder: Path, name: str) -> dict[str, float]:
     """Return the mean over folds for each seed."""
-    found = {}
+    accuracies = {}
     for path in sorted((folder / name).glob("*/sweep.json")):
         (rows,) = json.loads(path.read_text()).values()
-        found[path.parent.name] = statistics.mean(next(iter(rows.values()))) / 100
-    return found
+        accuracies[path.parent.name] = statistics.mean(next(iter(rows.values()))) / 100
+    return accuracies
 
 
 def build_table(folder: Path) -> list[str]:
@@ -65,8 +64,11 @@ def build_table(folder: Path) -> list[str]:
         if name == "recon":
             for control, values in controls.items():
                 values += [row["svm"][control][0] for row in pretrained.values()]
-        tuned = [one_view_accuracy(row) for row in read_results(folder / "finetune", name).values()]
-        shots = [*few_shot_accuracy(folder / "few_shot", name).values()]
+        tuned = [
+            get_single_view_accuracy(row)
+            for row in read_results(folder / "finetune", name).values()
+        ]
+        shots = [*read_few_shot_accuracy(folder / "few_shot", name).values()]
         cells = " | ".join(format_mean_std(values) for values in (svm, zero, shots, tuned))
         lines.append(f"| {title} | {cells} |")
     names = {"untrained": "random init", "calibrated": "random init, recalibrated BatchNorm"}
@@ -81,9 +83,9 @@ def build_paired_table(folder: Path) -> list[str]:
             seed: row["svm"]["pretrained"][0]
             for seed, row in read_results(folder / "pretrain", name).items()
         },
-        "few-shot": lambda name: few_shot_accuracy(folder / "few_shot", name),
+        "few-shot": lambda name: read_few_shot_accuracy(folder / "few_shot", name),
         "fine-tuned": lambda name: {
-            seed: one_view_accuracy(row)
+            seed: get_single_view_accuracy(row)
             for seed, row in read_results(folder / "finetune", name).items()
         },
     }
@@ -91,8 +93,8 @@ def build_paired_table(folder: Path) -> list[str]:
     for other in [name for name in STUDENTS if name != "recon"]:
         cells = []
         for values in measured.values():
-            ours, theirs = values("recon"), values(other)
-            gains = [100 * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs]
+            recon, others = values("recon"), values(other)
+            gains = [100 * (recon[seed] - others[seed]) for seed in recon if seed in others]
             cells.append(" ".join(f"{gain:+.1f}" for gain in gains) or "-")
         lines.append(f"| {STUDENTS[other]} | {' | '.join(cells)} |")
     return lines
@@ -119,9 +121,11 @@ def main() -> None:
     )
     print(text)
     begin, end = "<!-- tables -->", "<!-- end of tables -->"
-    old = page.read_text() if page.is_file() else f"# Does the claim hold here?\n\n{begin}\n{end}\n"
-    head, _, rest = old.partition(begin)
-    page.write_text(f"{head}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
+    text_before = (
+        page.read_text() if page.is_file() else f"# Does the claim hold here?\n\n{begin}\n{end}\n"
+    )
+    head, _, tail = text_before.partition(begin)
+    page.write_text(f"{head}{begin}\n{text}\n{end}{tail.partition(end)[2]}")
 
 
 if __name__ == "__main__":

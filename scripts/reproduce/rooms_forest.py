@@ -1,9 +1,9 @@
-"""Segment rooms by a random forest on height, color and local shape, as a baseline.
+"""Segment rooms by a random forest on height, color and local geometry, as a baseline.
 
 python scripts/reproduce/rooms_forest.py data/rooms --area 5
 
-Trains on points of the other areas and tests on every point of this area. Prints the IoU of each
-class, for comparison with `experiment=semseg_rooms`.
+Trains on sampled points of the other areas, and tests on all points of --area. Prints the IoU
+of each class, for comparison with `experiment=semseg_rooms`.
 """
 
 import argparse

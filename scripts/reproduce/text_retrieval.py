@@ -20,7 +20,7 @@ TOP_K = 5
 
 
 def build_queries(shapes: Furniture) -> dict[str, list[tuple[str, str]]]:
-    """Return pairs of a sentence and its class, by kind of sentence."""
+    """Return sentences with their classes, by kind of sentence."""
     classes = shapes.classes
     return {
         "class name, cached": [(name, name) for name in classes],
@@ -64,9 +64,10 @@ def main() -> None:
         columns.append(evaluate_retrieval(projected, shapes, teacher))
     for row, (kind, queries) in enumerate(build_queries(shapes).items()):
         recalls = " | ".join(column[row].recall.format_percent() for column in columns)
-        shares = " | ".join(f"{100 * column[row].precision.mean:.1f}" for column in columns)
+        precisions = " | ".join(f"{100 * column[row].precision.mean:.1f}" for column in columns)
         chance = 100 * columns[0][row].chance_recall
-        print(f"{kind} ({len(queries)}): recall@5 {recalls}; share {shares}; chance {chance:.1f}")
+        accuracy = f"recall@5 {recalls}; precision@5 {precisions}; chance recall {chance:.1f}"
+        print(f"{kind} ({len(queries)}): {accuracy}")
 
 
 if __name__ == "__main__":

@@ -12,16 +12,17 @@ from torch.optim import Optimizer
 
 
 class InjectFault(Callback):
-    """Inject a fault at `step`, or from `step` to `until`.
+    """Inject a fault at `step`, or at each step from `step` to `until`.
 
-    `what` is memory, overflow, gradient, or optimizer, which changes a weight and then raises.
+    `fault` is `memory`, `overflow`, `gradient` or `optimizer`; the last one changes a weight and
+    then raises.
     """
 
-    def __init__(self, what: str, step: int, until: int | None = None) -> None:
-        self.what, self.steps = what, range(step, 1 + (step if until is None else until))
+    def __init__(self, fault: str, step: int, until: int | None = None) -> None:
+        self.fault, self.steps = fault, range(step, 1 + (step if until is None else until))
 
-    def _is_due(self, trainer: Trainer, what: str) -> bool:
-        return self.what == what and trainer.global_step in self.steps
+    def _is_due(self, trainer: Trainer, fault: str) -> bool:
+        return self.fault == fault and trainer.global_step in self.steps
 
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, _: int
@@ -48,7 +49,7 @@ class InjectFault(Callback):
 
 
 class KillWorker(Callback):
-    """Kill the data-loading workers, as the system does when it runs out of memory."""
+    """Kill the data-loading workers, like an operating system that is out of memory."""
 
     def __init__(self, step: int) -> None:
         self.step = step

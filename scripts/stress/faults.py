@@ -1,10 +1,10 @@
-"""Inject faults into trainings, preparations and embeddings, and count what is lost.
+"""Inject faults into training, preparation and embedding jobs, and count lost steps and files.
 
 python scripts/stress/faults.py [--short] [--only killed] [--seed 0] [--out stress.json]
 
-A fault is survived if everything after it equals an undisturbed run: losses, samples and their
-seeds, random state, rates, weights and optimizer state of each step, and the bytes of each file.
-Lost items are steps that are missing or differ, and partial files. Needs Linux or macOS.
+A fault is survived if the results equal those of an undisturbed run: losses, samples and their
+seeds, random state, learning rates, weights and optimizer state of each step, and the bytes of
+each file. Lost items are steps that are missing or differ, and partial files. Needs Linux or macOS.
 """
 
 import argparse
@@ -51,23 +51,23 @@ class Baseline(NamedTuple):
     """Files of an undisturbed preparation of `folder / "shapes"`."""
     checkpoint: Path
     embedded: dict[str, bytes]
-    """The feature table of the shapes, by that checkpoint."""
+    """Files of the feature table of the shapes, written with `checkpoint`."""
 
 
 def build_baseline(folder: Path) -> Baseline:
     """Train, prepare and embed once without a fault."""
-    if wait_for_exit(start_training(folder / "whole")):
-        raise RuntimeError((folder / "whole" / "log.txt").read_text())
-    begun = time.monotonic()
-    again = wait_for_exit(start_training(folder / "again"))
-    seconds = time.monotonic() - begun
-    steps = read_steps(folder / "whole")
-    if again or len(steps) != NUM_STEPS or read_steps(folder / "again") != steps:
+    if wait_for_exit(start_training(folder / "first")):
+        raise RuntimeError((folder / "first" / "log.txt").read_text())
+    start = time.monotonic()
+    exit_code = wait_for_exit(start_training(folder / "second"))
+    seconds = time.monotonic() - start
+    steps = read_steps(folder / "first")
+    if exit_code or len(steps) != NUM_STEPS or read_steps(folder / "second") != steps:
         raise RuntimeError("two undisturbed trainings differ")
     write_shapes(folder / "shapes")
     if wait_for_exit(start_preparing(folder / "shapes", folder / "prepared")):
         raise RuntimeError((folder / "prepared" / "log.txt").read_text())
-    checkpoint = folder / "whole" / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = folder / "first" / "run" / "checkpoints" / "last.ckpt"
     if wait_for_exit(start_embedding(checkpoint, folder / "shapes", folder / "embedded")):
         raise RuntimeError((folder / "embedded" / "log.txt").read_text())
     outputs = [read_files(folder / name / "out") for name in ("prepared", "embedded")]
@@ -75,13 +75,13 @@ def build_baseline(folder: Path) -> Baseline:
 
 
 class Faults:
-    """Faults, one per method: it injects the fault in a folder and returns what was lost."""
+    """Faults, one per method, which injects it in a folder and returns the lost items."""
 
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
 
     def finish(self, folder: Path, *options: str) -> list[str]:
-        """Resume a training to its end; return what differs from the undisturbed one."""
+        """Resume a training to its end; return the differences to the baseline."""
         lost = list_corrupt_checkpoints(folder)
         if wait_for_exit(start_training(folder, *options)):
             return [*lost, (folder / "log.txt").read_text()[-2000:]]
@@ -89,8 +89,8 @@ class Faults:
             steps = read_steps(folder)
         except ValueError as error:
             return [*lost, str(error)]
-        wrong = [s for s, record in self.baseline.steps.items() if steps.get(s) != record]
-        return [*lost, *(f"step {step} is missing or differs" for step in wrong)]
+        differing = [s for s, record in self.baseline.steps.items() if steps.get(s) != record]
+        return [*lost, *(f"step {step} is missing or differs" for step in differing)]
 
     def killed_in_training(self, folder: Path, rng: random.Random) -> list[str]:
         latest = 0.5 * self.baseline.seconds
@@ -98,27 +98,27 @@ class Faults:
             child, seconds = start_training(folder), rng.uniform(0, latest)
             if kill_after(child, seconds, lambda: bool(read_steps(folder))):
                 break
-            shutil.rmtree(folder)  # it had finished
+            shutil.rmtree(folder)  # it was already finished
             latest = seconds
         if rng.random() < 0.3:  # kill it once more, at any time after its start
             kill_after(start_training(folder), rng.uniform(0, latest), lambda: True)
         return self.finish(folder)
 
     def killed_in_a_checkpoint(self, folder: Path, rng: random.Random) -> list[str]:
-        """During writing, before fsync, or between link and rename."""
-        where = rng.choice(["write", "fsync", "link", "replace"])
+        """Kill a training during writing, before fsync, or between link and rename."""
+        call = rng.choice(["write", "fsync", "link", "replace"])
         at, size = (
-            rng.randint(1, 2) if where == "link" else rng.randint(2, 20),
+            rng.randint(1, 2) if call == "link" else rng.randint(2, 20),
             rng.randint(1, 9999),
         )
 
         def before() -> None:
-            if where == "write":
+            if call == "write":
                 _kill_while_writing(size, at)
-            elif where == "replace":
+            elif call == "replace":
                 _kill_at_call(Path, "replace", at)
             else:
-                _kill_at_call(os, where, at)
+                _kill_at_call(os, call, at)
 
         status = wait_for_exit(start_training(folder, before=before))
         errors = [] if status < 0 else [f"was not killed, but exited with {status}"]
@@ -137,8 +137,8 @@ class Faults:
         )
         return _kill_and_restart(start, folder, rng, baseline.embedded)
 
-    def asked_to_stop(self, folder: Path, rng: random.Random) -> list[str]:
-        """SIGTERM or Ctrl-C: the step is finished and saved, and the checkpoint is named."""
+    def interrupted(self, folder: Path, rng: random.Random) -> list[str]:
+        """Send SIGTERM or Ctrl-C: the step is finished and saved, and the checkpoint is printed."""
         child, number = start_training(folder), rng.choice([signal.SIGTERM, signal.SIGINT])
         while not read_steps(folder):
             time.sleep(0.01)
@@ -160,24 +160,24 @@ class Faults:
         kill_after(child, 0.1, lambda: len(read_steps(folder)) > rng.randint(7, 9))
         last = folder / "run" / "checkpoints" / "last.ckpt"
         content = bytearray(last.read_bytes())
-        how = rng.choice(["cut", "bit", "emptied", "gone"])
-        if how == "bit":
+        damage = rng.choice(["truncated", "bit flip", "emptied", "deleted"])
+        if damage == "bit flip":
             content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        kept = {"cut": len(content) // 2, "emptied": 0}.get(how, len(content))
-        last.write_bytes(content[:kept])
-        if how == "gone":
+        size = {"truncated": len(content) // 2, "emptied": 0}.get(damage, len(content))
+        last.write_bytes(content[:size])
+        if damage == "deleted":
             last.unlink()
-        lost = self.finish_from_before(folder)
-        return [f"{how}: {line}" for line in lost]
+        lost = self.finish_from_previous(folder)
+        return [f"{damage}: {line}" for line in lost]
 
-    def finish_from_before(self, folder: Path) -> list[str]:
+    def finish_from_previous(self, folder: Path) -> list[str]:
         wait_for_exit(start_training(folder))
         steps = read_steps(folder)
-        wrong = [s for s, record in self.baseline.steps.items() if steps.get(s) != record]
-        return [f"step {step} is missing or differs" for step in wrong]
+        differing = [s for s, record in self.baseline.steps.items() if steps.get(s) != record]
+        return [f"step {step} is missing or differs" for step in differing]
 
     def full_disk(self, folder: Path, rng: random.Random) -> list[str]:
-        """Fill the disk from one write on, by an error of fsync or a size limit during writing."""
+        """Simulate a full disk from one write on: fsync fails, or the size of files is limited."""
         at, limited = rng.randint(5, 20), rng.random() < 0.5
         if limited:
             wait_for_exit(
@@ -192,15 +192,19 @@ class Faults:
         return errors + self.finish(folder)
 
     def out_of_memory(self, folder: Path, rng: random.Random) -> list[str]:
-        return self._stopped(folder, rng, "memory", "accumulate_grad_batches")
+        return self._inject_and_finish(folder, rng, "memory", "accumulate_grad_batches")
 
     def not_finite(self, folder: Path, rng: random.Random) -> list[str]:
-        return self._stopped(folder, rng, rng.choice(["overflow", "gradient"]), "samples: ")
+        return self._inject_and_finish(
+            folder, rng, rng.choice(["overflow", "gradient"]), "samples: "
+        )
 
-    def _stopped(self, folder: Path, rng: random.Random, what: str, hint: str) -> list[str]:
+    def _inject_and_finish(
+        self, folder: Path, rng: random.Random, name: str, hint: str
+    ) -> list[str]:
         fault = [
             f"+callbacks.aa_fault.{k}"
-            for k in ("_target_=fault_callbacks.InjectFault", f"what={what}")
+            for k in ("_target_=fault_callbacks.InjectFault", f"fault={name}")
         ]
         step = rng.randint(1, NUM_STEPS - 2)
         wait_for_exit(start_training(folder, *fault, f"+callbacks.aa_fault.step={step}"))
@@ -218,36 +222,40 @@ class Faults:
         return errors + self.finish(folder)
 
     def clock_jumps(self, folder: Path, rng: random.Random) -> list[str]:
-        """Let the clock jump by years in a training that is killed and resumed."""
+        """Change the clock and file times by years in a training that is killed and resumed."""
         child = start_training(folder, before=_randomize_clock)
         kill_after(child, 0.1, lambda: len(read_steps(folder)) > 7)
         for path in (folder / "run" / "checkpoints").glob("*.ckpt"):
-            about = rng.uniform(0, 4e9)
-            os.utime(path, (about, about))
+            file_time = rng.uniform(0, 4e9)
+            os.utime(path, (file_time, file_time))
         return self.finish(folder)
 
     def second_writer(self, folder: Path, rng: random.Random) -> list[str]:
         """Start a second program in the folder of a running training or preparation."""
         baseline = self.baseline
-        trained = rng.random() < 0.5
+        is_training = rng.random() < 0.5
 
         def start() -> int:
             return (
                 start_training(folder)
-                if trained
+                if is_training
                 else start_preparing(baseline.folder / "shapes", folder)
             )
 
         first = start()
         while not (read_steps(folder) or any((folder / "out").glob("*/*"))):
             time.sleep(0.005)
-        os.kill(first, signal.SIGSTOP)  # it stays running meanwhile
-        refused = wait_for_exit(start())
+        os.kill(first, signal.SIGSTOP)  # paused, but still running
+        second_exit_code = wait_for_exit(start())
         os.kill(first, signal.SIGCONT)
-        ended = wait_for_exit(first)
+        first_exit_code = wait_for_exit(first)
         log = (folder / "log.txt").read_text()
-        errors = [] if refused and not ended and "is being written by process" in log else [log]
-        if trained:
+        errors = (
+            []
+            if second_exit_code and not first_exit_code and "is being written by process" in log
+            else [log]
+        )
+        if is_training:
             return errors + self.finish(folder)
         return errors + (
             [] if read_files(folder / "out") == baseline.prepared else ["files differ"]
@@ -257,13 +265,13 @@ class Faults:
 def _kill_and_restart(
     start: Callable[[], int], folder: Path, rng: random.Random, expected: dict[str, bytes]
 ) -> list[str]:
-    """Kill a program after its first file, start it again, and return what differs."""
+    """Kill a program after its first file, restart it, and return the lost items."""
     latest = 0.4
     while True:
         child, seconds = start(), rng.uniform(0, latest)
         if kill_after(child, seconds, lambda: any((folder / "out").glob("*/*"))):
             break
-        shutil.rmtree(folder)  # it had finished
+        shutil.rmtree(folder)  # it was already finished
         latest = seconds
     remaining = read_files(folder / "out")
     lost = [
@@ -286,7 +294,7 @@ def _kill_at_call(owner: object, name: str, at: int) -> None:
     setattr(owner, name, call)
 
 
-def _run_run_at_open(at: int, act: Callable[[], None]) -> None:
+def _run_at_open(at: int, act: Callable[[], None]) -> None:
     """Call `act` when partial file number `at` is opened."""
     real, count = Path.open, iter(range(1, 10**9))
 
@@ -333,7 +341,7 @@ TRIAL_COUNTS: dict[str, tuple[int, int]] = {
     "killed_in_a_checkpoint": (12, 3),
     "killed_in_preparing": (8, 1),
     "killed_in_embedding": (8, 1),
-    "asked_to_stop": (4, 1),
+    "interrupted": (4, 1),
     "damaged_checkpoint": (6, 1),
     "full_disk": (4, 1),
     "out_of_memory": (2, 1),
@@ -364,8 +372,8 @@ def main() -> None:
         parser.error(f"--only {args.only}: choose among {', '.join(TRIAL_COUNTS)}")
     rng, lost = random.Random(args.seed), list[str]()
     rows: list[tuple[str, int, int, int]] = []
-    with tempfile.TemporaryDirectory(prefix="recon-stress-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="recon-stress-") as temporary_folder:
+        folder = Path(temporary_folder)
         baseline = build_baseline(folder)
         for name, inject, count in iter_trials(baseline, short=args.short):
             if not name.startswith(args.only):
@@ -374,11 +382,11 @@ def main() -> None:
             survived = sum(not items for items in losses)
             rows.append((name, count, survived, sum(map(len, losses))))
             lost += [
-                f"{name} {number}: {one}" for number, items in enumerate(losses) for one in items
+                f"{name} {number}: {item}" for number, items in enumerate(losses) for item in items
             ]
             print(f"{name}: {survived} of {count} survived", flush=True)
-    done, survived, items = (sum(int(row[i]) for row in rows) for i in (1, 2, 3))
-    total = ("all", done, survived, items)
+    injected, survived, num_lost = (sum(int(row[i]) for row in rows) for i in (1, 2, 3))
+    total = ("all", injected, survived, num_lost)
     table = Table("fault", "injected", "survived", "items lost", box=SIMPLE)
     for row in (*rows, total):
         table.add_row(*map(str, row))

@@ -1,4 +1,4 @@
-"""Short trainings, preparations and embeddings, each in a process of its own."""
+"""Run short training, preparation and embedding jobs in child processes."""
 
 import hashlib
 import io
@@ -84,7 +84,7 @@ def read_steps(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def run_in_child(work: Callable[[], object], log: Path) -> int:
-    """Run a function in a child process with its own process group; return its pid."""
+    """Run a function in a child process with a new process group; return its process id."""
     child = os.fork()
     if child:
         return child

@@ -1,7 +1,7 @@
 """Evaluate a checkpoint: python -m recon.evaluate task=svm checkpoint=<run>/checkpoints/last.ckpt.
 
-Prints accuracies beside the published figure, together with the protocol and its fingerprint.
-Results with different fingerprints are not comparable.
+Prints accuracies next to the published one, and the protocol with its fingerprint. Results with
+different fingerprints are not comparable.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     """Evaluate a checkpoint, print and write the results; return None if there are no labels."""
-    # Imported here because they take seconds: --help and a misspelled option need not wait.
+    # Imported here, because it takes seconds: --help and a misspelled option should not wait.
     from hydra.utils import instantiate
     from lightning import seed_everything
 
@@ -50,11 +50,11 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     network = _load_network(cfg, task.checkpoint_task)
     data = instantiate(cfg.data, _convert_="all")
     shapes = _extract_splits(network, data, view, task.splits)
-    labeled = bool(len(data.test_dataset.labels))
+    has_labels = bool(len(data.test_dataset.labels))
     classes = _choose_classes(cfg, data, shapes["test"])
     for reason in {reason: None for part in shapes.values() for reason in part.skip_reasons}:
         print(f"skipped: {reason}")
-    if labeled:
+    if has_labels:
         names = data.test_dataset.classes
         shapes = {split: _remap_labels(part, names, classes) for split, part in shapes.items()}
     logits = task(shapes, classes)
@@ -62,7 +62,7 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
         **task.fingerprint_fields(),
         **_describe_protocol(cfg, data, network, view, shapes["test"], classes),
     }
-    scores = classification_scores(logits, shapes["test"].labels) if labeled else None
+    scores = classification_scores(logits, shapes["test"].labels) if has_labels else None
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(
@@ -85,14 +85,14 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
 
 
 def _load_network(cfg: DictConfig, task: Literal["pretrain", "classify"]) -> Any:
-    """Load the network with the options of `cfg.network`, among them the size of patches."""
+    """Load the network with the options of `cfg.network`, and set its patch size."""
     from recon.checkpoints.loading import load
     from recon.layers.grouping import PatchGrouper
 
     options = dict(cfg.network)
     group_size = options.pop("group_size")
     network = load(cfg.checkpoint, task=task, **options).to(resolve_device(cfg.device))
-    if group_size is not None:  # features can be read from patches of another size
+    if group_size is not None:  # it may differ from the size in training
         grouper = network.grouper
         network.grouper = PatchGrouper(
             grouper.groups, group_size, skip_near_origin=grouper.skip_near_origin
@@ -103,7 +103,7 @@ def _load_network(cfg: DictConfig, task: Literal["pretrain", "classify"]) -> Any
 def _extract_splits(
     network: Any, data: Any, view: Any, splits: Sequence[str]
 ) -> dict[str, "ExtractedFeatures"]:
-    """Set up the data and extract the features of each split that the task reads."""
+    """Set up the data, and extract the features of each split that the task needs."""
     from recon.tasks.feature_extraction import extract_features
 
     if "train" in splits:
@@ -117,7 +117,7 @@ def _extract_splits(
 
 
 def _choose_classes(cfg: DictConfig, data: Any, test: "ExtractedFeatures") -> list[str]:
-    """Return the classes of the options, else of the classifier, else of the data."""
+    """Return the classes from the options, else from the classifier, else from the data."""
     classes = list(cfg.classes or test.class_names or data.test_dataset.classes)
     if not classes:
         raise ValueError(
@@ -144,9 +144,9 @@ def _remap_labels(
 
 
 def _build_eval_transform(cfg: DictConfig, checkpoint_task: str) -> Any:
-    """Build the transform of test clouds: from the options, or from the run of a classifier.
+    """Build the transform of test clouds from the options, or from config.yaml of a run.
 
-    The latter is read from config.yaml of the run; only transforms of this library are built.
+    config.yaml is read for classifiers only, and only transforms of this library are built.
     """
     from hydra.utils import instantiate
 
@@ -155,13 +155,13 @@ def _build_eval_transform(cfg: DictConfig, checkpoint_task: str) -> Any:
 
     if cfg.view is not None:
         return instantiate(cfg.view, _convert_="all")
-    run = Path(cfg.checkpoint).absolute().parent.parent / "config.yaml"
-    if checkpoint_task == "classify" and cfg.num_points is None and run.is_file():
+    config_path = Path(cfg.checkpoint).absolute().parent.parent / "config.yaml"
+    if checkpoint_task == "classify" and cfg.num_points is None and config_path.is_file():
         module = transforms.__name__
         allowed = [f"{module}.{n}" for n, v in vars(transforms).items() if _is_class_of(module, v)]
-        if (node := get_nested(read_config(run), "view")) is not None:
+        if (node := get_nested(read_config(config_path), "view")) is not None:
             hint = "set the number of points instead, num_points=<number>"
-            return instantiate_allowed(node, allowed, run, hint)
+            return instantiate_allowed(node, allowed, config_path, hint)
     sample = transforms.FarthestPointSample(cfg.num_points or DEFAULT_NUM_POINTS)
     return transforms.Compose([transforms.UnitSphere(), sample])
 
@@ -178,7 +178,7 @@ def _describe_protocol(
     test: "ExtractedFeatures",
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the settings of data and network on which the results depend, as JSON types."""
+    """Return the settings of data and network that affect the results, as JSON types."""
     dataset = data.test_dataset
     return {
         "data": {"set": type(data).__name__, "split": _to_container(cfg.data.get("test_split"))},
@@ -211,10 +211,10 @@ def compute_fingerprint(protocol: dict[str, Any]) -> str:
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Evaluate with the options of the command line; input errors are printed in one line."""
+    """Evaluate with command-line options; input errors are printed in one line."""
     from hydra.core.hydra_config import HydraConfig
 
-    cfg.output_dir = HydraConfig.get().runtime.output_dir  # each job of a sweep has its own
+    cfg.output_dir = HydraConfig.get().runtime.output_dir  # differs by job of a multirun
     with one_line_errors():
         evaluate(cfg)
 

@@ -23,7 +23,7 @@ FORMATS = {
 
 def export(cfg: DictConfig) -> str:
     """Export the checkpoint of a configuration; return the path or address of the result."""
-    # Imported here: this takes seconds, which --help and a misspelled option do not need.
+    # Imported here, because it takes seconds: --help and a misspelled option should not wait.
     from recon.checkpoints.hub import push_to_hub, save_pretrained
 
     if cfg.format not in FORMATS:
@@ -74,7 +74,7 @@ def _export_file(cfg: DictConfig, settings: dict[str, Any]) -> Path:
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="export")
 def main(cfg: DictConfig) -> None:
-    """Export as the command line asks; invalid input ends with a one-line message."""
+    """Export with command-line options; input errors are printed in one line."""
     with one_line_errors():
         export(cfg)
 

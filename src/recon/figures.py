@@ -11,7 +11,7 @@ from recon.cli.errors import one_line_errors
 
 def draw_figures(cfg: DictConfig) -> list[Path]:
     """Draw the report data of a run as PNG files; return their paths."""
-    # Imported here: these imports take seconds, and --help or a misspelled option needs none.
+    # Imported here, because it takes seconds: --help and a misspelled option should not wait.
     from recon.data.io.file_checks import wrap_read_errors
     from recon.reports.paper_figures import write_figures
     from recon.reports.report_data import REPORT_DATA_FILE, REPORT_DATA_KIND, read_report_data

@@ -18,7 +18,7 @@ _OPTION = re.compile(r"(checkpoint|json|num_points|network(\.\w+)?|hydra(\.\w+)*
 
 def inspect_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """Print a checkpoint's properties, as a table or as JSON; return them."""
-    # Imported here: this takes seconds, which --help and a misspelled option do not need.
+    # Imported here, because it takes seconds: --help and a misspelled option should not wait.
     from recon.checkpoints.hub import summarize_network
     from recon.checkpoints.loading import load, read_task
     from recon.checkpoints.provenance import read_provenance
@@ -30,7 +30,7 @@ def inspect_checkpoint(cfg: DictConfig) -> dict[str, Any]:
         "checkpoint": str(cfg.checkpoint),
         "network": summarize_network(network)
         | {"parameters": sum(p.numel() for p in network.parameters())}
-        | {"flops": count_flops(network, cfg.num_points), "flops of points": cfg.num_points},
+        | {"flops": count_flops(network, cfg.num_points), "points per cloud": cfg.num_points},
         **{name: value for name, value in provenance.items() if name != "config"},
     }
     if cfg.json:
@@ -55,7 +55,7 @@ def count_flops(network: Any, num_points: int) -> int:
     device = next(network.parameters()).device
     cloud = torch.rand(1, num_points, getattr(network, "channels", 3), device=device)
     counter = FlopCounterMode(display=False)
-    # The counter does not know the fused attention of CPUs; it does know its plain products.
+    # The counter ignores the fused attention of CPUs, but counts its plain matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         if not isinstance(network, Segmenter):
             network.encode(cloud)
@@ -77,12 +77,12 @@ def _print_summary(summary: dict[str, Any]) -> None:
     from recon.utils.printable import escape_control_chars
 
     console, network = Console(), dict(summary["network"])
-    flops, points = network.pop("flops"), network.pop("flops of points")
+    flops, points = network.pop("flops"), network.pop("points per cloud")
     network["parameters"] = f"{network['parameters']:,}"
     network["FLOPs"] = f"{flops / 1e9:.2f} G per cloud of {points:,} points, forward"
     sections = {"": network, "format": summary.get("format"), "run": summary.get("name")}
     sections |= {name: summary.get(name) for name in ("data", "recipe", "hardware")}
-    sections |= {"trained to": {n: summary[n] for n in ("epoch", "step") if n in summary}}
+    sections |= {"saved at": {n: summary[n] for n in ("epoch", "step") if n in summary}}
     table = Table("", "", title=escape(summary["checkpoint"]), box=SIMPLE, show_header=False)
     for section, content in sections.items():
         rows = content.items() if isinstance(content, dict) else [("", content)]
@@ -93,7 +93,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     console.print(table)
     metrics = summary.get("metrics") or []
     if not metrics:
-        console.print("no metrics: no results.json of its run was found")
+        console.print("no metrics: the results.json of its run was not found")
         return
     results = Table("measure", "value", "95 % interval", "protocol", box=SIMPLE)
     for row in metrics:
@@ -103,7 +103,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 def quote_checkpoint_argument(arguments: list[str]) -> list[str]:
-    """Turn a first argument that is a file name into a quoted Hydra override."""
+    """Turn a first argument that is not an option into a quoted Hydra override of `checkpoint`."""
     if not arguments or _OPTION.match(arguments[0]):
         return arguments
     return [quote_override(f"checkpoint={arguments[0]}", "checkpoint"), *arguments[1:]]
@@ -111,7 +111,7 @@ def quote_checkpoint_argument(arguments: list[str]) -> list[str]:
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="info")
 def main(cfg: DictConfig) -> None:
-    """Inspect the checkpoint of the command line; invalid input ends with a one-line message."""
+    """Inspect a checkpoint with command-line options; input errors are printed in one line."""
     with one_line_errors():
         inspect_checkpoint(cfg)
 

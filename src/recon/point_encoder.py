@@ -27,14 +27,14 @@ PRECISIONS = ("32", "bf16")
 
 
 class Features(NamedTuple):
-    """Features of a batch of B clouds, or of one cloud, then without the first axis."""
+    """Features of a batch of B clouds; for a single cloud the first axis is missing."""
 
     cls: Float[Tensor, "*b d"] | None
-    """The queries; None where the weights have none."""
+    """The three queries; None if the network does not have the query."""
     image: Float[Tensor, "*b d"] | None
     text: Float[Tensor, "*b d"] | None
     image_projected: Float[Tensor, "*b _"] | None
-    """The projected queries, in their teachers' spaces; None without a projection."""
+    """The projected queries, in the feature spaces of their teachers; None without a projection."""
     text_projected: Float[Tensor, "*b _"] | None
     tokens: Float[Tensor, "*b g d"]
     """One feature per patch."""

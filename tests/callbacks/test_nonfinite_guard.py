@@ -15,7 +15,7 @@ from runs import run
 def fault_options(what: str, step: int, until: int | None = None) -> list[str]:
     options = [
         "+callbacks.aa_fault._target_=fault_callbacks.InjectFault",
-        f"+callbacks.aa_fault.what={what}",
+        f"+callbacks.aa_fault.fault={what}",
     ]
     last = [] if until is None else [f"+callbacks.aa_fault.until={until}"]
     return [*options, *last, f"+callbacks.aa_fault.step={step}"]

@@ -237,7 +237,7 @@ def test_unexpected_keys_are_reported(tmp_path: Path) -> None:
         load(tmp_path / "x.pth", group_size=SIZE, **SETTINGS)
     segmenter = random_weights("classifier") | {"convs3.weight": torch.zeros(4, 256, 1)}
     torch.save(segmenter, tmp_path / "seg.pth")
-    with pytest.raises(ValueError, match="seg.pth: a segmenter of Point-MAE, whose head"):
+    with pytest.raises(ValueError, match="seg.pth: a segmenter of Point-MAE cannot be loaded"):
         load(tmp_path / "seg.pth", task="scene_segment", **SETTINGS)
 
 
@@ -248,7 +248,7 @@ def linear_weights(name: str) -> dict[str, Tensor]:
 def test_recon_encoder_rejects_standard_transformer_weights(tmp_path: Path) -> None:
     sizes = {"depth": DEPTH, "heads": HEADS}
     encoder = Encoder(DIM, queries=(), **sizes)
-    with pytest.raises(ValueError, match=r"point_mae.pth: an ordinary transformer"):
+    with pytest.raises(ValueError, match=r"point_mae.pth: contains a standard transformer"):
         load_pretrained_encoder(save_released(tmp_path, "point_mae"), encoder)
     names = {f"encoder.{name}" for name in Tower(DIM, **sizes).state_dict()}
     assert names == {f"encoder.{name}" for name in encoder.state_dict()}  # the names alone match

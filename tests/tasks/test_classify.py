@@ -104,7 +104,7 @@ def test_held_out_split_shares_no_family_with_the_train_split() -> None:
     assert not set(train_set.families) & set(val_set.families)
     assert list(split_train_val(data, 0.2, seed=0)[1].ids) == list(val_set.ids)
     assert list(split_train_val(data, 0.2, seed=1)[1].ids) != list(val_set.ids)
-    with pytest.raises(ValueError, match=r"must lie in \(0, 0.5\], got 0.7"):
+    with pytest.raises(ValueError, match=r"must be in \(0, 0.5\], got 0.7"):
         split_train_val(data, 0.7, seed=0)
 
 
@@ -157,7 +157,7 @@ def test_encoder_is_initialized_from_a_pretrained_checkpoint() -> None:
 @pytest.mark.parametrize("wrong", [{"dim": 48}, {"depth": 3}, {"depth": 5}])
 def test_checkpoint_of_other_sizes_raises_value_error(wrong: dict[str, int]) -> None:
     sizes = {"dim": 96, "depth": 4, "heads": 3, **wrong}
-    with pytest.raises(ValueError, match=r"small.pth: its encoder is 96 wide .*give the model"):
+    with pytest.raises(ValueError, match=r"small.pth: its encoder is 96 wide .*set the model"):
         load_pretrained_encoder(released_path("recon_pretrain_small.pth"), Encoder(**sizes))
 
 

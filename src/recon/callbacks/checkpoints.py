@@ -1,4 +1,4 @@
-"""Save checkpoints atomically, keep the selected and the last one, and find one to resume from."""
+"""Save checkpoints atomically, keep the best and the last one, and find one to resume from."""
 
 import io
 from pathlib import Path
@@ -14,13 +14,13 @@ from recon.utils.atomic_write import write_atomic
 
 LAST_CHECKPOINT = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 PREVIOUS_CHECKPOINT = "previous.ckpt"
-"""Name of the checkpoint that last.ckpt replaced, so that there are always two."""
+"""Name of the backup of the last.ckpt that was replaced: there are always two checkpoints."""
 HPC_CHECKPOINT_GLOB = "hpc_ckpt_*.ckpt"
-"""Checkpoints that a job saves in the run's folder when the cluster warns it."""
+"""Checkpoints that a job saves in the run's folder before the cluster stops it."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints atomically, and read them without executing anything.
+    """Write checkpoints atomically, and read them without executing their code.
 
     Lightning writes to the system's temporary folder and moves the file. Across disks the move is
     a copy, and a kill leaves a truncated file under its final name.
@@ -46,7 +46,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if last := next((path for path in last_paths if path.is_file()), None):
             hint = f"and resume with ckpt_path={last}, which is intact"
         write_atomic(target, buffer.getbuffer(), hint, backup)
-        # Weights alone have no step: those saved by option, or returned by spawned processes.
+        # Training cannot be resumed from weights only, saved by option or by spawned processes.
         if "optimizer_states" in checkpoint:
             self.saved_steps[str(target)] = checkpoint["global_step"]
 
@@ -74,7 +74,7 @@ class AtomicCheckpoints(Callback):
 def find_intact_checkpoint(path: Path) -> Path:
     """Return a checkpoint to resume from: `path`, or for a damaged last.ckpt the newest intact one.
 
-    The newest is the one of the highest global step; file times are not used. Raises
+    The newest has the highest global step; file times are not used. Raises
     FileNotFoundError or ValueError that names the missing or damaged file if there is no other.
     """
     try:
@@ -122,7 +122,7 @@ def disable_save_on_exception(trainer: Trainer) -> None:
 
 
 class SelectedCheckpoint(ModelCheckpoint):
-    """Keep the best checkpoint by a metric, also when a resumed run has another folder."""
+    """Keep the best checkpoint by a metric, even if a resumed run has another folder."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if Path(state_dict["best_model_path"]).is_file():
@@ -130,7 +130,7 @@ class SelectedCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keep last.ckpt of the end of each epoch or of where a run stopped, beside any selection."""
+    """Save last.ckpt at the end of each epoch and when a run stops, with or without a selection."""
 
     def __init__(self, dirpath: str | Path) -> None:
         super().__init__(

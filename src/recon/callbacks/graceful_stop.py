@@ -80,7 +80,7 @@ def forward_signals(trainer: Trainer) -> Iterator[None]:
 
     def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        # A terminal sends Ctrl-C to all processes itself, and a second one would stop them at once.
+        # Not SIGINT: a terminal sends it to all processes, and a second one stops them at once.
         launcher.kill(signal.SIGTERM)
 
     previous = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -103,17 +103,17 @@ class GracefulStop(Callback):
     whichever of them received the signal. Lightning's own handler starts a collective at once,
     which may meet another one in progress and hang.
 
-    A step that is cut short, also by an error, leaves updated BatchNorm statistics without the
-    weights that belong to them. The statistics are restored before anything is saved. If the
-    optimizer was already running, nothing is saved: the previous checkpoint stays, and resuming
-    repeats the steps since.
+    A step that is interrupted, also by an error, has updated the BatchNorm statistics but not the
+    weights. The statistics are restored before anything is saved. If the optimizer was already
+    running, nothing is saved: the previous checkpoint stays, and a resumed run repeats the steps
+    after it.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._snapshot = BufferSnapshot(pl_module)
         self._signal_number, self._in_optimizer_step = 0, False
         self._previous_handlers: dict[signal.Signals, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
             for number in (signal.SIGINT, signal.SIGTERM)[: min(trainer.world_size, 2)]:
                 self._previous_handlers[number] = signal.signal(number, self._record_signal)
 
@@ -123,7 +123,7 @@ class GracefulStop(Callback):
         self._signal_number = number
 
     def _reduce_signal_number(self, trainer: Trainer) -> int:
-        """Return a signal that any of the processes received, 0 if there is none."""
+        """Return the number of a signal that any process received, 0 if there is none."""
         if trainer.world_size == 1:
             return self._signal_number
         number = torch.tensor(self._signal_number, device=trainer.strategy.root_device)

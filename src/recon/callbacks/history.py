@@ -1,4 +1,4 @@
-"""Keep the training curves in memory and in checkpoints, through stops and resumes."""
+"""Record training curves in memory and in checkpoints, so that resumed runs continue them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Curves = dict[str, dict[int, float]]
 
 
 class History(Callback):
-    """Record logged metrics: `train/...` every `log_every_n_steps`, each validation, each probe."""
+    """Record `train/` metrics every `log_every_n_steps`, and each value of `val/` and `svm/`."""
 
     def __init__(self) -> None:
         self.curves: Curves = {}
@@ -44,7 +44,7 @@ class History(Callback):
 
 
 def get_curves(trainer: Trainer) -> Curves:
-    """Return the curves of a trainer's `History`, none if it has no such callback."""
+    """Return the curves of a trainer's `History`, an empty dictionary without this callback."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     histories = [callback for callback in callbacks if isinstance(callback, History)]
     return histories[0].curves if histories else {}

@@ -1,4 +1,4 @@
-"""Fit a linear SVM to the features during pretraining."""
+"""Evaluate the features by a linear SVM during pretraining."""
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -50,9 +50,9 @@ class LinearProbeCallback(Callback):
         if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
             return
         assert isinstance(pl_module, Pretraining)
-        measured = self._fit_probe(pl_module) if trainer.is_global_zero else 0.0
-        # All processes log it: each one decides by it whether to keep a checkpoint.
-        accuracy = torch.tensor(trainer.strategy.broadcast(measured))
+        local_accuracy = self._fit_probe(pl_module) if trainer.is_global_zero else 0.0
+        # All processes log it, because each one decides whether to keep a checkpoint.
+        accuracy = torch.tensor(trainer.strategy.broadcast(local_accuracy))
         pl_module.log(self.name, accuracy, prog_bar=True)
 
     def _fit_probe(self, task: Pretraining) -> float:

@@ -13,15 +13,15 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 WANDB_TIMEOUTS = {"init_timeout": 20.0, "login_timeout": 20.0, "finish_timeout": 60.0}
-"""Maximum seconds to wait for W&B; data not uploaded by then stay in the run's folder."""
+"""Maximum seconds to wait for W&B; data that were not uploaded stay in the run's folder."""
 
 
 def build_csv_logger(save_dir: str | Path) -> CSVLogger:
-    """Log to metrics.csv; keep that of an earlier run in the folder as metrics_<number>.csv."""
-    earlier = Path(save_dir) / "metrics.csv"
-    if earlier.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
-        number = len([*earlier.parent.glob("metrics_*.csv")]) + 1
-        earlier.rename(earlier.with_name(f"metrics_{number}.csv"))
+    """Log to metrics.csv; rename the file of an earlier run to metrics_<number>.csv."""
+    path = Path(save_dir) / "metrics.csv"
+    if path.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
+        number = len([*path.parent.glob("metrics_*.csv")]) + 1
+        path.rename(path.with_name(f"metrics_{number}.csv"))
     return CSVLogger(save_dir, name="", version="")
 
 
@@ -112,7 +112,10 @@ def _build_wandb_settings(fields: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def logger_session(trainer: Trainer, task: LightningModule, config: Any) -> Iterator[None]:
-    """Log the configuration to dashboards (files have config.yaml), and close them at the end."""
+    """Log the configuration to dashboards, and close them at the end.
+
+    metrics.csv needs no configuration: config.yaml is in the same folder.
+    """
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):
             logger.log_hyperparams(config)

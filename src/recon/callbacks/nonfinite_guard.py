@@ -19,7 +19,7 @@ from recon.utils.atomic_write import write_atomic
 
 ACTIONS = ("stop", "skip")
 MAX_NAMED_SAMPLES = 5
-"""Maximum number of samples that a message lists."""
+"""Maximum number of samples in a message."""
 NONFINITE_HINT = "lower optimizer.lr, set trainer.gradient_clip_val=1 or trainer.precision=32-true"
 
 
@@ -30,7 +30,7 @@ class FiniteGuard(Callback):
     optimizer moments and BatchNorm statistics stay unchanged, and the step is counted. More than
     `max_consecutive` skipped steps in a row raise ValueError. The batches of such steps are written
     to `dump_dir` if it is set. With 16-bit mixed precision the gradient scaler checks gradients
-    instead. A gradient is not finite if its total norm is not, so an overflow of the norm counts.
+    instead. A gradient is not finite if its total norm is not, also if only the norm overflows.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class FiniteGuard(Callback):
         if not is_nonfinite and getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = [p.grad for p in parameters if p.grad is not None]
             is_nonfinite = not get_total_norm(gradients).isfinite()
-        if trainer.world_size > 1:  # all processes must decide alike
+        if trainer.world_size > 1:  # all processes must make the same decision
             is_nonfinite = trainer.strategy.reduce_boolean_decision(is_nonfinite, all=False)
         if not is_nonfinite:
             self.in_a_row = 0
             return
-        # Restore first: with the statistics of this step, every sample alone is not finite.
+        # Restore first: with the statistics of this step, every single sample would be non-finite.
         self._snapshot.restore()
         reason = f"the loss is {float(failed[0][1])}" if failed else "the gradient is not finite"
         self._report_step(trainer, pl_module, reason, [batch for batch, _ in failed or batches])
@@ -91,7 +91,7 @@ class FiniteGuard(Callback):
     def _report_step(
         self, trainer: Trainer, module: LightningModule, reason: str, batches: list[Batch]
     ) -> None:
-        """Name the samples, dump their batches if asked to, and raise unless steps are skipped."""
+        """Name the samples, write batches to `dump_dir`, and raise unless steps are skipped."""
         step = trainer.global_step
         if trainer.world_size > 1:  # a forward pass for each sample might wait for other processes
             names = [
@@ -124,7 +124,7 @@ class FiniteGuard(Callback):
 
 
 def find_nonfinite_samples(batch: Batch) -> list[str]:
-    """Return the ids of the samples that hold non-finite values."""
+    """Return the ids of the samples that contain non-finite values."""
     is_finite = torch.ones(len(batch["id"]), dtype=torch.bool)
     for value in batch.values():
         if isinstance(value, Tensor) and value.is_floating_point():
@@ -137,8 +137,9 @@ def find_nonfinite_samples(batch: Batch) -> list[str]:
 def find_offending_samples(module: LightningModule, batch: Batch) -> list[str]:
     """Return the ids of the samples that cause a non-finite loss or gradient.
 
-    These are the samples with non-finite values; else those that alone give a non-finite loss or
-    gradient; else all samples of the batch. The module is not changed.
+    These are the samples with non-finite values. If there are none, these are the samples whose own
+    loss or gradient is not finite. If there are none either, these are all samples of the batch.
+    The module is not changed.
     """
     if nonfinite := find_nonfinite_samples(batch):
         return nonfinite
@@ -153,7 +154,7 @@ def find_offending_samples(module: LightningModule, batch: Batch) -> list[str]:
 
 
 def _select_sample(batch: Batch, row: int) -> Batch:
-    """Return a batch of one sample; values that are not one per sample stay whole."""
+    """Return a batch of one sample; values without one entry per sample stay unchanged."""
     num_samples, values = len(batch["id"]), cast(dict[str, Any], batch)
     sample = {k: v[row : row + 1] for k, v in values.items() if _batch_length(v) == num_samples}
     return cast(Batch, {**values, **sample})

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 MAX_LOG_LINES = 10
-"""Maximum number of progress lines in a log file."""
+"""Maximum number of progress lines in the log of a run without a terminal."""
 
 
 def _build_progress() -> Progress:
@@ -32,7 +32,7 @@ def _build_progress() -> Progress:
 
 
 class TrainingProgressBar(ProgressBar):
-    """Show epoch, losses, elapsed and remaining time; print a few lines into a log file."""
+    """Show epoch, losses, elapsed and remaining time; without a terminal print a few lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ class TrainingProgressBar(ProgressBar):
         if trainer.max_steps > 0:
             limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
         self._total_batches = min(limits, default=None)
-        done = trainer.fit_loop.total_batch_idx + 1
+        num_done = trainer.fit_loop.total_batch_idx + 1
         self._task = self._progress.add_task(
-            "training", total=self._total_batches, completed=done, losses=""
+            "training", total=self._total_batches, completed=num_done, losses=""
         )
         if self._progress.console.is_terminal:
             self._progress.start()
@@ -75,20 +75,20 @@ class TrainingProgressBar(ProgressBar):
         metrics = self.get_metrics(trainer, pl_module)
         losses = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if isinstance(v, float))
         epoch = f"epoch {trainer.current_epoch + 1}/{self._epochs or '?'}"
-        done = trainer.fit_loop.total_batch_idx + 1
-        self._progress.update(self._task, completed=done, description=epoch, losses=losses)
-        if not self._progress.console.is_terminal and self._is_line_due(done):
+        num_done = trainer.fit_loop.total_batch_idx + 1
+        self._progress.update(self._task, completed=num_done, description=epoch, losses=losses)
+        if not self._progress.console.is_terminal and self._is_line_due(num_done):
             task = self._progress.tasks[-1]
             left = f", {task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
             line = f"{epoch}: {losses}, {task.elapsed or 0:.0f} s elapsed{left}"
             self._progress.console.print(line)
 
-    def _is_line_due(self, done: int) -> bool:
-        """Tell whether to print a line after `done` batches."""
+    def _is_line_due(self, num_done: int) -> bool:
+        """Tell whether to print a line after `num_done` batches."""
         total = self._total_batches
         if not total:
-            return done % 100 == 0
-        return done * MAX_LOG_LINES // total > (done - 1) * MAX_LOG_LINES // total
+            return num_done % 100 == 0
+        return num_done * MAX_LOG_LINES // total > (num_done - 1) * MAX_LOG_LINES // total
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

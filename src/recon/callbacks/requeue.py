@@ -1,4 +1,4 @@
-"""Save and requeue a SLURM or submitit job when the cluster warns it, and find its checkpoint."""
+"""Save and requeue a SLURM or submitit job on the cluster's signal, and find its checkpoint."""
 
 import os
 import signal
@@ -25,9 +25,9 @@ SLURM_SIGNAL, SUBMITIT_SIGNAL = signal.SIGUSR1, signal.SIGUSR2
 class Requeue(Callback):
     """On SIGUSR1 of SLURM or SIGUSR2 of submitit, finish the step, save, requeue the job and exit.
 
-    Lightning's own handler saves in the middle of a step, which leaves BatchNorm statistics without
-    the weights that belong to them, and trains on while the cluster ends its processes. Here all
-    processes save at the same step. Without SLURM and submitit this callback does nothing.
+    Lightning's own handler saves in the middle of a step, when the BatchNorm statistics are updated
+    but the weights are not. It also trains on while the cluster ends its processes. With this
+    callback all processes save before the same step. Without SLURM and submitit it does nothing.
     """
 
     def __init__(self) -> None:
@@ -36,12 +36,12 @@ class Requeue(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_warned, self._previous_handlers = False, {}
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
             if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
                 self._install_handler(SLURM_SIGNAL)
             if callable(signal.getsignal(SUBMITIT_SIGNAL)):
                 self._install_handler(SUBMITIT_SIGNAL)
-        # Only one process of submitit may have its handler; processes of Lightning have none.
+        # submitit's handler may be in one process only; processes that Lightning starts have none.
         has_handler = bool(self._previous_handlers)
         self._is_active = trainer.strategy.reduce_boolean_decision(has_handler, all=False)
 
@@ -57,7 +57,7 @@ class Requeue(Callback):
 
     def _save_and_exit(self, trainer: Trainer) -> NoReturn:
         """Save a checkpoint, requeue the job from the first process, and exit in all of them."""
-        # The cluster sends SIGTERM next, which would interrupt the saving.
+        # The cluster sends SIGTERM next, which would interrupt saving.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         folder = Path(trainer.default_root_dir)
         old_checkpoints = [*folder.glob(HPC_CHECKPOINT_GLOB)]
@@ -102,7 +102,7 @@ def _requeue_slurm_job() -> str:
 
 
 def find_requeue_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint that a restarted job resumes from: that of the highest global step.
+    """Return the checkpoint that a restarted job resumes from: the one with the highest step.
 
     None if the cluster did not restart this job, or if no checkpoint is intact.
     """

@@ -9,7 +9,7 @@ from recon.data.batch import Batch
 class SeedEachStep(Callback):
     """Seed the masks, dropout and stochastic depth of a step by the seeds of its samples.
 
-    Earlier events (evaluation, figures, a stop and a restart) then cannot change the step.
+    Earlier events, such as an evaluation or a restart, then cannot change the step.
     """
 
     def on_train_batch_start(
@@ -19,5 +19,5 @@ class SeedEachStep(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        # The sum, because the augmentations of this batch already use its first sample's seed.
+        # The sum of the seeds: augmentations of this batch use the seed of its first sample.
         torch.manual_seed(int(batch.get("global_seeds", batch["seed"]).sum()))

@@ -1,4 +1,4 @@
-"""Build the network that a checkpoint's weights belong to, with sizes read from the weights."""
+"""Build the network of a checkpoint: its type and sizes are read from the weights."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ Network = PretrainingNetwork | Classifier | Segmenter
 
 
 def find_encoder_prefix(names: Collection[str]) -> str:
-    """Return the prefix of the patch encoder's parameters among names of weights."""
+    """Return the prefix of the patch encoder's parameter names."""
     for prefix in ("encoder.generative", "generative", "tower"):
         if any(name.startswith(f"{prefix}.") for name in names):
             return prefix
@@ -28,7 +28,7 @@ def find_encoder_prefix(names: Collection[str]) -> str:
 
 
 class NetworkBuilder:
-    """Build networks from weights, which give the sizes, and settings, which give the rest."""
+    """Build a network: sizes are read from the weights, all other properties from `settings`."""
 
     def __init__(self, weights: CheckpointWeights, settings: dict[str, Any]) -> None:
         self.weights, self.state = weights, weights.state_dict
@@ -111,11 +111,11 @@ class NetworkBuilder:
         else:
             encoder = self._build_encoder()
         num_layers = count_blocks(self.state, r"head\.(\d+)\.weight")
-        last = max(int(name.split(".")[1]) for name in self.state if name.startswith("head."))
+        last_layer = max(int(name.split(".")[1]) for name in self.state if name.startswith("head."))
         return Classifier(
             self.grouper,
             encoder,
-            self.weights.out_features(f"head.{last}"),
+            self.weights.out_features(f"head.{last_layer}"),
             head=linear_head if num_layers == 1 else mlp_head,
             class_names=self.settings["classes"],
         )
@@ -123,19 +123,20 @@ class NetworkBuilder:
     def _build_segmenter(self) -> Segmenter:
         if self.weights.family != "ReCon":
             raise ValueError(
-                f"{self.weights.path}: a segmenter of {self.weights.family}, whose head reads "
-                "other features than this library's: load the pretrained encoder it was "
+                f"{self.weights.path}: a segmenter of {self.weights.family} cannot be loaded: its "
+                "head reads other features than this library's; load the pretrained encoder it was "
                 "fine-tuned from"
             )
-        joint = self.state.get("propagate.joint_in.weight")
-        encoder, objects = self._build_encoder(), self.state.get("object_embed.project.weight")
+        joint_weight = self.state.get("propagate.joint_in.weight")
+        object_weight = self.state.get("object_embed.project.weight")
+        encoder = self._build_encoder()
         token_channels = len(default_out_indices(len(encoder.blocks))) * encoder.dim
         return Segmenter(
             self.grouper,
             encoder,
             self.weights.out_features("point_head.out"),
-            num_objects=None if objects is None else objects.shape[1],
-            channels=3 if joint is None else joint.shape[1] - token_channels,
+            num_objects=None if object_weight is None else object_weight.shape[1],
+            channels=3 if joint_weight is None else joint_weight.shape[1] - token_channels,
             hidden=self.weights.out_features("propagate.joint_in"),
             widths=[
                 self.weights.out_features(layer)

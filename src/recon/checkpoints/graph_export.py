@@ -1,4 +1,4 @@
-"""Export networks to ONNX and torch.export, and compare their outputs with the network's."""
+"""Export networks to ONNX and torch.export, and check the outputs of the exported graphs."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,9 +19,9 @@ from recon.models.segmenter import Segmenter
 
 ONNX_OPSET = 20
 TOLERANCES = {"onnx": 1e-4, "torch_export": 1e-5}
-"""Maximum error of outputs, relative to the larger of 1 and the network's own output."""
+"""Maximum error of an output, relative to the larger of 1 and the network's output."""
 CHECK_BATCH_SIZES = (1, 3)
-"""Batch sizes of the comparison, other than the 2 of the trace."""
+"""Batch sizes of the comparison; the graph is traced with another one, 2."""
 
 GraphRunner = Callable[..., dict[str, Tensor]]
 
@@ -145,8 +145,9 @@ def export_graph(network: Network, path: Path, num_points: int, export_format: s
     """Export a network as a graph for clouds of `num_points` points, in batches of any size.
 
     `export_format` is `torch_export` (.pt2) or `onnx`, which needs the packages of the extra
-    `onnx`. The graph includes the grouping into patches. It is read back, run, and compared with
-    the network. Raises ValueError for too few points, and for errors above `TOLERANCES`.
+    `onnx`. The graph includes the grouping into patches. The file is read back and run, and its
+    outputs are compared with the network's. Raises ValueError for too few points, and for errors
+    above `TOLERANCES`.
     """
     grouper = network.grouper
     if num_points < (min_points := max(grouper.groups, grouper.group_size)):

@@ -16,8 +16,8 @@ from recon.models.segmenter import Segmenter
 USAGE_BY_TASK = {
     "pretrain": "`encoder.encode(points)` returns named features of clouds of any size, position "
     "and scale; `encoder.dense(points)` returns a feature for every point.",
-    "classify": "`network(points)` returns class logits for clouds (B, N, 3), y up, prepared as "
-    "its test clouds were; `python -m recon.evaluate task=classify` classifies files.",
+    "classify": "`network(points)` returns class logits for clouds (B, N, 3), y up, prepared like "
+    "its test clouds; `python -m recon.evaluate task=classify` classifies files.",
     "part_segment": "`python -m recon.segment` labels the points of files.",
     "scene_segment": "`python -m recon.segment` labels the points of files.",
 }
@@ -36,16 +36,18 @@ def save_pretrained(
 
     `checkpoint` is anything that `load` reads, or a network. For a file, the card describes the
     data, recipe, hardware and metrics with their protocols, from the run's folder around the file;
-    it states what is unknown. `license` is the license of the weights, by the Hub's identifiers.
+    unknown values are stated. `license` is the license of the weights, by the Hub's identifiers.
     `settings` are arguments of `load` that released files need. Returns the folder.
 
-    Raises what `load` raises, and FileExistsError for a folder that holds other files.
+    Raises what `load` raises, and FileExistsError for a folder with other files.
     """
     target = Path(folder)
-    own_names = {"config.json", "model.safetensors", "README.md", ".gitattributes"}
-    if target.is_dir() and (others := {path.name for path in target.iterdir()} - own_names):
+    written_names = {"config.json", "model.safetensors", "README.md", ".gitattributes"}
+    if target.is_dir() and (
+        other_names := {path.name for path in target.iterdir()} - written_names
+    ):
         raise FileExistsError(
-            f"{target}: holds other files, such as {sorted(others)[0]}: choose a new folder"
+            f"{target}: holds other files, such as {sorted(other_names)[0]}: choose a new folder"
         )
     if isinstance(checkpoint, str | Path):
         task: Any = read_task(checkpoint)
@@ -68,10 +70,10 @@ def push_to_hub(
     token: str | None = None,
     **settings: Any,
 ) -> str:
-    """Upload what `save_pretrained` writes to a Hub repository, which is created if needed.
+    """Upload the files of `save_pretrained` to a Hub repository, which is created if needed.
 
     The repository is private by default. Returns its address. Raises ValueError for an invalid
-    name, and ConnectionError with a one-line message where the Hub refuses or is unavailable.
+    name, and ConnectionError with a one-line message if the Hub refuses or is unavailable.
     """
     from huggingface_hub import HfApi
 
@@ -182,7 +184,7 @@ def summarize_network(network: Network) -> dict[str, Any]:
     names = metadata.pop("classes", [])
     rows = {
         "network": type(network).__name__,
-        "for": infer_network_task(network),
+        "task": infer_network_task(network),
         "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
         "width": getattr(encoder, "dim", None),
         "blocks": len(getattr(encoder, "blocks", [])) or None,
@@ -192,8 +194,8 @@ def summarize_network(network: Network) -> dict[str, Any]:
         "classes": num_classes and f"{num_classes}{': ' + ', '.join(names) if names else ''}",
     }
     if isinstance(network, Segmenter):
-        rows |= {"channels of a point": network.channels, "axis up": network.up}
+        rows |= {"channels per point": network.channels, "up axis": network.up}
     elif not isinstance(network, Classifier):
         widths = network.projections.dims
-        rows["projected to"] = ", ".join(f"{name} {width}" for name, width in widths.items())
+        rows["projection widths"] = ", ".join(f"{name} {width}" for name, width in widths.items())
     return {name: value for name, value in rows.items() if value not in (None, "")}

@@ -32,7 +32,7 @@ TASKS: dict[str, NetworkKind] = {
 
 
 def build_metadata(model: Network) -> dict[str, Any]:
-    """Return what weights alone do not tell: heads, patches, names of classes, up axis."""
+    """Return the metadata that weights do not contain: heads, patches, class names, up axis."""
     grouper, trunk = model.grouper, find_encoder_prefix(dict(model.named_parameters()))
     encoder = model.get_submodule(trunk)
     metadata: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def build_metadata(model: Network) -> dict[str, Any]:
 def find_mismatches(
     expected: Mapping[str, Tensor], weights: CheckpointWeights
 ) -> dict[str, list[str]]:
-    """List the keys that are missing, unexpected, or of another shape or type."""
+    """List the keys that are missing or unexpected, or have another shape or type."""
     state = weights.state_dict
     types = {k: (state[k].dtype, v.dtype) for k, v in expected.items() if k in state}
     mismatches = {
@@ -86,19 +86,19 @@ def _merge_settings(
 ) -> dict[str, Any]:
     """Merge the file's metadata with the caller's arguments, which may only change the grouping."""
     path = weights.path
-    fixed = {"num_heads"} & metadata.keys()
+    fixed_names = {"num_heads"} & metadata.keys()
     if weights.has_prefix("decoder."):
         metadata["group_size"] = weights.out_features("decoder.project") // 3
-        fixed.add("group_size")
+        fixed_names.add("group_size")
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    for name in fixed & arguments.keys():
+    for name in fixed_names & arguments.keys():
         if arguments[name] != metadata[name]:
             raise ValueError(
                 f"{path}: {name}={arguments[name]} contradicts the file's {metadata[name]}"
             )
     defaults: dict[str, Any] = {"skip_near_origin": False, "stop_gradient": True}
     defaults |= {"classes": (), "objects": (), "parts": {}, "up": "y"}
-    # Released weights without a decoder do not tell the patch size; all of them use 32.
+    # The patch size cannot be read from weights without a decoder; released ones all use 32.
     if weights.kind != "pretrain" or weights.family == "ACT":
         defaults["group_size"] = 32
     settings = {**defaults, **metadata, **arguments}
@@ -112,13 +112,13 @@ def _merge_settings(
 
 
 def read_task(checkpoint: str | Path) -> str:
-    """Return the task that the network in a checkpoint was trained for, as `load` takes it."""
+    """Return the task that the network in a checkpoint was trained for: the `task` of `load`."""
     path = locate_checkpoint(checkpoint)
     return infer_task(extract_weights(path, read_checkpoint(path)))
 
 
 def infer_task(weights: CheckpointWeights) -> str:
-    """Return the task that weights were trained for, by the names of `TASKS`."""
+    """Return the task that weights were trained for, a key of `TASKS`."""
     if weights.kind != "segment":
         return weights.kind
     return "part_segment" if weights.has_prefix("object_embed.") else "scene_segment"
@@ -169,8 +169,8 @@ def load(
     folder that `save_pretrained` wrote, or such a repository of the Hugging Face Hub, `owner/name`
     or `owner/name@revision`. `task` is the task that the network was trained for: pretrain,
     classify, part_segment or scene_segment. Width, depth and queries are read from the weights,
-    and `group_size` too where they include a decoder. Released files do not hold the numbers of
-    heads and groups, which must be passed: 6 heads for base, 4 for small, 3 for tiny; 64 groups
+    and `group_size` too if they include a decoder. Released files do not contain the numbers of
+    heads and groups, so pass them: 6 heads for base, 4 for small, 3 for tiny; 64 groups
     for 1,024 points. `skip_near_origin` copies the rule of the released sampling kernel (see
     `farthest_point_sample`).
 
@@ -193,20 +193,20 @@ def load(
     }
     metadata = check_metadata(path, contents.get(METADATA_KEY, {}))
     settings = _merge_settings(weights, metadata, arguments)
-    # Without memory first: a malicious file can ask for a network of any size.
+    # Built on the meta device first: a malicious file can request a network of any size.
     with torch.device("meta"):
-        outline = _build_network(weights, settings)
-    if mismatches := find_mismatches(outline.state_dict(), weights):
+        meta_network = _build_network(weights, settings)
+    if mismatches := find_mismatches(meta_network.state_dict(), weights):
         lists = "; ".join(f"{kind}: {_join_names(keys)}" for kind, keys in mismatches.items())
         raise ValueError(f"{path}: the weights do not fit the network; {lists}")
-    check_class_counts(path, outline)
+    check_class_counts(path, meta_network)
     model = _build_network(weights, settings)
     model.load_state_dict(weights.state_dict)
     return model.eval()
 
 
 def _build_network(weights: CheckpointWeights, settings: dict[str, Any]) -> Network:
-    """Build the network of some weights; raise ValueError that names their file."""
+    """Build the network of a checkpoint; raise ValueError that names the file."""
     try:
         return NetworkBuilder(weights, settings).build(weights.kind)
     except Exception as error:  # impossible sizes raise any kind of error

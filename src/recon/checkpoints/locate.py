@@ -19,8 +19,8 @@ def locate_checkpoint(checkpoint: str | Path) -> Path:
     """Return the local path of a checkpoint; download it from the Hugging Face Hub if needed.
 
     A string `owner/name` or `owner/name@revision` that is not a local path is a Hub repository.
-    With HF_HUB_OFFLINE=1 its cached copy is used. Anything else is returned as a path, whether it
-    exists or not. Raises FileNotFoundError for a repository that is unavailable.
+    With HF_HUB_OFFLINE=1 its cached copy is used. Any other string is returned as a path, which may
+    not exist. Raises FileNotFoundError for a repository that is unavailable.
     """
     path = Path(checkpoint)
     hub_id = None if isinstance(checkpoint, Path) else _HUB_ID.fullmatch(checkpoint)
@@ -55,7 +55,7 @@ def is_safetensors_checkpoint(path: Path) -> bool:
 
 
 def _check_tensor_count(path: Path) -> None:
-    """Raise ValueError for a file with so many tensors that creating them would take forever."""
+    """Raise ValueError for too many tensors: creating them would not finish."""
     with path.open("rb") as file:
         header = file.read(min(2**27, int.from_bytes(file.read(8), "little")))
     if (count := header.count(b'"data_offsets"')) > MAX_TENSORS:
@@ -65,8 +65,8 @@ def _check_tensor_count(path: Path) -> None:
 def read_safetensors_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the configuration and the named tensors of a saved folder or of its weights file.
 
-    Raises FileNotFoundError where one of the two files is missing, and ValueError that names a
-    file that cannot be read.
+    Raises FileNotFoundError if one of the two files is missing, and ValueError that names an
+    unreadable file.
     """
     folder = path if path.is_dir() else path.parent
     weights_path = folder / WEIGHTS_FILENAME if path.is_dir() else path

@@ -47,7 +47,7 @@ def _is_parts_table(value: Any) -> bool:
 
 
 def check_class_counts(path: Path, network: Network) -> None:
-    """Raise ValueError where the metadata and the network differ in their number of classes."""
+    """Raise ValueError if the metadata and the network have different numbers of classes."""
     if not isinstance(network, Classifier | Segmenter):
         return
     pairs = [("classes", network.class_names, network.num_classes)]
@@ -55,7 +55,7 @@ def check_class_counts(path: Path, network: Network) -> None:
         pairs += [("objects", network.object_names, network.num_objects or 0)]
         if any(not 0 <= n < network.num_classes for ids in network.parts.values() for n in ids):
             raise ValueError(
-                f"{path}: its metadata assigns objects parts outside its "
+                f"{path}: its metadata assigns parts to objects that are none of its "
                 f"{network.num_classes} classes"
             )
     for kind, names, count in pairs:

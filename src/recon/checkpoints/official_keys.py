@@ -1,4 +1,4 @@
-"""Convert parameter names of the released ReCon, Point-MAE and ACT weights to ours and back."""
+"""Convert parameter names between this library and released ReCon, Point-MAE and ACT weights."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,17 +7,17 @@ from typing import Literal
 from torch import Tensor
 
 
-def _tower_pairs(official: str, ours: str) -> list[tuple[str, str]]:
+def _tower_pairs(official: str, prefix: str) -> list[tuple[str, str]]:
     return [
-        (f"{official}encoder.first_conv.0.", f"{ours}.embed.point_in."),
-        (f"{official}encoder.first_conv.1.", f"{ours}.embed.point_norm."),
-        (f"{official}encoder.first_conv.3.", f"{ours}.embed.point_out."),
-        (f"{official}encoder.second_conv.0.", f"{ours}.embed.joint_in."),
-        (f"{official}encoder.second_conv.1.", f"{ours}.embed.joint_norm."),
-        (f"{official}encoder.second_conv.3.", f"{ours}.embed.joint_out."),
-        (f"{official}pos_embed.", f"{ours}.position."),
-        (f"{official}blocks.blocks.", f"{ours}.blocks."),
-        (f"{official}norm.", f"{ours}.norm."),
+        (f"{official}encoder.first_conv.0.", f"{prefix}.embed.point_in."),
+        (f"{official}encoder.first_conv.1.", f"{prefix}.embed.point_norm."),
+        (f"{official}encoder.first_conv.3.", f"{prefix}.embed.point_out."),
+        (f"{official}encoder.second_conv.0.", f"{prefix}.embed.joint_in."),
+        (f"{official}encoder.second_conv.1.", f"{prefix}.embed.joint_norm."),
+        (f"{official}encoder.second_conv.3.", f"{prefix}.embed.joint_out."),
+        (f"{official}pos_embed.", f"{prefix}.position."),
+        (f"{official}blocks.blocks.", f"{prefix}.blocks."),
+        (f"{official}norm.", f"{prefix}.norm."),
     ]
 
 
@@ -30,7 +30,8 @@ def _encoder_pairs(official: str) -> list[tuple[str, str]]:
     ]
 
 
-# Prefixes of names, official and ours; the first match counts. <m> is a modality, <n> a number.
+# Prefixes of names, official and of this library; the first match is used.
+# <m> is a modality, <n> a number.
 _PRETRAINING = [
     *_encoder_pairs("MAE_encoder."),
     ("Dis_encoder.<m>_token", "contrastive.query_tokens.<m>"),
@@ -61,7 +62,7 @@ _PLACEHOLDERS = {"<m>": r"(cls|img|image|text)", "<n>": r"(\d+)", "<part>": r"(\
 _PLACEHOLDER = re.compile("|".join(_PLACEHOLDERS))
 # Frozen copies of the teachers, which are not part of the student.
 _TEACHERS = re.compile(r"(module\.)?(img|text)_encoder\.")
-# ACT's parts for masked modeling of its teacher's features; its own features do not use them.
+# Modules of ACT that only its pretraining uses; its encoder does not need them.
 _ACT_PRETEXT_PARTS = re.compile(
     r"(module\.)?(dvae_tokenizer|ACT_decoder|decoder_pos_embed|proj_head|mask_token|cls_pos$"
     r"|ACT_encoder\.(lm_head|cls_head))"
@@ -80,7 +81,7 @@ def _compile_prefix(prefix: str) -> re.Pattern[str]:
 
 
 class _PrefixTable:
-    """Pairs of prefixes, official and ours, with their compiled patterns."""
+    """Pairs of prefixes, official and of this library, with their compiled patterns."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self.entries = [
@@ -118,9 +119,9 @@ def from_official_key(official: str) -> str:
     return _translate(name, _FROM_OFFICIAL, 0, ("img", "image"))
 
 
-def to_official_key(ours: str, kind: NetworkKind = "pretrain", family: Family = "ReCon") -> str:
+def to_official_key(key: str, kind: NetworkKind = "pretrain", family: Family = "ReCon") -> str:
     """Return the released implementation's name of a parameter of this library."""
-    name = re.sub(r"^(generative|tower)\.", "encoder.", ours)
+    name = re.sub(r"^(generative|tower)\.", "encoder.", key)
     name = re.sub(r"^encoder\.query_(token|position)s\.", r"encoder.queries.\1s.", name)
     name = _translate(name, _TO_OFFICIAL[kind], 1, ("image", "img"))
     return re.sub("^MAE_encoder", "ACT_encoder", name) if family == "ACT" else name
@@ -148,9 +149,9 @@ def _to_tower_name(name: str) -> str:
 
 
 def from_official_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert released weights: our names, 1x1 convolutions as linear layers, no teachers.
+    """Convert released weights: names of this library, linear layers for 1x1 convolutions.
 
-    Names that the released implementation does not have are left unchanged.
+    Frozen teachers are removed. Names that are not in the released implementation stay unchanged.
     """
     family = detect_family(state)
     skipped = (

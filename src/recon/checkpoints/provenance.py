@@ -59,8 +59,8 @@ def write_environment(folder: Path) -> None:
 def read_provenance(checkpoint: str | Path) -> dict[str, Any]:
     """Return the provenance of weights: format, run, data, recipe, hardware, metrics.
 
-    It is read from the file, from the run's folder around it, and from the configuration of a
-    saved folder. Unknown entries are absent. Raises what `read_checkpoint` raises, and ValueError
+    It is read from the file, from the run's folder that contains it, or from the configuration of
+    a saved folder. Unknown entries are absent. Raises what `read_checkpoint` raises, and ValueError
     for a broken config.yaml, results.json or environment.json.
     """
     path = locate_checkpoint(checkpoint)
@@ -99,7 +99,7 @@ def _extract_progress(checkpoint: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _extract_released_metrics(checkpoint: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return the best metrics in a released file, whose protocol is unknown."""
+    """Yield the best metrics in a released file; their protocol is unknown."""
     best = checkpoint.get("best_metrics") or checkpoint.get("metrics")
     for name, value in best.items() if isinstance(best, Mapping) else ():
         if isinstance(value, int | float) or hasattr(value, "item"):
@@ -124,7 +124,7 @@ def read_run_provenance(folder: Path) -> dict[str, Any]:
 def _read_json_object(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not names and values")
+        raise ValueError(f"{path}: contains a {type(content).__name__}, not names and values")
     return content
 
 
@@ -174,7 +174,7 @@ def _shorten_paths(node: Any) -> Any:
 
 
 def _get_file_name(path: Any) -> str | None:
-    """Return the last part of a path: the author's folders are private."""
+    """Return the last part of a path, because folder names of the author are private."""
     return Path(str(path)).name if path else None
 
 
@@ -190,7 +190,7 @@ TEST_COUNT_KEYS = ("test_shapes", "shapes", "rooms")
 
 
 def extract_metrics(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """List the metrics in a results.json of any task, each with its protocol."""
+    """Yield the metrics in a results.json of any task, each with its protocol."""
     if "pretrained" in (results.get("svm") or {}):
         yield from _extract_pretraining_metrics(results)
     if "declared" in results:  # written by recon.evaluate
@@ -218,7 +218,7 @@ def _extract_scores(scores: Mapping[str, Any], protocol: str) -> Iterator[dict[s
 
 
 def _extract_pretraining_metrics(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """List a pretraining's metrics on the test shapes of the bundled data set."""
+    """Yield the metrics of a pretraining run on the test shapes of the bundled data set."""
     test_set = "141 test shapes of 26 classes of the bundled data set, one seed, one view"
     for key, name in SVM_METRIC_NAMES.items():
         mean, low, high = results["svm"][key]

@@ -1,4 +1,4 @@
-"""Read and validate the weights in a checkpoint, ours or a released .pth, without executing it."""
+"""Read and validate the weights in a checkpoint or a released .pth, without executing its code."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ from recon.models.encoder import MODALITIES
 from recon.utils.printable import check_printable
 
 METADATA_KEY = "recon"
-"""Key of a checkpoint's metadata: heads, patches and class names, which weights do not tell."""
+"""Key of a checkpoint's metadata: heads, patches and class names, which weights do not contain."""
 PROVENANCE_KEY = "origin"
 """Key of a saved folder's provenance: data, recipe, hardware and metrics of its training."""
 _PREFIX = "model."
@@ -35,15 +35,15 @@ ALLOWED_DTYPES = {
 }
 """Data types of weights that are accepted."""
 MAX_LISTED_NAMES, MAX_BLOCKS = 100, 512
-"""Maximum number of names that a message lists, and of blocks in a network."""
+"""Maximum number of names in a message, and of blocks in a network."""
 MAX_FLOAT32 = torch.finfo(torch.float32).max
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a file of tensors and plain values, or a saved folder; nothing in it is executed.
 
-    Raises FileNotFoundError for a missing file, and ValueError that names a file with other
-    content, with a command that converts it.
+    Raises FileNotFoundError for a missing file. Raises ValueError that names the file for any other
+    content; for a pickle that needs code, the message has a command that converts the file.
     """
     if path.exists() and is_safetensors_checkpoint(path):
         config, state = read_safetensors_checkpoint(path)
@@ -69,7 +69,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _explain_refusal(path: Path, message: str) -> str:
-    """Say why a file was not read; if it would execute code, add a command that converts it."""
+    """Return why a file was refused; if it needs code, add a command that converts it."""
     unpickler_error = re.search(r"WeightsUnpickler error:\s*(.*)", message)
     reason = unpickler_error[1] if unpickler_error else message.strip().split("\n")[0]
     refusal = f"not a checkpoint that can be read safely ({reason})"
@@ -83,8 +83,8 @@ def _explain_refusal(path: Path, message: str) -> str:
         f"torch.save(weights, {str(target)!r})"
     )
     return (
-        f"{refusal}; if you trust whoever made it, save its weights alone, once; this command "
-        f"executes the code in it: python -c {shlex.quote(convert)}"
+        f"{refusal}; if you trust its author, save only its weights by this command, which "
+        f"executes the code in the file: python -c {shlex.quote(convert)}"
     )
 
 
@@ -99,12 +99,12 @@ def _check_archive(path: Path) -> None:
         members = archive.infolist()
         names = {member.filename.lower() for member in members}
         if len(names) < len(members) or min(member.header_offset for member in members):
-            raise ValueError("it is two archives in one: copy it again")
-        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-        if packed or sum(member.file_size for member in members) > path.stat().st_size:
-            raise ValueError("it unpacks to more than it holds")
+            raise ValueError("it contains two archives: copy it again")
+        is_compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if is_compressed or sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("it unpacks to more bytes than the file has")
         if (name := archive.testzip()) is not None:
-            raise ValueError(f"the checksum of its part {name} is wrong: copy it again")
+            raise ValueError(f"the checksum of its entry {name} is wrong: copy it again")
 
 
 class CheckpointWeights(NamedTuple):
@@ -124,12 +124,12 @@ class CheckpointWeights(NamedTuple):
         return "classify" if self.has_prefix("head.") else "pretrain"
 
     def display_name(self, name: str) -> str:
-        """Return a weight's name in the file, followed by this library's where they differ."""
+        """Return a weight's name in the file, followed by this library's name if it differs."""
         official = to_official_key(name, self.kind, self.family) if self.has_official_keys else name
         return name if official == name else f"{official} ({name})"
 
     def out_features(self, layer: str) -> int:
-        """Return the number of outputs of a layer; raise ValueError where the file lacks it."""
+        """Return the number of outputs of a layer; raise ValueError if it is missing."""
         for name in (f"{layer}.weight", f"{layer}.bias"):
             if name in self.state_dict:
                 return len(self.state_dict[name])
@@ -157,7 +157,7 @@ class CheckpointWeights(NamedTuple):
 
 
 def extract_weights(path: Path, checkpoint: Mapping[str, Any]) -> CheckpointWeights:
-    """Return a checkpoint's weights by this library's names; raise ValueError for none."""
+    """Return a checkpoint's weights by this library's names; raise ValueError if it has none."""
     if METADATA_KEY in checkpoint:
         state = _select_tensors(path, checkpoint.get("state_dict"), checkpoint)
         model = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
@@ -181,7 +181,7 @@ def describe_family(path: Path, checkpoint: Mapping[str, Any]) -> str:
 
 
 def _select_tensors(path: Path, state: Any, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return named tensors after checking them; raise ValueError that names anything else."""
+    """Check and return named tensors; raise ValueError for any other entry."""
     if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: holds no weights, only {sorted(map(str, checkpoint))}")
     named = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
@@ -204,12 +204,12 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{path}: {name!r} is not a dense tensor with all its values stored")
         if value.dtype not in ALLOWED_DTYPES:
             raise ValueError(
-                f"{path}: {name!r} has type {value.dtype}, which no network of this library has"
+                f"{path}: {name!r} has type {value.dtype}, which no network of this library uses"
             )
         if value.is_floating_point() and value.numel() and not _is_finite(value):
             raise ValueError(
-                f"{path}: {name!r} has values that are NaN or infinite: its training diverged, "
-                "take an earlier checkpoint"
+                f"{path}: {name!r} has values that are NaN or infinite: its training diverged; "
+                "use an earlier checkpoint"
             )
 
 

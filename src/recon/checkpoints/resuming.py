@@ -20,7 +20,7 @@ TRAINING_STATE_TYPES: dict[str, type] = {
 
 
 def check_resumable(path: Path, task: nn.Module) -> None:
-    """Raise ValueError where training of `task` cannot be resumed from a file."""
+    """Raise ValueError if training of `task` cannot be resumed from a file."""
     checkpoint = read_checkpoint(path)
     if METADATA_KEY not in checkpoint or "loops" not in checkpoint:
         raise ValueError(f"{path}: has no training state: resume from <run>/checkpoints/last.ckpt")
@@ -35,6 +35,6 @@ def check_resumable(path: Path, task: nn.Module) -> None:
         counts = "; ".join(f"{len(keys)} {kind}, e.g. {keys[0]}"
                            for kind, keys in mismatches.items())  # fmt: skip
         raise ValueError(
-            f"{path}: from a run with another network or student ({counts}): resume it with the "
-            "options of its run, see config.yaml in the run's folder"
+            f"{path}: from a run with another network or student ({counts}): resume with "
+            "the options of that run, see config.yaml in its folder"
         )

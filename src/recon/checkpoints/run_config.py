@@ -43,13 +43,13 @@ def _check_events(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if number > MAX_YAML_EVENTS:
-            raise ValueError(f"it has more than {MAX_YAML_EVENTS:,} parts")
+            raise ValueError(f"it has more than {MAX_YAML_EVENTS:,} nodes")
         if depth > MAX_NESTING:
             raise ValueError(f"it is nested more than {MAX_NESTING} levels deep")
 
 
 def get_nested(config: Any, *names: str) -> Any:
-    """Return the value under a path of names in a configuration, None where there is none."""
+    """Return the value at a path of names in a configuration, None if there is none."""
     for name in names:
         config = config.get(name) if isinstance(config, dict) else None
     return config
@@ -64,8 +64,7 @@ def instantiate_allowed(node: Any, allowed: Collection[str], path: Path, hint: s
     targets = [*_find_targets(node)]
     if unknown := [name for name in targets if name not in allowed]:
         raise ValueError(
-            f"{path}: wants to build {unknown[0]!r}, which is not allowed; nothing was built: "
-            f"{hint}"
+            f"{path}: refers to {unknown[0]!r}, which is not allowed, so nothing was built: {hint}"
         )
     if not targets:
         raise ValueError(f"{path}: describes no object to build: {hint}")
@@ -74,10 +73,10 @@ def instantiate_allowed(node: Any, allowed: Collection[str], path: Path, hint: s
 
 
 def _find_targets(node: Any) -> Iterator[str]:
-    """List everything that Hydra would build, at any depth.
+    """Yield every target that Hydra would build, at any depth.
 
-    Interpolations are listed too: they can become any value. So are Hydra's other keys
-    (`_args_` and so on): positional arguments would bypass a check of names.
+    Interpolations are yielded too, because they can become any value. Hydra's other keys (such as
+    `_args_`) are yielded too, because positional arguments would bypass a check of names.
     """
     if isinstance(node, dict):
         for key, value in node.items():

@@ -28,8 +28,8 @@ def _select_encoder_weights(
     """Select the encoder's weights of a network and rename them as in the encoder."""
     if weights.has_prefix("tower.") or weights.has_prefix("encoder.query_"):
         raise ValueError(
-            f"{weights.path}: an ordinary transformer, as in Point-MAE and ACT: the blocks of this "
-            "network would compute something else with its weights"
+            f"{weights.path}: contains a standard transformer, as in Point-MAE and ACT, which this "
+            "network's blocks do not compute: choose a checkpoint of ReCon"
         )
     has_two_towers = weights.has_prefix("generative.")
     prefixes = ("generative.", "contrastive.") if has_two_towers else ("encoder.",)
@@ -37,7 +37,7 @@ def _select_encoder_weights(
         has_two_towers or weights.has_prefix("encoder.generative.")
     ):
         kind = "two towers" if has_two_towers else "one encoder"
-        raise ValueError(f"{weights.path}: holds {kind}: choose the matching student")
+        raise ValueError(f"{weights.path}: contains {kind}: choose the matching student")
     removed_prefix = "" if has_two_towers else "encoder."
     state = weights.state_dict.items()
     return {k.removeprefix(removed_prefix): v for k, v in state if k.startswith(prefixes)}
@@ -46,10 +46,10 @@ def _select_encoder_weights(
 def load_pretrained_encoder(
     checkpoint: str | Path, encoder: Encoder | TwoTowerEncoder
 ) -> list[str]:
-    """Load the encoder of a pretrained network; return the names of weights that it lacks.
+    """Load the encoder of a pretrained network; return the names of weights that the file lacks.
 
     A generative student has no queries: those of `encoder` keep their random initialization.
-    Raises ValueError where the file's encoder has another width, depth or number of heads.
+    Raises ValueError if the file's encoder has another width, depth or number of heads.
     """
     path = locate_checkpoint(checkpoint)
     contents = read_checkpoint(path)
@@ -62,18 +62,20 @@ def load_pretrained_encoder(
     heads = encoder.get_submodule(f"{trunk_prefix}blocks.0.attn").heads
     file_heads = contents.get(METADATA_KEY, {}).get("num_heads", heads)
     mismatches = find_mismatches(encoder.state_dict(), encoder_weights)
-    fresh = [name for name in mismatches.pop("missing", []) if name.startswith("queries.")]
-    missing = [n for n in encoder.state_dict() if n not in state and n not in fresh]
+    missing_queries = [
+        name for name in mismatches.pop("missing", []) if name.startswith("queries.")
+    ]
+    missing = [n for n in encoder.state_dict() if n not in state and n not in missing_queries]
     if mismatches or missing or file_heads != heads:
         width = encoder_weights.out_features(f"{trunk_prefix}norm")
         raise ValueError(
             f"{checkpoint}: its encoder is {width} wide with {file_heads} heads, the network "
-            f"{encoder.dim} with {heads}: give the model options of its pretraining, see "
-            f"config.yaml of its run ({len(missing)} weights missing, "
+            f"{encoder.dim} with {heads}: set the model options of its pretraining, see "
+            f"config.yaml of that run ({len(missing)} weights missing, "
             f"{sum(map(len, mismatches.values()))} that do not fit)"
         )
-    encoder.load_state_dict(state, strict=not fresh)
-    return fresh
+    encoder.load_state_dict(state, strict=not missing_queries)
+    return missing_queries
 
 
 def _get_trunk_prefix(encoder: Encoder | TwoTowerEncoder) -> str:
@@ -81,9 +83,10 @@ def _get_trunk_prefix(encoder: Encoder | TwoTowerEncoder) -> str:
 
 
 def _initialize_encoder(checkpoint: str | Path, encoder: Encoder | TwoTowerEncoder) -> None:
-    if fresh := load_pretrained_encoder(checkpoint, encoder):
+    if missing_queries := load_pretrained_encoder(checkpoint, encoder):
         warnings.warn(
-            f"{checkpoint}: has no queries: their {len(fresh)} weights are initialized randomly",
+            f"{checkpoint}: has no queries: their {len(missing_queries)} weights "
+            "are initialized randomly",
             stacklevel=3,
         )
 

@@ -33,7 +33,7 @@ OFFICIAL_PATCH_WIDTHS = (128, 256, 512)
 
 
 def infer_network_task(network: Network) -> str:
-    """Return the task of a network, by the names that `load` takes."""
+    """Return the task of a network: the `task` of `load`."""
     return infer_task(CheckpointWeights(Path(), network.state_dict(), has_official_keys=False))
 
 
@@ -55,10 +55,10 @@ def write_pretrained_folder(network: Network, folder: Path, provenance: dict[str
 
 
 def build_official_state_dict(network: Network) -> dict[str, Tensor]:
-    """Return weights by the released implementation's names and shapes.
+    """Return a network's weights with the names and shapes of the released implementation.
 
     Raises ValueError with the reason for a network that the released implementation does not have:
-    its code could not read such a file, or would compute something else with it.
+    its code could not read such a file, or would compute different outputs.
     """
     if reason := _find_unreleased_part(network):
         raise ValueError(f"cannot be written in the released format: {reason}")
@@ -74,7 +74,7 @@ def build_official_state_dict(network: Network) -> dict[str, Tensor]:
 
 
 def write_official_checkpoint(network: Network, path: Path, epoch: int = 0) -> None:
-    """Write a .pth as the released implementation does, see `build_official_state_dict`."""
+    """Write a .pth in the released format, see `build_official_state_dict`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         name: tensor.detach().cpu() for name, tensor in build_official_state_dict(network).items()
@@ -98,7 +98,7 @@ def _get_family(network: Network) -> Family:
 
 
 def _find_unreleased_part(network: Network) -> str | None:
-    """Describe what the released implementation lacks of a network; None if it has everything."""
+    """Describe a part of a network that the released implementation does not have, or None."""
     if not isinstance(network, ReCon | TwoTowers | PointMAE | Classifier | Segmenter):
         return f"it has no {type(network).__name__} without a decoder"
     encoder = getattr(network, "encoder", None)

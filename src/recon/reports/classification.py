@@ -1,4 +1,4 @@
-"""Report the test of a classifier: accuracy tables, confusion matrix, results.json, report.html."""
+"""Report a classifier's test: accuracy tables, confusion matrix, results.json, report.html."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from recon.tasks.classify import Classification
 from recon.tasks.metrics import ClassificationScores, classification_scores
 from recon.utils.atomic_write import write_atomic
 
-# Keys of results.json; `_label_protocol` returns what is printed.
+# Keys of results.json; `_label_protocol` returns their printed names.
 SINGLE_VIEW_KEY, VOTE_KEY = "one view", "one vote of {} views"
 BEST_VOTE_KEY = "best of {} votes, chosen by test labels"
 
@@ -35,11 +35,9 @@ BEST_VOTE_KEY = "best of {} votes, chosen by test labels"
 class ClassificationReport(Callback):
     """After a test, print overall and per-class accuracy; write them and plots into `folder`.
 
-    `published` are accuracies in % for comparison: of one `view`, and `voted`. report.html shows
-    example test shapes with `num_points` points each.
+    `published` are accuracies in % for comparison, by the keys `view` and `voted`. report.html
+    shows test shapes with `num_points` points each.
     """
-
-    __test__ = False  # pytest would collect it by its name
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import escape_control_chars
 
 RunMetrics = dict[str, dict[str, list[float]]]
-"""Values of all repeats, by the options of the runs, then by metric; accuracies in %."""
+"""Values of all repeats, by the options of the runs, then by metric. Accuracies are in %."""
 NO_OVERRIDES_LABEL = "default configuration"
 """Row label of runs without overrides."""
 LOGGED_SUFFIX = ", as logged"
@@ -50,13 +50,13 @@ def report_comparison(metrics: RunMetrics, folder: Path) -> None:
 
 
 def shorten_options(options: str) -> str:
-    """Round numbers to three significant digits; values drawn by a search have up to 17."""
+    """Round long numbers to three significant digits: sampled values have up to 17."""
     return re.sub(r"\d+\.\d{7,}(e-?\d+)?", lambda match: f"{float(match[0]):.3g}", options)
 
 
 def _find_numeric_option(options: Sequence[str]) -> tuple[str, list[float]] | None:
     """Return the name and values of the option if only one numeric option differs, else None."""
-    keys, values = zip(*(word.partition("=")[::2] for word in options), strict=True)
+    keys, values = zip(*(option.partition("=")[::2] for option in options), strict=True)
     try:
         numbers = [float(value) for value in values]
     except ValueError:

@@ -18,11 +18,11 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.tasks.metrics import ClassificationScores
 
 MAX_ANNOTATED_CLASSES = 60
-"""Maximum number of classes whose counts are written into the plot."""
+"""Maximum number of classes for which counts are written into the plot."""
 
 
 def count_trained_samples(data: Any, ids: Sequence[str]) -> int:
-    """Count test samples that also were training samples: their accuracy says nothing.
+    """Count test samples that are also training samples: their accuracy is too high.
 
     Blocks of a room have the id of the room, followed by `#` and a number.
     """
@@ -45,7 +45,7 @@ def scores_to_dict(scores: ClassificationScores, classes: Sequence[str]) -> dict
 
 
 def build_class_table(scores: ClassificationScores, classes: Sequence[str]) -> Table:
-    """Return a table of shapes, accuracy and most frequent confusion of each class with shapes."""
+    """Return a table with the shapes, accuracy and most frequent error of each class."""
     table = Table("class", "shapes", "accuracy", "most often confused with", box=SIMPLE)
     for row, name in enumerate(classes):
         counts = scores.confusion_matrix[row]
@@ -67,7 +67,7 @@ def plot_confusion_matrix(
     *,
     dpi: int = 120,
 ) -> None:
-    """Plot the confusion matrix, normalized by row; classes without any shape are left out."""
+    """Plot the confusion matrix, normalized by row, without classes that do not occur."""
     present = torch.nonzero(confusion.sum(0) + confusion.sum(1)).flatten()
     counts = confusion[present][:, present]
     fractions = counts / counts.sum(1, keepdim=True).clamp(min=1)

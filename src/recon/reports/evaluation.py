@@ -22,7 +22,7 @@ from recon.utils.atomic_write import write_atomic
 
 
 class Evaluation(NamedTuple):
-    """Outcome of an evaluation, with the protocol that it depends on."""
+    """Results of an evaluation, with its protocol."""
 
     name: str
     checkpoint: str
@@ -47,8 +47,10 @@ def write_predictions(
         writer.writerow(["id", "predicted", "score", "class"])
         labels = [classes[row] for row in shapes.labels.tolist()] or [""] * len(predicted)
         scores = logits.amax(1).tolist()
-        for name, guess, value, label in zip(shapes.ids, predicted, scores, labels, strict=True):
-            writer.writerow([name, guess, f"{value:.4f}", label])
+        for name, prediction, score, label in zip(
+            shapes.ids, predicted, scores, labels, strict=True
+        ):
+            writer.writerow([name, prediction, f"{score:.4f}", label])
 
 
 def write_results(folder: Path, evaluation: Evaluation) -> None:

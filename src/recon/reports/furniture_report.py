@@ -153,7 +153,7 @@ def _evaluate_features(
 
 
 def _encode_class_names(task: Pretraining, classes: Sequence[str]) -> Float[Tensor, "c d"] | None:
-    """Encode the class names by the task's text teacher; None without one."""
+    """Encode the class names by the task's text teacher; None without a text teacher."""
     teachers = getattr(getattr(task, "ensemble", None), "teachers", {})
     return teachers["text"]({"text": list(classes)}).cpu() if "text" in teachers else None
 

@@ -54,7 +54,10 @@ class GalleryItem(NamedTuple):
 def write_page(
     path: Path, title: str, lead: str, sections: Sequence[Section | None], config: str = ""
 ) -> None:
-    """Render sections, software versions and configuration into one HTML file; None is skipped."""
+    """Render sections, software versions and configuration into one HTML file.
+
+    Sections that are None are skipped.
+    """
     environment = Environment(
         loader=PackageLoader("recon", "assets"), autoescape=True, undefined=StrictUndefined
     )
@@ -104,7 +107,10 @@ def build_gallery(
     columns: int = 3,
     pixels: int = 420,
 ) -> Section | None:
-    """Build a section of rotatable clouds; those of a group rotate together. None if empty."""
+    """Build a section of rotatable clouds, None without clouds.
+
+    The clouds of a group rotate together.
+    """
     if not groups:
         return None
     values = {"groups": groups, "columns": columns, "pixels": pixels}

@@ -60,7 +60,7 @@ def build_bar_table(title: str, note: str, rows: Sequence[Bar]) -> Section:
 
 
 def build_class_bars(shares: Mapping[str, float], measure: str) -> Section:
-    """Build a section with one metric per class; classes with NaN are left out."""
+    """Build a section with one metric per class, without classes whose metric is NaN."""
     rows = [build_bar(name, share) for name, share in shares.items() if share == share]
     return build_bar_table(f"{measure} by class (%)", "Computed on the test data.", rows)
 
@@ -75,7 +75,7 @@ def build_introspection_sections(report_data: ReportData, *, subject: str) -> li
 
 
 def build_curve_sections(report_data: ReportData, *, predictor: str = "") -> list[Section | None]:
-    """Build the training curves and the confusion matrix; `predictor` names what predicted."""
+    """Build the training curves and the confusion matrix; `predictor` names the classifier."""
     return [
         _build_curves_section(report_data.curves),
         _build_confusion_section(report_data.confusion_matrix, predictor),

@@ -1,4 +1,4 @@
-"""Compute what reports show of a network: reconstructions, attention, t-SNE, nearest neighbors."""
+"""Compute reconstructions, attention maps, t-SNE and nearest neighbors for reports."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,8 +38,8 @@ def pick_example_rows(labels: Int[np.ndarray, " n"], count: int) -> list[int]:
     classes = np.unique(labels[labels >= 0])
     if not len(classes):
         return np.unique(np.linspace(0, len(labels) - 1, count).round().astype(int)).tolist()
-    shown = classes[np.unique(np.linspace(0, len(classes) - 1, count).round().astype(int))]
-    return [int(np.flatnonzero(labels == label)[0]) for label in shown]
+    selected = classes[np.unique(np.linspace(0, len(classes) - 1, count).round().astype(int))]
+    return [int(np.flatnonzero(labels == label)[0]) for label in selected]
 
 
 def read_upright_clouds(
@@ -187,14 +187,13 @@ def build_neighbor_section(
     """Build a section of query shapes, each followed by its nearest neighbors in the gallery.
 
     `rows` are the dataset rows of `queries`, by default all rows of `dataset`. Without
-    `gallery_dataset` the gallery is the queries themselves, and a query is left out of its own
-    neighbors.
+    `gallery_dataset` the gallery is `queries` itself, and a query is not its own neighbor.
     """
     nearest = nearest_neighbors(
         queries[list(query_rows)], gallery, NUM_NEIGHBORS + 1
     ).indices.tolist()
     dataset_rows = range(len(queries)) if rows is None else rows
-    shown = []
+    neighbor_rows = []
     for query, neighbors in zip(query_rows, nearest, strict=True):
         entries = [(dataset, dataset_rows[query])]
         if gallery_dataset is None:
@@ -202,13 +201,13 @@ def build_neighbor_section(
         else:
             entries += [(gallery_dataset, other) for other in neighbors]
         query_label = _get_class_name(dataset, dataset_rows[query])
-        shown.append(
+        neighbor_rows.append(
             [
                 (_describe_shape(source, row, query_label), encode_image(_render_row(source, row)))
                 for source, row in entries[: NUM_NEIGHBORS + 1]
             ]
         )
-    return Section("neighbors", "Nearest neighbors", note, {"rows": shown})
+    return Section("neighbors", "Nearest neighbors", note, {"rows": neighbor_rows})
 
 
 def _describe_shape(dataset: PointCloudDataset, row: int, query_label: str) -> dict[str, Any]:

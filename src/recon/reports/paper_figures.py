@@ -82,7 +82,7 @@ def _build_attention_row(shape: AttentionMap) -> list[Panel]:
 
 
 def _plot_clouds(rows: Sequence[Sequence[Panel]]) -> Figure:
-    """Draw rows of clouds, seen from the front, above and to the right."""
+    """Draw rows of clouds, viewed from the front, the top and the right."""
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(2.1 * columns, 2.2 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)

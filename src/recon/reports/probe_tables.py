@@ -19,10 +19,10 @@ FEATURE_TITLES = {
 }
 """Printed names of the features, by their keys in `ProbeResults`."""
 PROBE_NOTE = (
-    "Brackets are 95 % bootstrap intervals over the test shapes; they are wide because the shapes "
-    "are few. Random init: the same network before the first step. Recalibrated BatchNorm: its "
-    "BatchNorm statistics are measured on the training shapes; no weights are learned. Shape "
-    "descriptor: D2 histogram and bounding box."
+    "Brackets are 95 % bootstrap intervals over the test shapes; they are wide because "
+    "there are few shapes. Random init: the same network before the first step. Recalibrated "
+    "BatchNorm: its BatchNorm statistics are measured on the training shapes; no weights are "
+    "learned. Shape descriptor: D2 histogram and bounding box."
 )
 
 
@@ -64,7 +64,7 @@ def build_probe_section(results: ProbeResults, test: Furniture) -> Section:
 
 
 def print_probe_table(console: Console, results: ProbeResults, *, num_classes: int) -> None:
-    """Print the accuracy of each kind of features, and the paired difference of the pretrained."""
+    """Print the accuracy of each kind of features, and the gain of the pretrained ones over it."""
     count = len(results.svm["pretrained"].predicted)
     table = Table(
         title=f"Accuracy in % on {count} test shapes of {num_classes} classes, one seed, one view",

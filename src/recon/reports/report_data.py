@@ -38,7 +38,7 @@ class TSNEEmbedding(NamedTuple):
     """Two-dimensional t-SNE embedding of the features of shapes."""
 
     coordinates: Float[np.ndarray, "n 2"]
-    """In [0, 1]."""
+    """Scaled to [0, 1]."""
     labels: Int[np.ndarray, " n"]
     """Class indices, -1 for unlabeled shapes."""
     names: Sequence[str]
@@ -53,7 +53,7 @@ class ConfusionMatrix(NamedTuple):
 
 
 class ReportData(NamedTuple):
-    """Everything a report plots; parts that a run does not have stay empty."""
+    """All plotted data of a report; parts that a run does not have stay empty."""
 
     curves: Mapping[str, Mapping[int, float]] = {}
     reconstructions: Sequence[ReconstructedShape] = ()

@@ -49,11 +49,11 @@ NUM_SHOWN_CLOUDS, NUM_ATTENTION_CLOUDS = 6, 3
 """Number of example clouds, and of those with attention maps."""
 ACCURACY_NOTE = "Accuracy in %. Brackets are 95 % bootstrap intervals over the test shapes."
 GRAY = (150, 160, 175)
-"""Color of clouds without colors of their own."""
+"""Color of clouds without colors."""
 
 
 class NetworkInspection(NamedTuple):
-    """Example clouds of a data set, and what a network computes for them."""
+    """Example clouds of a data set, with attention maps, t-SNE and nearest neighbors."""
 
     names: list[str]
     """Captions of `clouds`."""
@@ -73,23 +73,25 @@ def inspect_network(
 ) -> NetworkInspection:
     """Encode evenly spaced shapes of a data set; compute attention maps, t-SNE and neighbors."""
     count = min(max_shapes, len(dataset))
-    spaced = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-    rows, clouds = read_upright_clouds(data, dataset, spaced, num_points)
+    candidates = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    rows, clouds = read_upright_clouds(data, dataset, candidates, num_points)
     labels = dataset.labels[rows] if len(dataset.labels) else np.full(len(rows), -1)
     names, features = [dataset.ids[row] for row in rows], compute_pooled_features(network, clouds)
-    shown = pick_example_rows(labels, NUM_SHOWN_CLOUDS)
+    example_rows = pick_example_rows(labels, NUM_SHOWN_CLOUDS)
     class_names = [dataset.classes[label] if label >= 0 else "" for label in labels]
-    titles = [f"{names[i]} ({class_names[i]})" if class_names[i] else names[i] for i in shown]
+    titles = [
+        f"{names[i]} ({class_names[i]})" if class_names[i] else names[i] for i in example_rows
+    ]
     note = (
         f"Each row: a shape, then its nearest neighbors among {len(rows)} shapes, by cosine "
         "similarity of the features. Green: same class."
     )
     neighbors = (
-        build_neighbor_section(features, shown, features, dataset, rows, note=note)
-        if shown
+        build_neighbor_section(features, example_rows, features, dataset, rows, note=note)
+        if example_rows
         else None
     )
-    examples = clouds[shown]
+    examples = clouds[example_rows]
     return NetworkInspection(
         titles,
         examples,
@@ -102,8 +104,8 @@ def inspect_network(
 class PretrainingReport(Callback):
     """After pretraining, write report.html and report_data.npz into `folder`.
 
-    The report shows training shapes. Other tasks are skipped: their tests write a report. The
-    network is given `num_points` points per shape; `started` is the start of the run in ISO format.
+    The report shows training shapes. Other tasks are skipped, because their tests write a report.
+    The network gets `num_points` points per shape; `started` is the start of the run in ISO format.
     """
 
     def __init__(self, folder: str | Path, *, num_points: int = 1024, started: str) -> None:
@@ -115,7 +117,7 @@ class PretrainingReport(Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, Pretraining) or not isinstance(data, PointCloudDataModule):
             return
-        # A dry run trains on a few batches only: its report stays as small.
+        # A dry run trains on a few batches only, and its report shows no more shapes.
         num_trained = int(trainer.num_training_batches) * data.batch_size
         inspection = inspect_network(
             pl_module.model,

@@ -1,4 +1,4 @@
-"""Report the test of a segmenter: IoU tables, results.json, images of the best and worst cloud."""
+"""Report a segmenter's test: IoU tables, results.json, images of the best and worst cloud."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -72,12 +72,12 @@ class SegmentationReport(Callback):
         text = json.dumps(metadata | results, indent=1)
         write_atomic(self.folder / "results.json", text.encode())
         up = data.test_dataset.up if isinstance(data, PointCloudDataModule) else "y"
-        shown = pick_best_median_worst(pl_module.test_clouds)
-        plot_segmentations(shown, self.folder / "segments.png", up=up)
+        selected = pick_best_median_worst(pl_module.test_clouds)
+        plot_segmentations(selected, self.folder / "segments.png", up=up)
         protocol, per_class = _get_class_ious(results)
-        self._write_page(results, shown, per_class, up, get_curves(trainer))
+        self._write_page(results, selected, per_class, up, get_curves(trainer))
         for run in iter_wandb_runs(trainer):
-            _log_to_wandb(run, shown, per_class)
+            _log_to_wandb(run, selected, per_class)
         self._print_tables(results, protocol, per_class, num_trained)
 
     def _print_tables(
@@ -106,7 +106,7 @@ class SegmentationReport(Callback):
     def _write_page(
         self,
         results: dict[str, Any],
-        shown: Sequence[tuple[str, SegmentedCloud]],
+        selected: Sequence[tuple[str, SegmentedCloud]],
         per_class: dict[str, float],
         up: str,
         curves: Curves,
@@ -117,7 +117,7 @@ class SegmentationReport(Callback):
             "points are gray and not scored. Drag to rotate; the three views of a cloud rotate "
             "together."
         )
-        groups = [_build_gallery_group(title, cloud, up) for title, cloud in shown]
+        groups = [_build_gallery_group(title, cloud, up) for title, cloud in selected]
         metrics = [build_bar(n, v, best=True) for n, v in summarize_results(results).items()]
         report_data = ReportData(curves)
         write_report_data(self.folder, report_data)
@@ -181,11 +181,13 @@ def color_views(cloud: SegmentedCloud) -> ColoredViews:
     ]
 
 
-def plot_segmentations(shown: Sequence[tuple[str, SegmentedCloud]], path: Path, *, up: str) -> None:
+def plot_segmentations(
+    selected: Sequence[tuple[str, SegmentedCloud]], path: Path, *, up: str
+) -> None:
     """Draw ground truth, prediction and errors of each cloud side by side."""
-    figure = Figure(figsize=(7.5, 2.7 * len(shown)), layout="constrained")
-    grid = np.atleast_2d(figure.subplots(len(shown), 3, squeeze=False))
-    for row, (title, cloud) in zip(grid, shown, strict=True):
+    figure = Figure(figsize=(7.5, 2.7 * len(selected)), layout="constrained")
+    grid = np.atleast_2d(figure.subplots(len(selected), 3, squeeze=False))
+    for row, (title, cloud) in zip(grid, selected, strict=True):
         for axes, (name, colors) in zip(row, color_views(cloud), strict=True):
             axes.imshow(render_cloud(Cloud(cloud.points.numpy(), colors=colors), up=up, size=320))
             axes.set_title(name, fontsize=8)
@@ -209,14 +211,14 @@ def _scale_to_unit_sphere(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray,
 
 
 def _log_to_wandb(
-    run: Any, shown: Sequence[tuple[str, SegmentedCloud]], per_class: Mapping[str, float]
+    run: Any, selected: Sequence[tuple[str, SegmentedCloud]], per_class: Mapping[str, float]
 ) -> None:
     import wandb
 
     rows = [[name, value] for name, value in per_class.items()]
     run.log({"classes": wandb.Table(["class", "IoU"], rows)})
 
-    for title, cloud in shown:
+    for title, cloud in selected:
         for name, colors in color_views(cloud):
             colored_points = np.concatenate([cloud.points.numpy(), colors], 1)
             key = f"segments/{title.split(',')[0]}/{name}"

@@ -53,7 +53,7 @@ def log_probe_accuracy(
 
     rows = [[titles[name], *row.accuracy, row.hyperparameters] for name, row in results.svm.items()]
     for run in iter_wandb_runs(trainer):
-        columns = ["features", "linear SVM", "low", "high", "chosen"]
+        columns = ["features", "linear SVM", "low", "high", "hyperparameters"]
         run.log({"accuracy": wandb.Table(columns, rows)})
         log_confusion(run, truth, results.svm["pretrained"].predicted, classes)
 

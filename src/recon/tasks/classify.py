@@ -1,4 +1,4 @@
-"""Fine-tune a classifier, fully or its head alone, and test it by one view or by votes."""
+"""Fine-tune a classifier or only its head, and test it with a single view or by voting."""
 
 from typing import Any
 
@@ -40,22 +40,22 @@ def _check_classes(data: PointCloudDataModule, count: int) -> tuple[str, ...]:
     have at least one shape.
     """
     names, labels = tuple(data.dataset.classes), np.asarray(data.dataset.labels)
-    where = f"{type(data).__name__}, split {data.split!r}"
+    source = f"{type(data).__name__}, split {data.split!r}"
     if len(names) != count:
         raise ValueError(
-            f"{where}: the data have {len(names)} classes, the classifier has {count}: set "
+            f"{source}: the data have {len(names)} classes, the classifier has {count}: set "
             f"num_classes={len(names)}, or leave it unset"
         )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
-        wrong = int(np.flatnonzero((labels < 0) | (labels >= count))[0])
+        invalid_row = int(np.flatnonzero((labels < 0) | (labels >= count))[0])
         raise ValueError(
-            f"{where}: the label of {data.dataset.ids[wrong]} is none of the {count} classes: "
-            "correct the label, or remove the sample"
+            f"{source}: the label of {data.dataset.ids[invalid_row]} is none of the {count} "
+            "classes: correct the label, or remove the sample"
         )
     shapes = np.bincount(labels, minlength=count)
     if empty := [name for name, number in zip(names, shapes, strict=True) if not number]:
         raise ValueError(
-            f"{where}: {len(empty)} of {count} classes have no training shape, for example "
+            f"{source}: {len(empty)} of {count} classes have no training shape, for example "
             f"{empty[0]!r}: add shapes, or remove these classes from the data"
         )
     return names
@@ -64,11 +64,11 @@ def _check_classes(data: PointCloudDataModule, count: int) -> tuple[str, ...]:
 class Classification(LightningModule):
     """Train a classifier by cross entropy [1].
 
-    `freeze_encoder` trains the head and the `cls` query alone; the rest stays in evaluation mode.
+    `freeze_encoder` trains only the head and the `cls` query; the encoder stays in evaluation mode.
     `view` is the transform of clouds in validation and test. If `votes` is not zero, a test also
     averages the logits of `votes` random draws of `vote_view`, and repeats this `vote_rounds`
     times. Logs `train/loss` and `val/accuracy`. A test stores its logits by name in `test_logits`,
-    and the samples in `labels` and `ids`.
+    and the labels and ids of its samples in `labels` and `ids`.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1.
     """

@@ -1,4 +1,4 @@
-"""Extract features of a frozen network and classify by them: linear probe, zero-shot, own head."""
+"""Extract features of a frozen network and classify by linear SVM, zero-shot or its own head."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -34,11 +34,11 @@ class ExtractedFeatures(NamedTuple):
     """Empty if the data have no classes."""
     ids: list[str]
     families: Int[np.ndarray, " n"]
-    """Near-duplicates share a number; empty if the data do not define families."""
+    """Family number of each shape: near-duplicates share one; empty if the data define none."""
     logits: Float[Tensor, "n c"] | None = None
     """Logits of a classifier."""
     skip_reasons: tuple[str, ...] = ()
-    """Why samples are missing (`on_error=skip`)."""
+    """Reasons of the samples that were skipped (`on_error=skip`)."""
     class_names: tuple[str, ...] = ()
     """Class names of a classifier; empty if its checkpoint does not store them."""
 
@@ -56,9 +56,9 @@ def extract_features(
     pooled, labels, ids, logits = [], [torch.empty(0).long()], list[str](), []
     queries: dict[str, list[Tensor]] = {}
     skip_reasons: dict[str, None] = {}
-    for raw in loader:
-        skip_reasons |= dict.fromkeys(raw.pop("skipped", ()))
-        batch = data.augment(raw, training=False)
+    for loaded in loader:
+        skip_reasons |= dict.fromkeys(loaded.pop("skipped", ()))
+        batch = data.augment(loaded, training=False)
         encoding = network.encode(view(batch["points"].to(device)))
         pooled.append(encoding.pooled().cpu())
         if isinstance(network, Classifier):
@@ -116,7 +116,7 @@ class LinearProbe:
         return scores
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """Return the settings that enter the fingerprint of an evaluation."""
+        """Return the settings that are part of an evaluation's fingerprint."""
         return {"probe": "LinearSVC", "C": "cross-validated" if self.cost is None else self.cost}
 
 
@@ -129,13 +129,13 @@ class TrainedClassifier:
     def __call__(
         self, shapes: dict[str, ExtractedFeatures], classes: Sequence[str]
     ) -> Float[Tensor, "n c"]:
-        """Return the logits of the test shapes; raise ValueError for classes it did not learn."""
+        """Return the logits of the test shapes; raise ValueError for unknown classes."""
         test = shapes["test"]
         assert test.logits is not None
         if not test.class_names and len(classes) != test.logits.shape[1]:
             raise ValueError(
                 f"the checkpoint does not name its {test.logits.shape[1]} classes, and "
-                f"{len(classes)} were given: name all of its classes in order, classes=[...]"
+                f"{len(classes)} were passed: name all of its classes in order, classes=[...]"
             )
         names = list(test.class_names or classes)
         if unknown := [name for name in classes if name not in names]:
@@ -145,7 +145,7 @@ class TrainedClassifier:
         return test.logits[:, [names.index(name) for name in classes]]
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """Return the settings that enter the fingerprint of an evaluation."""
+        """Return the settings that are part of an evaluation's fingerprint."""
         return {"probe": "trained classifier"}
 
 
@@ -241,7 +241,7 @@ class ZeroShotClassifier:
         return F.normalize(features, dim=-1) @ F.normalize(class_features, dim=-1).T
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """Return the settings that enter the fingerprint of an evaluation."""
+        """Return the settings that are part of an evaluation's fingerprint."""
         ratio = {"ratio": self.ratio} if self.query == "both" else {}
         class_fields: Any = getattr(self.class_features, "fingerprint_fields", dict)
         return {"probe": "zero-shot", "query": self.query, **ratio, **class_fields()}

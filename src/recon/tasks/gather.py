@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def gather_objects(local: T) -> list[T]:
-    """Return the object of each process in rank order; a list of one without distribution."""
+    """Return the object of each process in rank order; one object if there is one process."""
     _, ranks = rank_and_world_size()
     if ranks == 1:
         return [local]
@@ -25,12 +25,12 @@ def gather_objects(local: T) -> list[T]:
 
 def gather_in_sample_order(local: Sequence[T]) -> list[T]:
     """Merge one entry per sample from all processes, in the order of a single-process test."""
-    # Wrapped, so that an entry may be None.
-    rounds = zip_longest(*([(one,) for one in part] for part in gather_objects(list(local))))
-    return [one[0] for entries in rounds for one in entries if one is not None]
+    # Wrapped in tuples, because an entry may be None.
+    rounds = zip_longest(*([(entry,) for entry in part] for part in gather_objects(list(local))))
+    return [wrapped[0] for entries in rounds for wrapped in entries if wrapped is not None]
 
 
 def gather_rows_in_sample_order(batches: Sequence[Tensor]) -> list[Tensor]:
-    """Merge the rows of all processes' batches into one batch, in sample order; empty if none."""
+    """Merge batches of all processes into one, in sample order; an empty list if there are none."""
     rows = gather_in_sample_order([row for batch in batches for row in batch])
     return [torch.stack(rows)] if rows else []

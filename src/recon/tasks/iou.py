@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 IGNORE_INDEX = -1
-"""Label of points that are left out of losses and scores."""
+"""Label of points that losses and scores ignore."""
 
 
 def confusion(
@@ -28,9 +28,10 @@ def predict_parts(log_probs: Float[Tensor, "n c"], parts: Sequence[int]) -> Int[
 
 
 def part_iou(counts: Int[Tensor, "c c"], parts: Sequence[int]) -> float:
-    """Return the mean IoU over an object's parts; an absent, unpredicted part has IoU 1 [1].
+    """Return the mean IoU over an object's parts [1].
 
-    `counts` is the confusion matrix of the object over all point classes.
+    `counts` is the confusion matrix of the object over all point classes. A part that is neither
+    labeled nor predicted has IoU 1.
 
     [1] Qi et al., PointNet, arXiv:1612.00593, section 5.1.
     """
@@ -46,7 +47,7 @@ class PartScores(NamedTuple):
     instance_miou: float
     """Mean over shapes."""
     class_miou: float
-    """Mean over object classes of the mean over their shapes; empty classes are left out."""
+    """Mean over object classes of the mean over their shapes, without empty classes."""
     per_class: Float[Tensor, " o"]
     """Mean over the shapes of each object class, NaN for a class without shapes."""
 
@@ -61,12 +62,12 @@ def part_scores(
 
 
 class SceneScores(NamedTuple):
-    """Scores of point classification in scenes, as fractions; absent classes are left out."""
+    """Scores of point classification in scenes, as fractions, without absent classes."""
 
     miou: float
     """Mean IoU over the classes that are labeled or predicted somewhere."""
     macc: float
-    """Mean class accuracy: mean over the labeled classes of the share of correct points."""
+    """Mean class accuracy: the share of correct points, averaged over the labeled classes."""
     overall_accuracy: float
     """Share of correct points."""
     iou: Float[Tensor, " c"]

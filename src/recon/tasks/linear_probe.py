@@ -1,4 +1,4 @@
-"""Measure frozen features by linear SVM and zero-shot accuracy, with confidence intervals."""
+"""Evaluate frozen features by linear SVM and zero-shot accuracy, with confidence intervals."""
 
 import warnings
 from copy import deepcopy
@@ -96,7 +96,7 @@ def read_clouds(dataset: PointCloudDataset, num_points: int) -> Float[Tensor, "n
 def encode_clouds(
     network: PretrainingNetwork, clouds: Float[Tensor, "n p 3"], *, batch_size: int = 64
 ) -> CloudFeatures:
-    """Encode whole clouds, without masks, with the network in evaluation mode."""
+    """Encode unmasked clouds with the network in evaluation mode."""
     device = next(network.parameters()).device
     training = network.training
     network.eval()
@@ -117,11 +117,11 @@ def encode_clouds(
 def recalibrate_batch_norm(
     network: PretrainingNetwork, clouds: Float[Tensor, "n p 3"], *, batch_size: int = 64
 ) -> PretrainingNetwork:
-    """Return a copy whose BatchNorm statistics are measured on the clouds; weights stay the same.
+    """Return a copy with BatchNorm statistics measured on the clouds; weights stay the same.
 
     The initial statistics of an untrained network, mean 0 and variance 1, do not match its
-    activations. The recalibrated network is the fairer control: a gain over it is due to learned
-    weights.
+    activations. The recalibrated network is therefore the fairer baseline: a gain over it comes
+    from learned weights.
     """
     copy = deepcopy(network).train()
     for module in copy.modules():
@@ -171,7 +171,7 @@ def fit_linear_svm(
 def classify_zero_shot(
     queries: Float[Tensor, "n d"], class_features: Float[Tensor, "c d"]
 ) -> Int[np.ndarray, " n"]:
-    """Return for each query the class whose feature has the largest cosine."""
+    """Return for each query the class with the largest cosine similarity."""
     similarity = F.normalize(queries, dim=-1) @ F.normalize(class_features, dim=-1).T
     return similarity.argmax(1).numpy()
 

@@ -19,7 +19,7 @@ class ClassificationScores(NamedTuple):
     overall_accuracy: ConfidenceInterval
     """Share of correct shapes, with a 95 % bootstrap interval over the shapes."""
     mean_class_accuracy: float
-    """Mean accuracy over classes; classes without a shape are left out."""
+    """Mean accuracy over classes that have shapes."""
     top_k_accuracy: dict[int, float]
     """Share of shapes whose class is among the k most likely classes, by k."""
     per_class_accuracy: Float[Tensor, " c"]
@@ -31,7 +31,7 @@ class ClassificationScores(NamedTuple):
 def classification_scores(
     logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
 ) -> ClassificationScores:
-    """Compare logits with labels; raise ValueError for a label outside the classes of the model."""
+    """Compare logits with labels; raise ValueError for a label of no class."""
     classes = logits.shape[1]
     if int(labels.max()) >= classes:
         raise ValueError(f"label {int(labels.max())} is none of the {classes} classes of the model")

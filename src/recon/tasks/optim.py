@@ -15,7 +15,7 @@ SchedulerFactory = Callable[[Optimizer], Scheduler]
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Split trainable parameters into a group without weight decay and one with the optimizer's.
+    """Split trainable parameters into a group without and a group with weight decay.
 
     Vectors, scalars, biases and names that contain `token` have no weight decay, as released.
     """
@@ -48,10 +48,10 @@ def step_scheduler_by_epoch(module: LightningModule, scheduler: Scheduler, metri
 def build_finetune_optimizer(
     module: nn.Module, optimizer: OptimizerFactory, is_head: Callable[[str], bool]
 ) -> Optimizer:
-    """Build an optimizer whose head trains at 10 times the rate, with weight decay on all of it.
+    """Build an optimizer that trains the head at 10 times the learning rate.
 
-    `is_head` takes the name of a parameter. The other parameters are grouped by
-    `parameter_groups`, as released.
+    `is_head` takes the name of a parameter. All parameters of the head have weight decay. The
+    other parameters are grouped by `parameter_groups`, as released.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     head = [p for name, p in named if is_head(name)]

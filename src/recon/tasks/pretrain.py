@@ -30,10 +30,10 @@ MaskSampler = Callable[[Float[Tensor, "b g 3"]], Bool[Tensor, "b g"]]
 
 
 class EnsembleDistillation(nn.Module):
-    """Distill a teacher of each modality into the projected query of the same name.
+    """Distill the teacher of each modality into the projected query of the same name.
 
     Takes projected queries by modality, each (B, D), and a batch. Returns one loss per modality by
-    name, and `self` for the contrast among clouds. Losses are computed over the clouds of all
+    name, and `self` for the self-contrast loss. Losses are computed over the clouds of all
     processes.
     """
 
@@ -73,7 +73,7 @@ class EnsembleDistillation(nn.Module):
 
 
 class Pretraining(LightningModule, ABC):
-    """Base class of pretraining: mask patches, run the network, add the weighted losses.
+    """Base class of pretraining: mask patches, run the network and sum the weighted losses.
 
     `mask` maps patch centers (B, G, 3) to a mask (B, G), True for masked patches; None masks
     nothing. `loss_weights` scales losses by name; the paper's total is the plain sum. Logs

@@ -1,4 +1,4 @@
-"""Score a search by class: recall and precision of the first k results."""
+"""Score retrieval by class: recall and precision of the first k results."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,10 +26,10 @@ def retrieval_scores(
     query_labels: Sequence[str],
     gallery_labels: Sequence[str | None],
 ) -> RetrievalScores:
-    """Compare the classes of the gallery rows found for each query with the class of the query.
+    """Compare the class of each query with the classes of its results, rows of the gallery.
 
-    The 95 % intervals are bootstrapped over queries. Raises ValueError for a class that the gallery
-    lacks, because no search could find it.
+    The 95 % intervals are bootstrapped over queries. Raises ValueError for a class without a
+    shape in the gallery: its recall would always be 0.
     """
     if missing := sorted(set(query_labels) - set(gallery_labels)):
         raise ValueError(f"no shape of the gallery has class {missing[0]!r}")

@@ -17,7 +17,7 @@ from recon.tasks.segment import Segmentation, SegmentedCloud
 from recon.tasks.sliding_windows import SlidingWindowConfig, segment_room
 
 MAX_DRAWN_POINTS = 20_000
-"""Maximum number of points kept of a tested room for pictures."""
+"""Maximum number of points of a tested room in figures."""
 
 
 class SceneSegmentation(Segmentation):
@@ -53,7 +53,7 @@ class SceneSegmentation(Segmentation):
             self.class_weights = torch.from_numpy(weights).float()
 
     def _segment_room(self, batch: Batch, votes: int) -> tuple[SegmentedCloud, Tensor, Tensor]:
-        """Segment a room; return it, its confusion matrix, and that of single windows."""
+        """Return a segmented room, its confusion matrix, and the one of its single windows."""
         clouds = get_clouds(batch)
         seed = int(batch["seed"][0])
         prediction = segment_room(

@@ -1,4 +1,4 @@
-"""Fine-tune a segmenter of points and test it on the parts of objects."""
+"""Fine-tune a segmenter of points, and test it on object parts."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ from recon.tasks.optim import (
 def is_head(name: str) -> bool:
     """Tell whether a parameter trains at the learning rate of the head, grouped as released.
 
-    These are the new layers without most of their normalizations. The release goes by names.
+    These are the new layers, without most of their norms: the release selects them by name.
     """
     if name.startswith("model.object_embed."):
         return True
@@ -44,7 +44,7 @@ def is_head(name: str) -> bool:
 
 
 class SegmentedCloud(NamedTuple):
-    """A segmented shape or room, for pictures."""
+    """A segmented shape or room, for figures."""
 
     name: str
     iou: float

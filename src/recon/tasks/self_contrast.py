@@ -1,4 +1,4 @@
-"""Contrast the clouds of a batch, gathered from all processes, by their projected `cls` query."""
+"""Self-contrast of the projected `cls` queries of a batch, gathered from all processes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class CategorySelfContrast(SelfContrast):
 
 
 class ViewSelfContrast(SelfContrast):
-    """Treat two augmented views of a cloud as positives: self-supervised, twice the cost."""
+    """Treat two augmented views of a cloud as positives: self-supervised, at twice the cost."""
 
     keys = ("second_view",)
 

@@ -37,11 +37,11 @@ class RoomPrediction(NamedTuple):
 
 
 class WindowBatch(NamedTuple):
-    """Indices of points for a batch of windows; a window with too few points repeats some."""
+    """Point indices of a batch of windows; a window with too few points repeats some of them."""
 
     indices: Int[np.ndarray, "b size"]
     is_original: Bool[np.ndarray, "b size"]
-    """False for a repeated point."""
+    """False for repeated points."""
 
 
 def iter_room_batches(
@@ -75,7 +75,7 @@ def segment_room(
     """Segment a room (a batch of one, in meters, z up); each vote predicts every point.
 
     Windows are centered as in training: x and y relative to the middle of the window, z relative to
-    the lowest point of the room. Besides the room, memory holds one row of scores per point.
+    the lowest point of the room. Memory contains the room and one row of scores per point.
     """
     points = room.points[0].cpu()
     lowest = points[:, 2].min()
