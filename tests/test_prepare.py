@@ -331,7 +331,7 @@ def test_a_pickle_that_names_a_function_is_refused_and_not_executed(tmp_path: Pa
     CALLS.clear()
     path = tmp_path / "m" / "modelnet40_normal_resampled" / "modelnet40_train_8192pts_fps.dat"
     path.write_bytes(pickle.dumps([[NamesFunction()], [np.array([0])]]))
-    with pytest.raises(ValueError, match=r"modelnet40_train_8192pts_fps.dat: refused, it holds"):
+    with pytest.raises(ValueError, match=r"modelnet40_train_8192pts_fps.dat: refused, it contains"):
         run_prepare("data=modelnet40", f"data.root={tmp_path / 'm'}")
     assert not CALLS
 

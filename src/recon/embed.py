@@ -66,14 +66,16 @@ def _embed_locked(cfg: DictConfig) -> int:
         build_feature_metadata(cfg, encoder),
         {"checkpoint": checkpoint, "network": dict(cfg.network)},
     )
-    wanted = {dataset.ids[row]: _get_modified_ns(dataset, row) for row in range(len(dataset))}
+    modified_times = {
+        dataset.ids[row]: _get_modified_ns(dataset, row) for row in range(len(dataset))
+    }
     rows_to_do = [
-        row for row, name in enumerate(dataset.ids) if not table.is_done(name, wanted[name])
+        row for row, name in enumerate(dataset.ids) if not table.is_done(name, modified_times[name])
     ]
     console = Console()
-    if len(rows_to_do) < len(wanted):
-        num_done = len(wanted) - len(rows_to_do)
-        console.print(f"{num_done:,} of {len(wanted):,} shapes are already done")
+    if len(rows_to_do) < len(modified_times):
+        num_done = len(modified_times) - len(rows_to_do)
+        console.print(f"{num_done:,} of {len(modified_times):,} shapes are already done")
     batches = [
         rows_to_do[start : start + cfg.batch_size]
         for start in range(0, len(rows_to_do), cfg.batch_size)
@@ -93,16 +95,16 @@ def _embed_locked(cfg: DictConfig) -> int:
         for reason in [*skipped.values()][: max(0, MAX_SHOWN_ERRORS - num_printed)]:
             console.print(f"[bold]skipped[/bold] {escape(reason)}", soft_wrap=True, highlight=False)
         num_printed += len(skipped)
-    count, num_skipped = table.finish(wanted), len(table.skipped)
+    count, num_skipped = table.finish(modified_times), len(table.skipped)
     message = f"{count:,} shapes written to {cfg.out}"
     if num_skipped:
-        message += f"; {num_skipped:,} of {len(wanted):,} cannot be read and were skipped"
+        message += f"; {num_skipped:,} of {len(modified_times):,} cannot be read and were skipped"
     console.print(message, soft_wrap=True, highlight=False)
     return count
 
 
 def build_feature_metadata(cfg: DictConfig, encoder: "PointEncoder") -> dict[str, Any]:
-    """Return everything that features depend on; features of different metadata do not mix."""
+    """Return everything that features depend on; all features of a table share it."""
     from importlib.metadata import version
 
     from recon.checkpoints.reader import hash_weights

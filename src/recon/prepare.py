@@ -126,7 +126,7 @@ def _check_options(cfg: DictConfig) -> None:
             raise ValueError(f"{name} must be true or false, got {cfg[name]!r}")
 
 
-def _advance(progress: "Progress", task: "TaskID", count: int) -> None:
+def _advance_progress(progress: "Progress", task: "TaskID", count: int) -> None:
     progress.advance(task, count)
     progress.refresh()
 
@@ -153,7 +153,7 @@ def _prepare_parts(
         for part, dataset in parts.items():
             task = progress.add_task(part, total=len(dataset))
             job = PrepareJob(dataset, out and out / part, cfg.images, settings_key)
-            shards = prepare_split(job, cfg.num_workers, partial(_advance, progress, task))
+            shards = prepare_split(job, cfg.num_workers, partial(_advance_progress, progress, task))
             report.add_split(part, dataset, shards, published_sizes.get(part))
             if isinstance(dataset, PreparedDataset):
                 report.errors += dataset.find_damaged_files()

@@ -1,4 +1,4 @@
-"""Find the nearest shapes of a table to a shape or a sentence, and show them on an HTML page.
+"""Find the shapes of a table nearest to a shape or a sentence, and show them on an HTML page.
 
 python -m recon.search features=features.parquet query="a chair with wheels"
 """
@@ -76,7 +76,7 @@ def search(cfg: DictConfig) -> "Neighbors":
 
 
 def _is_file(query: str) -> bool:
-    """Return whether a query is a file, else it is a sentence; raise for missing files."""
+    """Return whether a query is a file, not a sentence; raise FileNotFoundError if missing."""
     from recon.data.io.shape import READERS
 
     path = Path(str(query)).expanduser()
@@ -148,9 +148,7 @@ def _build_cloud_query(cfg: DictConfig, metadata: dict[str, Any]) -> Query:
     upright = AlignUpAxis(cfg.up, "y")(from_numpy(cloud.points)[None])[0]
     feature = getattr(encoder.encode(upright, up="y"), cfg.by)
     if feature is None:
-        raise ValueError(
-            f"by={cfg.by}: {path} does not provide this feature: choose by=pooled"
-        )
+        raise ValueError(f"by={cfg.by}: {path} does not provide this feature: choose by=pooled")
     points, colors = build_preview(upright, cloud.colors, str(cfg.query))
     encoded = _encode_preview(points.astype("f4") / 127, colors, "query")
     view = GalleryItem(Path(cfg.query).name, encoded, "query")

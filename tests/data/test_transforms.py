@@ -201,7 +201,7 @@ def test_dropped_points_are_replaced_by_the_first() -> None:
     assert ((dropped.point_labels == clouds.point_labels) | (dropped.point_labels == 0)).all()
     assert kept_share.min() < 0.4 < 0.8 < kept_share.max()
     assert torch.equal(PointDropout(0.0)(CLOUDS), CLOUDS)
-    with pytest.raises(ValueError, match="max_dropout_ratio must lie in"):
+    with pytest.raises(ValueError, match="max_dropout_ratio must be in"):
         PointDropout(1.0)
 
 

@@ -33,7 +33,7 @@ def test_block_masks_match_the_released_ones() -> None:
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0])
 def test_invalid_ratio_raises_value_error(ratio: float) -> None:
-    with pytest.raises(ValueError, match="mask ratio must lie in"):
+    with pytest.raises(ValueError, match="mask ratio must be in"):
         random_mask(torch.zeros(1, 8, 3), ratio)
 
 

@@ -28,9 +28,9 @@ def test_templates_are_loaded_by_number_or_from_files(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("a.txt", "a chair", "a.txt: 'a chair': each template needs {}"),
-        ("a.txt", "", "a.txt: holds no templates"),
+        ("a.txt", "", "a.txt: contains no templates"),
         ("a.json", "{", "a.json: not valid JSON"),
-        ("a.json", '{"templates": 3}', "a.json: holds no list of sentences"),
+        ("a.json", '{"templates": 3}', "a.json: contains no list of sentences"),
     ],
 )
 def test_unusable_templates_raise(tmp_path: Path, name: str, text: str, message: str) -> None:

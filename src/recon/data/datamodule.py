@@ -37,10 +37,10 @@ Split = str | Sequence[str]
 class PointCloudDataModule(LightningDataModule, ABC):
     """Provide batches of augmented clouds and the other inputs that a task requests.
 
-    `root` holds the original files of the data set, or the files that `recon.prepare` wrote; both
+    `root` contains the original files of the data set, or those that `recon.prepare` wrote; both
     give the same samples. `split` is for training, `val_split` for validation and `test_split` for
     tests. `val_share` is the share of `split` that is held out for validation instead of
-    `val_split`. `fraction` is the share of the remaining samples that is trained on. `keys` lists
+    `val_split`. `fraction` is the share of the remaining samples used for training. `keys` lists
     the fields of a batch beside points (see `Batch`). `num_points` is the number of points drawn
     from each cloud, None uses all points. `target_up` rotates clouds so that this axis points up,
     None keeps them unrotated. `transform` augments training batches on the device, `test_transform`
@@ -130,7 +130,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return list(dict.fromkeys(part for parts in self.splits.values() for part in parts))
 
     def open_part(self, part: str) -> PointCloudDataset:
-        """Open one part from prepared files if `root` holds them, else from the original files."""
+        """Open one part from prepared files if `root` has them, else from the original files."""
         if is_prepared(self.root):
             return PreparedDataset(
                 self.root, part, {"data": type(self).__name__, **self.settings()}

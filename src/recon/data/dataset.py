@@ -49,9 +49,9 @@ class PointCloudDataset(ABC):
     up: str = "y"
     """Up axis of the stored coordinates."""
     mirrored: bool = False
-    """Align the up axis by swapping two axes, which mirrors shapes, as the literature does."""
+    """Whether aligning the up axis swaps two axes, which mirrors shapes, as in the literature."""
     in_memory: bool = False
-    """All clouds are read when the data set is opened."""
+    """Whether all clouds are read when the data set is opened."""
     shard_size: int = 256
     """Number of clouds per shard of the prepared layout."""
 
@@ -98,7 +98,7 @@ class PointCloudDataset(ABC):
         return ()
 
     def file_warnings(self) -> list[str]:
-        """Return warnings about problems of the files that reading the clouds does not reveal."""
+        """Return warnings about the files that no error reports, such as images without a cloud."""
         return []
 
 

@@ -13,8 +13,8 @@ LIGHT_DIRECTION = np.array([0.3, 0.5, 0.8]) / np.linalg.norm([0.3, 0.5, 0.8])
 def render_cloud(cloud: Cloud, *, up: str = "y", size: int = 224) -> Image.Image:
     """Render points as small disks, seen from the front, above and to the right.
 
-    Near points cover far ones. The background is white. Points have their colors, or gray without
-    colors, and are shaded by their normals, or by depth without normals.
+    Near points cover far ones. The background is white. Points without colors are gray.
+    Normals determine the brightness of points; without normals, the depth does.
     """
     axis = "xyz".index(up)
     order = [(axis + 2) % 3, axis, (axis + 1) % 3] if axis != 1 else [0, 1, 2]

@@ -15,7 +15,7 @@ from recon.data.batch import SeededIndex, UnreadableSample
 from recon.data.dataset import Cloud, PointCloudDataset, resample_cloud
 
 POINT_KEYS = frozenset({"normals", "colors", "location", "point_labels"})
-"""Keys of a sample that hold a value of each point."""
+"""Keys of a sample with one value or vector per point."""
 
 
 def image_view_seed(name: str, view: int) -> int:

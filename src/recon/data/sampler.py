@@ -28,7 +28,7 @@ def _draw_seeds(size: int, seed: int, epoch: int) -> list[int]:
 class ResumableDistributedSampler(DistributedSampler[Any]):
     """Shuffle by seed and epoch, give each sample its own seed, and resume within an epoch.
 
-    Order and seeds depend on nothing else: not on the workers, earlier epochs, or how often a run
+    Order and seeds depend on nothing else: not on workers, earlier epochs, or how often the run
     was stopped. All ranks share one order and take turns; no sample is repeated. `epoch_size` is
     the number of samples per epoch of all ranks, by default all samples. `consumed_samples` is the
     number of samples that this rank skips at the start of epoch `epoch`.
@@ -120,8 +120,8 @@ def compute_epoch_size(
             f"{num_samples} samples are fewer than one batch of {global_size}: lower "
             "data.batch_size, or set data.drop_last=false"
         )
-    # BatchNorm needs two samples in each process: smaller last batches are left out. The shuffle
-    # leaves out other samples in each epoch.
+    # BatchNorm needs two samples in each process: smaller last batches are left out. Because of the
+    # shuffle, each epoch leaves out different samples.
     too_small = num_samples > global_size and batch_size > 1 and remainder < 2 * world_size
     drop = drop_last or too_small or remainder < world_size
     return num_samples - remainder if drop else num_samples

@@ -19,7 +19,7 @@ def split_train_val(
     without labels, or a share outside (0, 0.5].
     """
     if not 0 < share <= 0.5:
-        raise ValueError(f"val_share must lie in (0, 0.5], got {share}")
+        raise ValueError(f"val_share must be in (0, 0.5], got {share}")
     if not len(dataset.labels):
         raise ValueError(
             f"{type(dataset).__name__} has no labels for a stratified validation split: "
@@ -52,7 +52,7 @@ def stratified_subset(dataset: PointCloudDataset, fraction: float, seed: int) ->
     Smaller subsets are contained in larger ones. Raises ValueError for a fraction outside (0, 1].
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must lie in (0, 1], got {fraction}")
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
     if fraction == 1:
         return dataset
     order = np.random.default_rng(seed).permutation(len(dataset))

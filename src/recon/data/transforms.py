@@ -106,14 +106,14 @@ class FarthestPointSample(Transform):
 
 
 class PointDropout(Transform):
-    """Replace a random share of each cloud's points, up to `max_dropout_ratio`, by its first [1].
+    """Replace a random share of points, up to `max_dropout_ratio`, by a cloud's first point [1].
 
     [1] Qi et al., arXiv:1706.02413 (PointNet++, random input dropout, as released).
     """
 
     def __init__(self, max_dropout_ratio: float = 0.875) -> None:
         if not 0 <= max_dropout_ratio < 1:
-            raise ValueError(f"max_dropout_ratio must lie in [0, 1), got {max_dropout_ratio}")
+            raise ValueError(f"max_dropout_ratio must be in [0, 1), got {max_dropout_ratio}")
         self.max_dropout_ratio = max_dropout_ratio
 
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:

@@ -1,4 +1,4 @@
-"""Multi-head self-attention and cross-attention, with a bias on the output only, as released."""
+"""Multi-head self-attention and cross-attention, with a bias only in the output projection."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -19,8 +19,8 @@ def attend(
 ) -> Float[Tensor, "b h q d"]:
     """Compute scaled dot product attention; (B, heads, Q, d) -> (B, heads, Q, d).
 
-    In bfloat16 on a CPU, with as few tokens as a cloud has, torch's function takes twice as long as
-    two products and a softmax, and its backward pass several times as long.
+    In bfloat16 on a CPU, it is two matrix products and a softmax: for the few tokens of a cloud,
+    torch's function takes twice as long, and its backward pass several times as long.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1).to(v.dtype) @ v
@@ -64,7 +64,7 @@ class CrossAttention(nn.Module):
 
     There are few queries and many tokens. The key projection is therefore applied to the queries,
     q (W x) = (W^T q) x, and the value projection to the weighted means, sum a (W x) = W (sum a x).
-    The result is the same up to rounding, for a sixth of the operations.
+    The result is the same up to rounding, with a sixth of the operations.
     """
 
     def __init__(self, dim: int, *, heads: int) -> None:

@@ -50,8 +50,8 @@ class LocalBlock(_Block):
     """Local half of a ReCon block: patch tokens attend to each other [1].
 
     Shapes: (B, N, dim) -> tokens and context (B, N, dim). The residual is the normalized input:
-    x = LN(x); x = x + f(x). With the standard pre-norm residual, the released weights compute
-    something else.
+    x = LN(x); x = x + f(x). With the standard pre-norm residual, the released weights give
+    other features.
 
     [1] Qi et al., arXiv:2302.02318, section 3.
     """

@@ -20,10 +20,12 @@ class PatchEmbed(nn.Module):
     """Embed each patch of points as one token by a mini-PointNet [1].
 
     Shapes: patches (B, G, K, 3) -> tokens (B, G, dim); with `visible` (B, V), the indices of some
-    patches, only their tokens (B, V, dim). `widths` are the hidden widths of the points, of the
-    patch, and of both together. In training, batch statistics are taken over the points of all
-    patches, visible or masked, as in the released code. With `embed_visible_only` they are taken
-    over the visible patches, which is faster but changes the training.
+    patches, only their tokens (B, V, dim). `widths` are the widths of the first point layer, of
+    the patch feature and of the joint layer.
+
+    In training, batch statistics are taken over the points of all patches, visible or masked, as in
+    the released code. With `embed_visible_only` they are taken over the visible patches, which is
+    faster but changes the training.
 
     [1] Pang et al., arXiv:2203.06604, section 3.1.
     """
@@ -119,7 +121,7 @@ class PatchEmbed(nn.Module):
             patch_weight, point_weight, bias = _merge_linear(self.point_out, self.joint_in)
             # Not `mean`: its backward pass divides once per point, not once per patch.
             count, mean = x.shape[:2].numel(), x.sum(1, dtype=point_weight.dtype) / x.shape[1]
-            # The mean is detached: deviations from it sum to zero, and so does its gradient.
+            # Deviations from the mean sum to zero, so its gradient is zero: detach it.
             deviations = x - mean.detach().unsqueeze(1).to(x.dtype)
             covariance = gram_matrix(deviations.flatten(0, 1)) / count
             patch_share = F.linear(maximum.to(point_weight.dtype), patch_weight, bias)
@@ -198,8 +200,8 @@ class FoldedPatchEmbed(nn.Module):
         self.point_in = fuse_linear_bn_eval(embed.point_in.eval(), embed.point_norm.eval())
         self.point_out = deepcopy(embed.point_out)
         joint = fuse_linear_bn_eval(embed.joint_in.eval(), embed.joint_norm.eval())
-        exact = (deepcopy(layer).cpu().double() for layer in (embed.point_out, joint))
-        patch_weight, point_weight, bias = _merge_linear(*exact)
+        double_layers = (deepcopy(layer).cpu().double() for layer in (embed.point_out, joint))
+        patch_weight, point_weight, bias = _merge_linear(*double_layers)
         self.patch_in = _build_linear(patch_weight, bias, like=joint)
         self.through = _build_linear(point_weight, None, like=joint)
         self.joint_out = deepcopy(embed.joint_out)

@@ -27,7 +27,7 @@ class Cosine(nn.Module):
 
 
 class InfoNCE(nn.Module):
-    """Classify each cloud's teacher feature among those of the batch, in both directions [1].
+    """Match clouds and teacher features of a batch by cross entropy, in both directions [1].
 
     Shapes: student (B, D), teacher (B, D) -> scalar, in nats, the mean of the two directions.
     Clouds with equal teacher features (for example equal captions) are positives of each other: the

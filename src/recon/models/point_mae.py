@@ -14,7 +14,7 @@ class PointMAE(PretrainingNetwork):
     """A generative student on a standard transformer [1].
 
     Shapes: points (B, N, 3), mask (B, G) True where masked -> `PretrainingOutput`. It differs from
-    the generative student of `ReCon`, whose weights have the same shapes but another residual.
+    the generative student of `ReCon` in the residual connections; the weights have equal shapes.
 
     [1] Pang et al., arXiv:2203.06604.
     """

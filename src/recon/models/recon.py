@@ -15,7 +15,7 @@ from recon.ops.neighbors import gather_rows
 
 
 class PretrainingOutput(NamedTuple):
-    """Inputs of the pretraining losses, not reduced."""
+    """Inputs of the pretraining losses, one entry per patch or cloud."""
 
     predicted: Float[Tensor, "h k 3"]
     """Predicted points of all masked patches, relative to their centers."""

@@ -84,7 +84,7 @@ class Segmenter(nn.Module):
 
     Shapes: channels (B, N, C), of which the first three are the coordinates, and with `num_objects`
     the object class of each cloud (B,) -> log-probabilities (B, N, classes). The encoder reads the
-    coordinates only; colors and other channels are added at the points. It uses the tokens after
+    coordinates only; colors and other channels enter at the points. It uses the tokens after
     one third, two thirds and all of the blocks, and with `num_objects` the maximum over the
     queries. There is no stop-gradient.
 
@@ -166,8 +166,8 @@ class Segmenter(nn.Module):
     def _check_labels(self, label: Int[Tensor, " b"] | None) -> Int[Tensor, " b"]:
         """Return the object classes; raise ValueError if they are missing or out of range."""
         if label is None:
-            raise ValueError("the network needs the object class of each cloud")
-        compiling = torch.compiler.is_compiling()  # the values of the labels are unknown then
+            raise ValueError("the network needs the object class of each cloud: pass `label`")
+        compiling = torch.compiler.is_compiling()  # tracing does not know the values of the labels
         if not compiling and (int(label.min()) < 0 or int(label.max()) >= (self.num_objects or 0)):
             raise ValueError(
                 f"object classes must be in 0 to {(self.num_objects or 0) - 1}, got {label}"

@@ -1,4 +1,4 @@
-"""Gather, average and draw random numbers in several processes as one process would.
+"""Gather rows, average losses and draw random numbers in several processes as in a single one.
 
 R processes with batches of B take the same steps as one process with batches of R * B. Process r
 has the rows r, r + R, ... of the global batch; the numbers of rows may differ by one. In a single
@@ -67,7 +67,7 @@ def all_reduce_with_grad(tensor: Tensor) -> Tensor:
 
 
 def rescale_local_mean(mean: Float[Tensor, ""], count: Tensor | int) -> Float[Tensor, ""]:
-    """Rescale a mean over `count` local rows: its average over processes is the global mean.
+    """Rescale a mean of `count` local rows, so that its average over processes is the global mean.
 
     A mean over no rows (NaN) has weight 0. Every process must call it.
     """
@@ -147,9 +147,9 @@ class _SyncedRandomMode(TorchFunctionMode):
     def _apply_dropout(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Tensor | None:
-        x, *settings = args
+        x, *options = args
         mask = self._draw_local_rows(
-            x.shape, lambda shape: func(x.new_ones(shape), *settings, **kwargs)
+            x.shape, lambda shape: func(x.new_ones(shape), *options, **kwargs)
         )
         return None if mask is None else x * mask
 

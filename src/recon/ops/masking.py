@@ -40,7 +40,7 @@ def split_by_mask(mask: Tensor, groups: int) -> MaskIndices:
 def _mask_smallest(scores: Float[Tensor, "b g"], ratio: float) -> Bool[Tensor, "b g"]:
     """Mask the int(ratio * G) patches with the smallest scores."""
     if not 0 <= ratio < 1:
-        raise ValueError(f"mask ratio must lie in [0, 1), got {ratio}")
+        raise ValueError(f"mask ratio must be in [0, 1), got {ratio}")
     num_masked = int(ratio * scores.shape[1])
     order = scores.argsort(1)[:, :num_masked]
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, True)

@@ -1,4 +1,4 @@
-"""C kernels for CPUs: built on first use, and replaced by torch operations without a compiler.
+"""C kernels for CPUs, compiled on first use; without a compiler, torch operations replace them.
 
 The compiled library takes a few kilobytes in the user's cache folder. RECON_NATIVE=0 in the
 environment turns it off.
@@ -60,11 +60,13 @@ def _compile_library(compiler: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         library = Path(folder) / target.name
         command = [compiler, *COMPILER_FLAGS, *map(str, SOURCES), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
-        if done.returncode:
-            message = "; ".join(done.stderr.splitlines()[:3])
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60
+        )
+        if result.returncode:
+            message = "; ".join(result.stderr.splitlines()[:3])
             warnings.warn(f"{compiler} failed, using torch instead: {message}", stacklevel=3)
-        done.check_returncode()
+        result.check_returncode()
         library.replace(target)
 
 
@@ -103,7 +105,7 @@ def load_library() -> ctypes.CDLL | None:
 
 
 def _require_library() -> ctypes.CDLL:
-    """Return the library, after `is_supported` was true."""
+    """Return the library; call it only if `is_supported` returned True."""
     library = load_library()
     assert library is not None
     return library
@@ -138,7 +140,7 @@ def fps_native(
     count: int,
     min_squared_norm: float,
 ) -> Int[Tensor, "b {count}"] | None:
-    """Pick points like `farthest_point_sample`; return None if the library cannot.
+    """Pick points like `farthest_point_sample`; return None if the library does not support them.
 
     Among equally far points the first in `tie_order` is picked. Points of squared norm up to
     `min_squared_norm` are never picked.
@@ -163,7 +165,7 @@ def fps_native(
 def knn_native(
     queries: Float[Tensor, "b m 3"], points: Float[Tensor, "b n 3"], k: int
 ) -> Int[Tensor, "b m {k}"] | None:
-    """Find nearest neighbors like `knn`; return None if the library cannot."""
+    """Find neighbors like `knn`; return None if the library does not support the clouds."""
     if not _are_supported_clouds(queries, points):
         return None
     library, queries, points = _require_library(), queries.contiguous(), points.contiguous()
@@ -209,7 +211,7 @@ def linear_max_backward(
 ) -> tuple[Float[Tensor, "p k d"], Float[Tensor, "c d"]]:
     """Return the gradients of `linear_max` with respect to x and weight.
 
-    `argmax` (int32) holds the index of each maximum among the K points. With `rectified`, x is the
+    `argmax` (int32) is the index of each maximum among the K points. With `rectified`, x is the
     output of a ReLU, whose gradient is applied too. x may be bfloat16; all else is float32.
     """
     library = _require_library()
@@ -229,5 +231,5 @@ def linear_max_backward(
         )  # fmt: skip
         return grad_weight
 
-    first, *others = _map_row_ranges(len(x), run)
-    return grad_x, sum(others, first)
+    first_sum, *other_sums = _map_row_ranges(len(x), run)
+    return grad_x, sum(other_sums, first_sum)

@@ -1,4 +1,4 @@
-"""Maximum over a patch's points of a linear layer, with a sparse gradient on CPUs."""
+"""Linear layer and a maximum over each patch's points, with a sparse gradient on CPUs."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ def linear_max(
     """Return the maximum over K points of a linear layer; (P, K, D) -> (P, C).
 
     With `rectify`, the layer is applied to ReLU(x), and x may be overwritten. Only one point per
-    channel has a gradient: on a CPU, if the machine has a compiler, the zeros of the others are not
-    multiplied.
+    channel has a gradient: on a CPU with a C compiler, the zero gradients of the other points are
+    skipped.
     """
     if (
         not torch.compiler.is_compiling()
@@ -36,10 +36,13 @@ def linear_max(
 
 def _supports_sparse_gradient(x: Tensor, weight: Tensor) -> bool:
     """Return whether the library handles the input, the weight and, under autocast, the product."""
-    few_points, dtypes = x.shape[1] <= MAX_PATCH_POINTS, (torch.float32, torch.bfloat16)
+    has_few_points, dtypes = x.shape[1] <= MAX_PATCH_POINTS, (torch.float32, torch.bfloat16)
     product_dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return (
-        few_points and product_dtype in dtypes and is_supported(x, *dtypes) and is_supported(weight)
+        has_few_points
+        and product_dtype in dtypes
+        and is_supported(x, *dtypes)
+        and is_supported(weight)
     )
 
 

@@ -65,9 +65,9 @@ def _sample_with_kernel(
     count: int,
     min_squared_norm: float,
 ) -> Int[Tensor, "b {count}"] | None:
-    """Sample by the kernel for the points' device; return None if there is none."""
+    """Sample with the kernel for the points' device; return None if there is none."""
     if points.is_cuda and find_spec("triton") is not None:
-        from recon.ops import triton_sampling  # Triton does not exist for every system
+        from recon.ops import triton_sampling  # Triton is not available on every system
 
         return triton_sampling.fps_triton(points, tie_order, count, min_squared_norm)
     return fps_native(points, tie_order, count, min_squared_norm)
@@ -79,7 +79,10 @@ def _fps_torch(
     count: int,
     min_squared_norm: float,
 ) -> Int[Tensor, "b {count}"]:
-    """Sample on any device; in-place updates of x, y and z are 6-10 times faster than (N, 3)."""
+    """Sample on any device.
+
+    Updating x, y and z in place as separate tensors is 6-10 times faster than updating (N, 3).
+    """
     x, y, z = points[:, tie_order].unbind(-1)
     x, y, z = x.contiguous(), y.contiguous(), z.contiguous()
     nearest = torch.full_like(x, torch.inf)

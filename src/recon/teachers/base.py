@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class Teacher(nn.Module, ABC):
     """A frozen encoder of another modality: maps a batch to features (B, dim).
 
-    `keys` are the batch entries it reads; the data module loads no others.
+    `keys` are the batch entries that it reads; the data module loads only these.
     """
 
     keys: tuple[str, ...]
@@ -25,13 +25,13 @@ class Teacher(nn.Module, ABC):
         self.dim = dim
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Stay in evaluation mode, whatever the trainer asks."""
+        """Stay in evaluation mode; `mode` is ignored."""
         return super().train(mode=False)
 
     def check_coverage(self, names: Mapping[str, Collection[str]]) -> None:  # noqa: B027
         """Raise ValueError before training if the teacher lacks features of some samples.
 
-        `names` holds all ids (key `id`) and texts (key `text`) of a data set. A live teacher can
+        `names` are all ids (key `id`) and texts (key `text`) of a data set. A live teacher can
         encode any sample.
         """
 
@@ -78,7 +78,7 @@ class LiveTeacher(Teacher):
 
 
 def load_teacher_network(name: str, weights: str | None, build: Callable[[], nn.Module]) -> Any:
-    """Build a network with downloaded or local weights; raise OSError with advice if that fails."""
+    """Build a network with downloaded or local weights; raise OSError with a hint on failure."""
     try:
         return build()
     except (OSError, RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:

@@ -14,8 +14,8 @@ def create_clip(name: str, weights: str | None) -> Any:
     Raises ValueError for an unknown name, or for weights that are neither a file nor a tag that
     open_clip knows, and OSError if the weights are unavailable.
     """
-    hosted = ":" in name
-    if not hosted and name not in open_clip.list_models():
+    is_hosted = ":" in name
+    if not is_hosted and name not in open_clip.list_models():
         raise ValueError(f"open_clip has no model {name!r}: see open_clip.list_models()")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is not None and weights not in tags and not Path(weights).is_file():

@@ -19,7 +19,7 @@ class ImageTeacher(LiveTeacher):
     """Base class of frozen image encoders; key `image`, RGB bytes (B, 3, H, W), to (B, dim).
 
     Pixels are normalized by the teacher's own statistics; the released code uses those of ImageNet
-    for every teacher. `size` is the height and width that the network takes, None if any.
+    for every teacher. `size` is the height and width that the network takes, None for any size.
 
     Raises ValueError for images of another size.
     """

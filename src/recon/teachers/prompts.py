@@ -28,7 +28,9 @@ def load_templates(source: TemplateSource) -> list[str]:
     """Return sentences with `{}` in place of the category name.
 
     `source` is 60 (the paper's templates), 64 (ULIP's), a file, or a list of sentences. A .json
-    file holds a list, at the top level or under `templates`; other files have a sentence per line.
+    file contains a list, at the top level or under `templates`. Other files have a sentence per
+    line.
+
     Raises FileNotFoundError for a missing file, and ValueError if there are no sentences or one
     lacks `{}`.
     """
@@ -43,11 +45,11 @@ def load_templates(source: TemplateSource) -> list[str]:
     else:
         templates, prefix = [*source], ""
     if not templates:
-        raise ValueError(f"{prefix}holds no templates")
+        raise ValueError(f"{prefix}contains no templates")
     check_printable(map(str, templates), prefix or "templates")
-    if wrong := [sentence for sentence in templates if "{}" not in str(sentence)]:
+    if invalid := [sentence for sentence in templates if "{}" not in str(sentence)]:
         raise ValueError(
-            f"{prefix}{wrong[0]!r}: each template needs {{}} in place of the class name"
+            f"{prefix}{invalid[0]!r}: each template needs {{}} in place of the class name"
         )
     return templates
 
@@ -70,7 +72,7 @@ def _read_template_file(path: Path) -> list[str]:
     sentences = content.get("templates") if isinstance(content, dict) else content
     if not isinstance(sentences, list) or not all(isinstance(line, str) for line in sentences):
         raise ValueError(
-            f"{path}: holds no list of sentences, at the top level or under `templates`"
+            f"{path}: contains no list of sentences, at the top level or under `templates`"
         )
     return sentences
 

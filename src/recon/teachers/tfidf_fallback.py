@@ -1,4 +1,4 @@
-"""Approximate the text feature of a sentence that a cache lacks by similarly worded sentences."""
+"""Approximate the text feature of an uncached sentence by cached sentences with similar words."""
 
 from typing import NamedTuple
 

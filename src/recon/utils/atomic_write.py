@@ -18,8 +18,8 @@ def write_atomic(
     backup: Path | None = None,
 ) -> None:
     """Write a file atomically; see `atomic_path`."""
-    with atomic_path(path, hint, backup) as part:
-        part.write_bytes(content)
+    with atomic_path(path, hint, backup) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager
@@ -28,21 +28,21 @@ def atomic_path(
 ) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to `path` when the block ends.
 
-    If the program or the machine is killed, the old file stays, or there is none: the content is
-    flushed to disk before the rename. With `backup`, the old file is kept under that name.
+    The content is flushed to disk before the rename, so `path` is never a partial file, even if
+    the machine crashes. With `backup`, the old file is kept under that name.
 
     Raises ValueError, which names the file and ends in `hint`, if the file cannot be written; the
     old file stays.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb+") as file:
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if backup is not None:
             _link_backup(path, backup)
-        part.replace(path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         raise ValueError(
@@ -50,7 +50,7 @@ def atomic_path(
             f"permissions, or choose another folder, {hint}"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -58,8 +58,8 @@ def write_lock(target: Path, hint: str, lock_path: Path | None = None) -> Iterat
     """Keep other programs from writing into a folder while the block runs.
 
     The lock file is inside the folder; to lock a single file, pass a `lock_path` beside it. The
-    process owns the lock: it is released however the process ends, and child processes do not hold
-    it. On Windows nothing is locked.
+    system releases the lock when the process ends, even if it is killed; child processes do not
+    inherit it. On Windows nothing is locked.
 
     Raises ValueError, which names the process that holds the lock and ends in `hint`.
     """

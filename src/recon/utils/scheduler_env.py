@@ -1,4 +1,4 @@
-"""Read a run's job name, rank and restarts from the variables of Slurm and torchrun."""
+"""Read a run's job name, rank and restarts from environment variables of Slurm and torchrun."""
 
 import json
 import os
@@ -28,8 +28,8 @@ def job_name(default: str) -> str:
     Under srun it is the job id, followed by the step id except in step 0 (an interactive
     allocation runs several steps). Under torchrun it is the run id. Without either it is `default`.
 
-    Exits if torchrun was started without a run id. It does not raise: while a configuration is
-    composed, Hydra shows every other error with its traceback.
+    Exits if torchrun was started without a run id. It exits instead of raising because Hydra prints
+    exceptions with a traceback while it composes a configuration.
     """
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
     if job and step:
@@ -64,6 +64,6 @@ def read_final_metrics(folder: Path) -> dict[str, float] | None:
     if not is_restarted() or not path.is_file():
         return None
     if is_rank_zero():
-        print(f"started again by the cluster: {folder} is already finished", flush=True)
+        print(f"started again by the cluster: the run in {folder} is finished", flush=True)
     values: dict[str, float] = json.loads(path.read_text())
     return values

@@ -56,7 +56,9 @@ def test_episodes_depend_on_fold_and_seed_only() -> None:
 
 
 def test_too_few_shapes_raise_value_error() -> None:
-    with pytest.raises(ValueError, match=r"3-way 500-shot needs 3 classes .* there are 0: lower"):
+    with pytest.raises(
+        ValueError, match=r"3-way 500-shot needs 3 classes .* but only 0 have enough: lower"
+    ):
         draw_episode(shot=500)
 
 

@@ -98,5 +98,5 @@ def test_subsets_have_all_classes_and_are_nested() -> None:
         assert len(np.unique(data.dataset.labels)) == 26
     assert ids_by_fraction[0.2] < ids_by_fraction[0.5] < ids_by_fraction[1.0]
     assert len(ids_by_fraction[0.5]) == pytest.approx(len(ids_by_fraction[1.0]) / 2, abs=13)
-    with pytest.raises(ValueError, match=r"must lie in \(0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\], got 1.5"):
         FurnitureDataModule(split="train", fraction=1.5).setup("fit")

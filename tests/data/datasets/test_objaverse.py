@@ -71,9 +71,9 @@ def test_invalid_files_raise_errors(tmp_path: Path) -> None:
     for content, message in (
         ({"rgb": xyz}, "has no `xyz`"),
         ({"xyz": xyz, "rgb": xyz[:5]}, "colors have shape"),
-        ({"xyz": xyz, "rgb": xyz - 1}, r"colors lie in \[-1"),
+        ({"xyz": xyz, "rgb": xyz - 1}, r"colors are in \[-1"),
         ({"xyz": xyz + np.nan, "rgb": xyz}, "10 of 10 points are NaN"),
-        ({"xyz": "none"}, "holds a str"),
+        ({"xyz": "none"}, "contains a str"),
     ):
         np.save(path, content, allow_pickle=True)
         with pytest.raises(ValueError, match=rf"00000000.npy: .*{message}"):

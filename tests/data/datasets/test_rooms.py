@@ -100,7 +100,7 @@ def test_overlapping_windows_contain_inner_points_several_times() -> None:
         counts[rows] += 1
     inner = (np.abs(points[:, :2] - 2) < 1).all(1)
     assert np.median(counts[inner]) == 4
-    with pytest.raises(ValueError, match=r"stride must lie in \(0, width 1.0\], got 2.0"):
+    with pytest.raises(ValueError, match=r"stride must be in \(0, width 1.0\], got 2.0"):
         next(iter_windows(points, width=1.0, stride=2.0))
 
 

@@ -83,5 +83,5 @@ def test_test_area_and_channels(channels: int, fields: list[str], tmp_path: Path
     assert room["points"].shape == (1, 1500, 3)
     with pytest.raises(ValueError, match="channels must be 3, 6 or 9, got 4"):
         S3DISDataModule(tmp_path, channels=4)
-    with pytest.raises(ValueError, match="test_area must lie in 1 to 6, got 7"):
+    with pytest.raises(ValueError, match="test_area must be 1 to 6, got 7"):
         S3DISDataModule(tmp_path, test_area=7)

@@ -51,7 +51,7 @@ def test_invalid_files_raise_value_error(tmp_path: Path) -> None:
     foreign[3, 6] = 48
     write_table(folder / f"{data.ids[0]}.txt", foreign)
     with pytest.raises(
-        ValueError, match=r"train0.txt: 1 points have the parts \[48\], the class Airplane has"
+        ValueError, match=r"train0.txt: 1 points have the parts \[48\], but the class Airplane has"
     ):
         data.cloud(0)
     foreign[3, 6] = 50

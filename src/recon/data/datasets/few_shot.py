@@ -17,7 +17,7 @@ from recon.data.dataset import Cloud, DatasetView, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.datasets.modelnet import cloud_from_table
 from recon.data.io.file_checks import (
-    COPY_AGAIN_HINT,
+    RESTORE_HINT,
     check_cloud,
     check_file,
     check_labels,
@@ -62,7 +62,7 @@ class FewShotFold(PointCloudDataset):
         if not is_valid or not entries:
             raise ValueError(
                 f"{self._source}: has no list `{split}` of (points, label, original label): "
-                f"{COPY_AGAIN_HINT}"
+                f"{RESTORE_HINT}"
             )
         self._clouds = [entry[0] for entry in entries]
         with wrap_read_errors(self._source, "list of labels"):
@@ -103,7 +103,7 @@ def sample_episode(
     if len(eligible) < way:
         raise ValueError(
             f"{way}-way {shot}-shot needs {way} classes with {shot} supports and {query} queries, "
-            f"there are {len(eligible)}: lower data.way, data.shot or data.query"
+            f"but only {len(eligible)} have enough: lower data.way, data.shot or data.query"
         )
     rng = np.random.default_rng([seed, way, shot, fold])
     chosen = rng.choice(eligible, way, replace=False).tolist()

@@ -42,8 +42,8 @@ class Furniture(PointCloudDataset):
     """Read clouds of 2,048 points, y up, front +z, with colors, icons, captions and 26 classes.
 
     `splits` selects among train (269 shapes), test (141) and unlabelled (404, without classes).
-    Families of near-duplicates are on one side of the split. Only evaluation uses the labels.
-    `root` is a folder with another copy of furniture.npz than the bundled one.
+    Each family of near-duplicates is in one split only. Only evaluation uses the labels.
+    `root` is a folder with a furniture.npz to read instead of the bundled one.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ PARTS_ARCHIVE_NAME = "parts.npz"
 class FurnitureParts(Furniture):
     """Read models of 8 classes with part labels: 74 in train, 34 in test; -1 is unknown.
 
-    There are 28 parts, named `<class>/<part>`. `root` is a folder with other copies of the files.
+    There are 28 parts, named `<class>/<part>`. `root` is a folder with files to read instead.
     """
 
     def __init__(self, split: str = "train", *, root: str | Path | None = None) -> None:
@@ -39,7 +39,7 @@ class FurnitureParts(Furniture):
         classes = list(dict.fromkeys(part_to_class))
         class_indices = {name: index for index, name in enumerate(classes)}
         self.parts = {
-            name: [part for part, owner in enumerate(part_to_class) if owner == name]
+            name: [part for part, class_name in enumerate(part_to_class) if class_name == name]
             for name in classes
         }
         self.labels = np.array([class_indices[self.classes[self.labels[row]]] for row in rows])

@@ -15,7 +15,7 @@ from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.io.arrays import read_lines
 from recon.data.io.file_checks import (
-    COPY_AGAIN_HINT,
+    RESTORE_HINT,
     check_cloud,
     check_file,
     check_labels,
@@ -71,14 +71,14 @@ class ModelNet(PointCloudDataset):
         self.root = LAYOUT.find_root(Path(root), names_file, [FOLDER, f"ModelNet/{FOLDER}"])
         self.classes = read_lines(self.root / names_file)
         if len({*self.classes}) < len(self.classes):
-            raise ValueError(f"{self.root / names_file}: lists a class twice: {COPY_AGAIN_HINT}")
+            raise ValueError(f"{self.root / names_file}: lists a class twice: {RESTORE_HINT}")
         cache = self.root / f"{name}_{split}_8192pts_fps.dat"
         split_path = self.root / f"{name}_{split}.txt"
         names = read_lines(split_path) if split_path.is_file() or not cache.is_file() else None
         # The text files are the originals; the cache is used if they are missing.
         self._split_path = split_path
-        first = names and self._cloud_path(names[0])
-        if cache.is_file() and not (first and first.is_file()):
+        first_path = names and self._cloud_path(names[0])
+        if cache.is_file() and not (first_path and first_path.is_file()):
             self._open_cache(cache, split, names)
         else:
             self._open_text_files(names or [])
@@ -92,7 +92,7 @@ class ModelNet(PointCloudDataset):
             if name.rpartition("_")[0] not in class_indices:
                 raise ValueError(
                     f"{self._split_path}: {name!r} belongs to none of the {len(class_indices)} "
-                    f"classes: {COPY_AGAIN_HINT}"
+                    "classes: correct or remove this entry"
                 )
         self.ids = names
         labels = [class_indices[name.rpartition("_")[0]] for name in names]
@@ -104,7 +104,7 @@ class ModelNet(PointCloudDataset):
         if are_lists != [True, True] or not len(content[0]) == len(content[1]) > 0:
             raise ValueError(
                 f"{path}: does not contain a list of clouds and a list of labels of equal length: "
-                f"{COPY_AGAIN_HINT}"
+                f"{RESTORE_HINT}"
             )
         clouds, labels = content
         self._clouds, self._source, self.in_memory = clouds, path, True

@@ -13,7 +13,7 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.io.arrays import read_json, read_npy
-from recon.data.io.file_checks import COPY_AGAIN_HINT, check_cloud, resolve_inside
+from recon.data.io.file_checks import COPY_AGAIN_HINT, RESTORE_HINT, check_cloud, resolve_inside
 from recon.teachers.prompts import build_prompts
 from recon.utils.printable import check_printable
 
@@ -38,14 +38,13 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
     if isinstance(table, dict):
         table = [{"id": name, "category": category} for name, category in table.items()]
     if not isinstance(table, list) or not table:
-        raise ValueError(f"{path}: lists no shapes: {COPY_AGAIN_HINT}")
+        raise ValueError(f"{path}: lists no shapes: {RESTORE_HINT}")
     entries = [{"data_path": item} if isinstance(item, str) else item for item in table]
     for entry in entries:
         paths = isinstance(entry, dict) and [entry.get(key) for key in PATH_KEYS if entry.get(key)]
         if not paths or not all(isinstance(value, str) for value in paths):
             raise ValueError(
-                f"{path}: has entries with none of {', '.join(PATH_KEYS)} as text: "
-                f"{COPY_AGAIN_HINT}"
+                f"{path}: has entries with none of {', '.join(PATH_KEYS)} as text: {RESTORE_HINT}"
             )
     return entries
 
@@ -53,14 +52,15 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
 def _candidate_paths(entry: dict[str, Any]) -> Iterator[str]:
     """Yield possible paths of an entry: suffixes of its path, then of dataset, group and id."""
     parts = PurePosixPath(entry.get("data_path") or entry.get("path") or "").parts
-    tails = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] != "/"]
-    ident = entry.get("id") or entry.get("uid")
+    suffixes = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] != "/"]
+    shape_id = entry.get("id") or entry.get("uid")
     folders = [str(entry[key]) for key in ("dataset", "group") if entry.get(key)]
-    if ident:
-        tails += ["/".join((*folders[start:], f"{ident}.npy")) for start in range(len(folders) + 1)]
-    for tail in tails:
+    if shape_id:
+        for start in range(len(folders) + 1):
+            suffixes.append("/".join((*folders[start:], f"{shape_id}.npy")))
+    for suffix in suffixes:
         for base in CLOUD_FOLDERS:
-            yield f"{base}/{tail}" if base else tail
+            yield f"{base}/{suffix}" if base else suffix
 
 
 class OpenShape(PointCloudDataset):
@@ -89,20 +89,20 @@ class OpenShape(PointCloudDataset):
             class_indices = {name: index for index, name in enumerate(self.classes)}
             labels = [-1 if c is None else class_indices[str(c)] for c in categories]
             self.labels = np.array(labels, dtype=np.int64)
-        self._path_rule = self._find_path_rule(0)
+        self._candidate_index = self._find_candidate(0)
 
-    def _find_path_rule(self, index: int) -> int:
+    def _find_candidate(self, index: int) -> int:
         """Return the index of the candidate path that exists, 0 if none does."""
-        for rule, path in enumerate(_candidate_paths(self._entries[index])):
+        for number, path in enumerate(_candidate_paths(self._entries[index])):
             if resolve_inside(self.root, path, self._split_path).is_file():
-                return rule
+                return number
         return 0
 
     def _cloud_path(self, index: int) -> Path:
         names = _candidate_paths(self._entries[index])
         paths = [resolve_inside(self.root, name, self._split_path) for name in names]
-        path = paths[self._path_rule] if self._path_rule < len(paths) else paths[0]
-        return path if path.is_file() else paths[self._find_path_rule(index)]
+        path = paths[self._candidate_index] if self._candidate_index < len(paths) else paths[0]
+        return path if path.is_file() else paths[self._find_candidate(index)]
 
     def file_paths(self, index: int) -> list[Path]:
         return [self._cloud_path(index)]
@@ -118,7 +118,7 @@ class OpenShape(PointCloudDataset):
             return Cloud(points, colors=_check_colors(content[:, 3:6], len(points), source))
         if "xyz" not in content:
             raise ValueError(
-                f"{source}: has no `xyz`, but {sorted(map(str, content))}: {COPY_AGAIN_HINT}"
+                f"{source}: has no `xyz`, only {sorted(map(str, content))}: {COPY_AGAIN_HINT}"
             )
         points = check_cloud(content["xyz"], source)
         return Cloud(points, colors=_check_colors(content.get("rgb"), len(points), source))
@@ -168,7 +168,7 @@ def _check_colors(rgb: Any, count: int, source: str) -> np.ndarray | None:
     low, high = float(colors.min()), float(colors.max())
     if low < 0 or high > 255:
         raise ValueError(
-            f"{source}: its colors lie in [{low:g}, {high:g}], not in [0, 1] or [0, 255]: "
+            f"{source}: its colors are in [{low:g}, {high:g}], not in [0, 1] or [0, 255]: "
             f"{COPY_AGAIN_HINT}"
         )
     return colors.astype(np.float32) if high <= 1 else colors.round().astype(np.uint8)

@@ -63,7 +63,8 @@ class RoomBlocks(PointCloudDataset):
                 labels = room.point_labels[room.point_labels >= 0]
                 self.label_counts += np.bincount(labels, minlength=len(self.label_counts))
         if not names:
-            raise ValueError(f"there are no rooms to draw blocks from {self.skipped[:1] or ''}")
+            reason = self.skipped[0] if self.skipped else "the split is empty"
+            raise ValueError(f"there are no rooms to draw blocks from: {reason}")
         shares = np.array(counts) / sum(counts)
         num_blocks = np.rint(max(1, int(sum(counts) * rate / num_points)) * shares).astype(int)
         self._room_indices = np.repeat(np.arange(len(names)), np.maximum(1, num_blocks))
@@ -134,7 +135,7 @@ def iter_windows(
     Raises ValueError for a stride outside (0, width].
     """
     if not 0 < stride <= width:
-        raise ValueError(f"stride must lie in (0, width {width}], got {stride}")
+        raise ValueError(f"stride must be in (0, width {width}], got {stride}")
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     steps = np.maximum(np.ceil((high - low - width) / stride).astype(int), 0) + 1
     # Points are sorted by x, so that a window searches only the points of its stripe.
@@ -170,6 +171,6 @@ def iter_window_batches(
     """Yield the rows of a window in random order, `num_points` at a time, the last with repeats."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(rows)
-    missing = -len(rows) % num_points
-    padded = np.concatenate([shuffled, rng.choice(rows, missing)])
+    num_repeats = -len(rows) % num_points
+    padded = np.concatenate([shuffled, rng.choice(rows, num_repeats)])
     yield from padded.reshape(-1, num_points)

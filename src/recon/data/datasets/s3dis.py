@@ -16,7 +16,7 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.datasets.rooms import RoomBlocks, WholeRooms
-from recon.data.io.file_checks import COPY_AGAIN_HINT, check_cloud
+from recon.data.io.file_checks import RESTORE_HINT, check_cloud
 from recon.data.io.text_table import read_table
 from recon.utils.deprecation import renamed_arguments
 from recon.utils.printable import check_printable
@@ -41,7 +41,7 @@ LAYOUT = ExpectedLayout(
     """\
 {root}/
   Area_1/<room>/Annotations/<class>_<number>.txt   lines x y z r g b
-  ... Area_6                                       (for some areas: data.split=[Area_1,Area_2])""",
+  ... Area_6                                       (only some areas: data.split=[Area_1,Area_2])""",
     "http://buildingparser.stanford.edu/dataset.html",
 )
 
@@ -75,7 +75,7 @@ class S3DISRooms(PointCloudDataset):
         paths = sorted((self.root / self.ids[index] / "Annotations").glob("[!.]*.txt"))
         if not paths:
             raise ValueError(
-                f"{self.root / self.ids[index]}: has no annotated objects: {COPY_AGAIN_HINT}"
+                f"{self.root / self.ids[index]}: has no annotated objects: {RESTORE_HINT}"
             )
         check_printable((path.name for path in paths), self.root / self.ids[index])
         return paths
@@ -90,12 +90,12 @@ class S3DISRooms(PointCloudDataset):
             check_cloud(table[:, :3], str(path))
             colors = table[:, 3:]
             if not ((colors >= 0) & (colors <= 255)).all():
-                raise ValueError(f"{path}: has colors outside [0, 255]: {COPY_AGAIN_HINT}")
+                raise ValueError(f"{path}: has colors outside [0, 255]: {RESTORE_HINT}")
             tables.append(table)
-            number = self._class_indices.get(
+            class_index = self._class_indices.get(
                 _parse_class_name(path), self._class_indices["clutter"]
             )
-            labels.append(np.full(len(table), number, dtype=np.int64))
+            labels.append(np.full(len(table), class_index, dtype=np.int64))
         room = np.concatenate(tables)
         return Cloud(
             room[:, :3].astype(np.float32),
@@ -147,13 +147,13 @@ class S3DISDataModule(PointCloudDataModule):
     ) -> None:
         if channels not in CHANNELS:
             raise ValueError(f"channels must be 3, 6 or 9, got {channels}")
-        held_out = f"Area_{test_area}"
-        if held_out not in AREAS:
-            raise ValueError(f"test_area must lie in 1 to 6, got {test_area}")
+        test_area_name = f"Area_{test_area}"
+        if test_area_name not in AREAS:
+            raise ValueError(f"test_area must be 1 to 6, got {test_area}")
         super().__init__(root, test_split=test_split, **loading)
         self.splits = {
-            "train": [area for area in AREAS if area != held_out],
-            "test": [held_out],
+            "train": [area for area in AREAS if area != test_area_name],
+            "test": [test_area_name],
             **{area: [area] for area in AREAS},
         }
         self.order = order

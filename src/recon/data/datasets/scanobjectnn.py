@@ -96,12 +96,12 @@ def _check_chunks(data: h5py.Dataset, length: int, size: int) -> None:
 
 def _unpacked_size(data: h5py.Dataset, chunk: Any, filters: Sequence[int], length: int) -> int:
     """Return the decompressed size of a chunk in bytes; stop one byte after `length`."""
-    used = [kind for index, kind in enumerate(filters) if not chunk.filter_mask >> index & 1]
-    checksum = CHECKSUM_BYTES if CHECKSUM in used else 0
-    if DEFLATE not in used:
+    applied = [kind for index, kind in enumerate(filters) if not chunk.filter_mask >> index & 1]
+    checksum = CHECKSUM_BYTES if CHECKSUM in applied else 0
+    if DEFLATE not in applied:
         return int(chunk.size) - checksum
     # A checksum added before compression is part of the decompressed bytes.
-    overhead = checksum if CHECKSUM in used[: used.index(DEFLATE)] else 0
+    overhead = checksum if CHECKSUM in applied[: applied.index(DEFLATE)] else 0
     content = data.id.read_direct_chunk(chunk.chunk_offset)[1]
     return len(zlib.decompressobj().decompress(content, length + overhead + 1)) - overhead
 
@@ -125,7 +125,7 @@ class ScanObjectNN(PointCloudDataset):
                 # Links to other files are rejected.
                 link = file.get(key, getlink=True)
                 if not isinstance(link, h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
-                    raise ValueError(f"it has no data set `{key}`, but {sorted(file)}")
+                    raise ValueError(f"it has no data set `{key}`, only {sorted(file)}")
                 if file[key].external or file[key].is_virtual:
                     raise ValueError(f"`{key}` is stored in other files")
                 check_hdf5_dataset(file[key], path.stat().st_size)

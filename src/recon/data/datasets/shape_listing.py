@@ -127,7 +127,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
     parquet = import_parquet()
     with wrap_read_errors(path, "Parquet table"):
         if (count := parquet.read_metadata(path).num_rows) > path.stat().st_size:
-            raise ValueError(f"its metadata declare {count} rows, more than the file can hold")
+            raise ValueError(f"its metadata declares {count} rows, more than fit into the file")
         columns = parquet.read_schema(path).names
     names = [name for name in TABLE_COLUMNS if name in columns]
     table = read_columns(path, names) if names else None

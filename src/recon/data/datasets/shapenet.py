@@ -15,7 +15,7 @@ from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.io.arrays import read_json, read_lines, read_npy
 from recon.data.io.file_checks import (
-    COPY_AGAIN_HINT,
+    RESTORE_HINT,
     check_cloud,
     check_file,
     resolve_inside,
@@ -56,7 +56,7 @@ def _read_categories(path: Path) -> dict[str, tuple[int, str]]:
             for index, row in enumerate(rows)
         }
         if len(categories) < len(rows):
-            raise ValueError("it has two rows of one category")
+            raise ValueError("it has two rows for one category")
         return categories
 
 
@@ -82,7 +82,7 @@ class ShapeNet(PointCloudDataset):
                 resolve_inside(self.root / "shapenet_pc", line, path)
                 self.ids.append(line.removesuffix(".npy"))
         if unknown := {i.split("-")[0] for i in self.ids} - self.categories.keys():
-            raise ValueError(f"{table}: has no category for {sorted(unknown)}: {COPY_AGAIN_HINT}")
+            raise ValueError(f"{table}: has no category for {sorted(unknown)}: {RESTORE_HINT}")
         self.labels = np.array([self.category(index) for index in range(len(self.ids))], np.int64)
 
     def cloud(self, index: int) -> Cloud:

@@ -16,6 +16,7 @@ from recon.data.datasets.modelnet import cloud_from_table
 from recon.data.io.arrays import read_json, read_lines
 from recon.data.io.file_checks import (
     COPY_AGAIN_HINT,
+    RESTORE_HINT,
     check_labels,
     resolve_inside,
     wrap_read_errors,
@@ -53,7 +54,7 @@ class ShapeNetPart(PointCloudDataset):
         split_path = self.root / "train_test_split" / f"shuffled_{split}_file_list.json"
         entries = read_json(LAYOUT.require(split_path, self.root))
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            raise ValueError(f"{split_path}: not a list of names: {COPY_AGAIN_HINT}")
+            raise ValueError(f"{split_path}: not a list of names: {RESTORE_HINT}")
         check_printable(entries, split_path)
         ids, labels = [], []
         for entry in entries:
@@ -61,7 +62,7 @@ class ShapeNetPart(PointCloudDataset):
             if synset not in self._synsets:
                 raise ValueError(
                     f"{split_path}: {entry!r} belongs to none of the {len(self._synsets)} classes: "
-                    f"{COPY_AGAIN_HINT}"
+                    "correct or remove this entry"
                 )
             resolve_inside(self.root, f"{synset}/{name}.txt", split_path)
             ids.append(f"{synset}/{name}")
@@ -75,7 +76,7 @@ class ShapeNetPart(PointCloudDataset):
         self.classes = [name for name, _ in rows]
         if unknown := set(self.classes) - CLASS_TO_PARTS.keys():
             raise ValueError(
-                f"{path}: {sorted(unknown)} are not classes of ShapeNetPart: {COPY_AGAIN_HINT}"
+                f"{path}: {sorted(unknown)} are not classes of ShapeNetPart: {RESTORE_HINT}"
             )
         self.parts = {name: list(CLASS_TO_PARTS[name]) for name in self.classes}
         self.point_classes = POINT_CLASSES
@@ -88,10 +89,10 @@ class ShapeNetPart(PointCloudDataset):
         table = read_table(path, columns=(4, 7))
         class_parts = self.parts[self.classes[self.labels[index]]]
         parts = check_labels(table[:, -1], len(table), len(POINT_CLASSES), str(path))
-        if foreign := Counter(parts[~np.isin(parts, class_parts)].tolist()):
+        if unexpected := Counter(parts[~np.isin(parts, class_parts)].tolist()):
             raise ValueError(
-                f"{path}: {foreign.total()} points have the parts {sorted(foreign)}, the class "
-                f"{self.classes[self.labels[index]]} has {class_parts}: {COPY_AGAIN_HINT}"
+                f"{path}: {unexpected.total()} points have the parts {sorted(unexpected)}, but the "
+                f"class {self.classes[self.labels[index]]} has {class_parts}: {COPY_AGAIN_HINT}"
             )
         return cloud_from_table(table[:, :-1], str(path))._replace(point_labels=parts)
 

@@ -50,7 +50,7 @@ def _read_npy_stream(file: io.BufferedIOBase, source: str, size: int) -> Any:
         return content.item() if isinstance(content, np.ndarray) and content.ndim == 0 else content
     count = int(np.prod(shape, dtype=object))
     if min(shape, default=0) < 0 or count * dtype.itemsize > size - file.tell():
-        raise ValueError(f"the header announces shape {shape} of {dtype}, the file is shorter")
+        raise ValueError(f"the header declares shape {shape} of {dtype}, the file is shorter")
     flat = np.frombuffer(file.read(count * dtype.itemsize), dtype).copy()
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -66,14 +66,15 @@ def read_npz(path: Path) -> dict[str, Any]:
         if len({member.filename for member in members}) < len(members):
             raise ValueError("it has two arrays of the same name")
         if not {m.compress_type for m in members} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-            # Other methods than numpy's can unpack to far more bytes than are announced.
+            # Methods other than numpy's can unpack to far more bytes than declared.
             raise UnsupportedContentError(
-                "it is compressed by another method than numpy's: save it by numpy.savez_compressed"
+                "it is compressed by a method that numpy does not use: save it with "
+                "numpy.savez_compressed"
             )
         limit = min(MAX_FILE_BYTES, max(MIN_UNPACK_LIMIT, MAX_UNPACK_RATIO * path.stat().st_size))
         if (total := sum(member.file_size for member in members)) > limit:
             raise UnsupportedContentError(
-                f"it unpacks to {total:,} bytes, the limit for its size is {limit:,}: save it by "
+                f"it unpacks to {total:,} bytes, the limit for its size is {limit:,}: save it with "
                 "numpy.savez, without compression"
             )
         return {
@@ -85,11 +86,11 @@ def read_npz(path: Path) -> dict[str, Any]:
 
 
 def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Unpack a member; stop after its announced size, since it may unpack to any amount."""
+    """Unpack a member; stop after its declared size, since it may unpack to any amount."""
     with archive.open(member) as file:
         content = file.read(member.file_size + 1)
     if len(content) != member.file_size:
-        raise ValueError(f"{member.filename} does not have its announced size")
+        raise ValueError(f"{member.filename} does not have its declared size")
     return content
 
 
@@ -100,7 +101,7 @@ def read_json(path: Path) -> Any:
         text = path.read_bytes()
         content = json.loads(text)
         if b"\\ud" in text.lower():
-            # Text with lone surrogates cannot be encoded, thus neither printed nor written.
+            # Text with lone surrogates cannot be encoded: printing or writing it would fail.
             json.dumps(content, ensure_ascii=False).encode()
         return content
 

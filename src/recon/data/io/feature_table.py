@@ -53,11 +53,13 @@ def read_table_metadata(path: Path) -> dict[str, Any]:
         schema = parquet.read_schema(path)
         entries = schema.metadata or {}
     if METADATA_KEY not in entries:
-        raise ValueError(f"{path}: holds no features: write such a file by python -m recon.embed")
+        raise ValueError(
+            f"{path}: contains no features: write such a file with python -m recon.embed"
+        )
     with wrap_read_errors(path, "feature table"):
         num_rows = parquet.read_metadata(path).num_rows
-        if num_rows > path.stat().st_size:  # each row has a path of its own
-            raise ValueError(f"it announces {num_rows} rows, too many for its size")
+        if num_rows > path.stat().st_size:  # the path of each row takes at least a byte
+            raise ValueError(f"it declares {num_rows} rows, too many for its size")
         metadata = json.loads(entries[METADATA_KEY])
         if not isinstance(metadata, dict) or not all(
             isinstance(metadata.get(key), dict) for key in METADATA_FIELDS

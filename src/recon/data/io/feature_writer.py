@@ -57,7 +57,7 @@ class FeatureRow(NamedTuple):
     num_points: int
     """Number of points in the shape's file."""
     modified_ns: int | None
-    """Modification time of the shape's file, None for shapes without a file of their own."""
+    """Modification time of the shape's file, None for shapes without a file."""
     preview: Int8[np.ndarray, "p 3"]
     """Some points, y up, scaled to a radius of 127."""
     colors: UInt8[np.ndarray, "p 3"] | None
@@ -88,7 +88,7 @@ def _build_arrow_table(rows: Sequence[FeatureRow], feature_names: Sequence[str])
 class ResumableParquetWriter:
     """Write a table of features in parts, and resume what a stopped or earlier run has written.
 
-    `provenance` is what the features depend on; a table of another provenance is refused with
+    `provenance` is what the features depend on; a table of another provenance raises
     ValueError. `checkpoint_info` is stored beside it: the checkpoint and how it was loaded. Shapes
     already in `out` count as done unless their files have changed since.
     """
@@ -143,18 +143,18 @@ class ResumableParquetWriter:
         self.skipped |= skipped
         self._done |= {row.path: row.modified_ns for row in rows}
 
-    def finish(self, wanted: Mapping[str, int | None]) -> int:
+    def finish(self, modified_times: Mapping[str, int | None]) -> int:
         """Join all parts to the file `out`, remove the parts, and return the number of rows.
 
-        `wanted` maps each shape to the modification time of its file; rows of other shapes and
-        times are left out. Raises ValueError if no row remains.
+        `modified_times` maps each shape to the modification time of its file. Rows of other shapes
+        and times are left out. Raises ValueError if no row remains.
         """
         num_rows = 0
 
         def write(part: Path) -> None:
             nonlocal num_rows
             writer = None
-            for table in self._iterate_wanted_rows(wanted):
+            for table in self._iterate_current_rows(modified_times):
                 schema = table.schema.with_metadata(self._build_metadata(self.skipped))
                 writer = writer or self.parquet.ParquetWriter(part, schema)
                 writer.write_table(table.cast(schema))
@@ -168,7 +168,7 @@ class ResumableParquetWriter:
         shutil.rmtree(self.folder, ignore_errors=True)
         return num_rows
 
-    def _iterate_wanted_rows(self, wanted: Mapping[str, int | None]) -> Iterator[Any]:
+    def _iterate_current_rows(self, modified_times: Mapping[str, int | None]) -> Iterator[Any]:
         """Yield the wanted rows, each once, in tables of at least `ROWS_PER_WRITE` rows."""
         import pyarrow as pa
 
@@ -179,7 +179,9 @@ class ResumableParquetWriter:
             for batch in self.parquet.ParquetFile(path).iter_batches(ROWS_PER_WRITE):
                 columns = batch.select(["path", "modified_ns"]).to_pydict()
                 is_new = [
-                    name in wanted and wanted[name] == time and name not in yielded_paths
+                    name in modified_times
+                    and modified_times[name] == time
+                    and name not in yielded_paths
                     for name, time in zip(*columns.values(), strict=True)
                 ]
                 rows = pa.Table.from_batches([batch.filter(pa.array(is_new, pa.bool_()))])

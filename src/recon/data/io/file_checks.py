@@ -13,8 +13,11 @@ MAX_FILE_BYTES = 4 * 2**30
 MAX_PATH_CHARS = 4096
 """Maximum length of a path in a list of files, in characters."""
 MIN_UNPACK_LIMIT, MAX_UNPACK_RATIO = 2**26, 100
-"""Bytes that every compressed file may unpack to, and how many times its size a larger one may."""
+"""A file may unpack to the larger of this many bytes and this many times its size."""
 COPY_AGAIN_HINT = "copy it again or remove it from the list"
+"""Advice about the file of one sample that a list names."""
+RESTORE_HINT = "copy it again from the original data set"
+"""Advice about a list, a table or any other file that the data set needs."""
 
 
 class UnsupportedContentError(ValueError):
@@ -26,8 +29,8 @@ def wrap_read_errors(path: Path | str, kind: str) -> Iterator[None]:
     """Turn every error raised inside into a ValueError that names the file and its expected kind.
 
     Parsers fail on bad files with exceptions of any type, so all are caught. Only FileNotFoundError
-    of this file passes unchanged. Damaged files are to be copied again; an
-    `UnsupportedContentError` says itself what to do.
+    of this file passes unchanged. The message advises to copy the file again, except for an
+    `UnsupportedContentError`, which has its own advice.
     """
     try:
         yield
@@ -48,8 +51,8 @@ def wrap_read_errors(path: Path | str, kind: str) -> Iterator[None]:
 def summarize_error(error: Exception) -> str:
     """Return an error's message in one line of at most 500 characters.
 
-    Content of a bad file may be part of the message and may fail to print: then the name of the
-    error's class is returned.
+    The message may contain content of a bad file that cannot be converted to text: then the name of
+    the error's class is returned.
     """
     try:
         text = str(error).strip().split("\n")[0][:500]
@@ -83,17 +86,17 @@ def check_cloud(points: object, source: str) -> Float[np.ndarray, "n 3"]:
     """
     if not isinstance(points, np.ndarray):
         raise ValueError(
-            f"{source}: holds a {type(points).__name__}, expected an array of numbers of shape "
+            f"{source}: contains a {type(points).__name__}, expected an array of numbers of shape "
             "(N, 3): convert it to such an array"
         )
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind not in "iuf":
         raise ValueError(
-            f"{source}: holds {points.dtype} of shape {points.shape}, "
+            f"{source}: contains {points.dtype} of shape {points.shape}, "
             "expected numbers of shape (N, 3): convert it to this shape"
         )
     if not len(points):
         raise ValueError(f"{source}: has no points: export it again or remove it")
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite, refused below
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, rejected below
         cloud = np.ascontiguousarray(points[:, :3], dtype=np.float32)
     if not (finite := np.isfinite(cloud).all(1)).all():
         raise ValueError(
@@ -120,11 +123,12 @@ def check_labels(
     values = values.reshape(-1)
     with np.errstate(invalid="ignore"):
         classes = values.astype(np.int64)
-    wrong = np.flatnonzero((classes != values) | (classes < 0) | (classes >= num_classes))
-    if len(wrong):
+    invalid = np.flatnonzero((classes != values) | (classes < 0) | (classes >= num_classes))
+    if len(invalid):
         raise ValueError(
-            f"{source}: label {values[wrong[0]]} (number {wrong[0]}) is none of the {num_classes} "
-            f"classes 0 to {num_classes - 1}: correct the labels or copy the file again"
+            f"{source}: label {values[invalid[0]]} (number {invalid[0]}) is none of the "
+            f"{num_classes} classes 0 to {num_classes - 1}: correct the labels or copy the file "
+            "again"
         )
     return classes
 
@@ -150,8 +154,8 @@ def resolve_inside(root: Path, name: str, source: Path | str) -> Path:
         )
     path = posixpath.normpath(name.replace("\\", "/"))
     first = path.split("/")[0]
-    outside = posixpath.isabs(path) or first == ".." or ":" in first
-    if not name or "\0" in name or outside:
+    is_outside = posixpath.isabs(path) or first == ".." or ":" in first
+    if not name or "\0" in name or is_outside:
         raise ValueError(
             f"{source}: lists {name!r}, which is not a path inside {root}: list files relative to "
             "this folder"

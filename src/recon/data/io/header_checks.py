@@ -1,6 +1,6 @@
-"""Check that .ply, .obj, .stl and .glb files hold what their headers announce, before parsing.
+"""Check that .ply, .obj, .stl and .glb files match their headers, before parsing.
 
-Parsers trust these numbers: wrong ones would cost memory or time without limit.
+Parsers trust the numbers in headers: wrong ones would cost memory or time without limit.
 """
 
 import json
@@ -37,7 +37,7 @@ PLY_SIZES = {
 class _PlyElement(NamedTuple):
     name: str
     number: int
-    """Announced number of elements of this name."""
+    """Declared number of elements of this name."""
     min_bytes: int
     """Minimum size of one of them."""
 
@@ -55,19 +55,21 @@ def check_ply(path: Path) -> None:
     min_bytes = num_elements = 0
     for element in _parse_ply_elements(lines, is_text=is_text):
         if not 0 <= element.number <= size or (element.number and not element.min_bytes):
-            raise ValueError(f"its header announces {element.number} of {element.name!r}")
+            raise ValueError(f"its header declares {element.number} of {element.name!r}")
         min_bytes += element.number * element.min_bytes
         num_elements += element.number
     body_bytes = size - end.end()
     if min_bytes > body_bytes + 1:  # the last line may lack its newline
-        raise ValueError(f"its header announces {min_bytes} bytes, it has {body_bytes}")
+        raise ValueError(f"its header declares {min_bytes} bytes, it has {body_bytes}")
     has_lists = any(words[1:2] == ["list"] for words in lines)
     if not is_text and not has_lists and _has_content_after(path, end.end() + min_bytes):
         raise ValueError(f"{body_bytes - min_bytes} bytes follow the last element")
     if is_text:
         num_lines = path.read_bytes()[end.end() :].rstrip().count(b"\n") + 1
         if num_lines > num_elements > 0:
-            raise ValueError(f"it has {num_lines} lines after its header, {num_elements} elements")
+            raise ValueError(
+                f"its header declares {num_elements} elements, {num_lines} lines follow"
+            )
 
 
 def _has_content_after(path: Path, offset: int) -> bool:
@@ -83,7 +85,7 @@ def _parse_ply_elements(lines: Sequence[Sequence[str]], *, is_text: bool) -> lis
     for words in lines:
         if words[:1] == ["element"] and len(words) == 3:
             if not words[2].isdecimal():
-                raise ValueError(f"its header announces {words[2]} of {words[1]!r}")
+                raise ValueError(f"its header declares {words[2]} of {words[1]!r}")
             elements.append(_PlyElement(words[1], int(words[2]), 0))
         elif words[:1] == ["property"] and len(words) > 2 and elements:
             types = words[2:3] if words[1] == "list" else words[1:2]
@@ -148,7 +150,7 @@ def check_stl(path: Path) -> None:
     count = struct.unpack_from("<I", head, 80)[0] if len(head) >= 84 else 0
     if b"\0" in head and size != 84 + 50 * count:
         raise ValueError(
-            f"its header announces {count} triangles of 50 bytes each, it has {size} bytes"
+            f"its header declares {count} triangles of 50 bytes each, it has {size} bytes"
         )
     if b"\0" not in head:
         content = path.read_bytes()
@@ -158,7 +160,7 @@ def check_stl(path: Path) -> None:
 
 
 def check_glb(path: Path) -> None:
-    """Raise ValueError for a .glb file that announces more than it holds or is not supported."""
+    """Raise ValueError for a .glb file that declares more than it contains or is not supported."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(20)
@@ -167,7 +169,7 @@ def check_glb(path: Path) -> None:
         length = struct.unpack("<I", head[12:16])[0]
         if length > min(size - 20, MAX_GLB_JSON_BYTES):
             raise ValueError(
-                f"its header announces a scene of {length} bytes, it has {size - 20}, at most "
+                f"its header declares a scene of {length} bytes, it has {size - 20}, at most "
                 f"{MAX_GLB_JSON_BYTES} are read"
             )
         scene = json.loads(file.read(length))
@@ -178,7 +180,7 @@ def check_glb(path: Path) -> None:
         any(not isinstance(n, int) or n < 0 for n in counts)
         or sum(counts) > MAX_UNPACK_RATIO * size
     ):
-        raise ValueError(f"its scene announces {sum(map(int, counts))} values in {size} bytes")
+        raise ValueError(f"its scene declares {sum(map(int, counts))} values in {size} bytes")
     _check_glb_features(scene)
     _check_node_tree(scene.get("nodes", []))
     _check_instances(scene, size)
@@ -243,6 +245,6 @@ def _check_instances(scene: dict[str, Any], size: int) -> None:
     num_parts = sum(len(meshes[node["mesh"]]["primitives"]) for node in nodes if "mesh" in node)
     if num_parts > MAX_MESH_PARTS:
         raise UnsupportedContentError(
-            f"its nodes show {num_parts} mesh primitives, the maximum is {MAX_MESH_PARTS}: merge "
-            "or remove some"
+            f"its nodes refer to {num_parts} mesh primitives, the maximum is {MAX_MESH_PARTS}: "
+            "merge or remove some"
         )

@@ -1,4 +1,4 @@
-"""Read .las and .laz scans by laspy, after checks that they hold what their headers announce."""
+"""Read .las and .laz scans with laspy, after checks that files match their headers."""
 
 import struct
 from pathlib import Path
@@ -55,7 +55,7 @@ def _read_las_data(laspy: Any, path: Path) -> Any:
 
 
 def check_las(path: Path) -> None:
-    """Raise ValueError for a .las or .laz file whose header announces more than its size allows."""
+    """Raise ValueError for a .las or .laz file whose header declares more than its size allows."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(375)
@@ -75,7 +75,7 @@ def check_las(path: Path) -> None:
         or num_points * point_bytes > ratio * size
     ):
         raise ValueError(
-            f"its header announces {num_records} records and {num_points} points of {point_bytes} "
+            f"its header declares {num_records} records and {num_points} points of {point_bytes} "
             f"bytes, it has {size} bytes"
         )
     if head[104] & 0x80:
@@ -112,7 +112,7 @@ def _check_laz(path: Path, head: bytes, point_bytes: int) -> None:
         file.seek(table_offset)
         num_chunks = struct.unpack("<II", file.read(8))[1]
     if num_chunks * point_bytes > size:
-        raise ValueError(f"its header announces {num_chunks} chunks of points, it has {size} bytes")
+        raise ValueError(f"its header declares {num_chunks} chunks of points, it has {size} bytes")
     if is_layered:
         _check_layers(path, laszip_record, points_offset, point_bytes)
 
@@ -132,8 +132,9 @@ def _check_layers(path: Path, laszip_record: bytes, points_offset: int, point_by
         chunks = lazrs.read_chunk_table(file, lazrs.LazVlr(laszip_record))
         offset = points_offset + 8  # the points begin after the offset of the chunk table
         for _, size in chunks:
-            file.seek(offset + point_bytes + 4)  # a chunk begins with a point and their number
+            # A chunk begins with a point and the number of points.
+            file.seek(offset + point_bytes + 4)
             layer_bytes = sum(struct.unpack(f"<{num_layers}I", file.read(4 * num_layers)))
             if layer_bytes > size:
-                raise ValueError(f"a chunk of {size} bytes announces layers of {layer_bytes} bytes")
+                raise ValueError(f"a chunk of {size} bytes declares layers of {layer_bytes} bytes")
             offset += size

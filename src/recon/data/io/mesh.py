@@ -1,4 +1,4 @@
-"""Read points from mesh files: .ply by plyfile, .obj, .off, .stl and .glb by trimesh."""
+"""Read points from mesh files: .ply with plyfile; .obj, .off, .stl and .glb with trimesh."""
 
 import io
 import re
@@ -58,11 +58,11 @@ def read_mesh(path: Path, count: int) -> Cloud:
         return sample_surfaces(surfaces, count, str(path), path.name)
     clouds = [p for p in parts if isinstance(p, Trimesh | PointCloud) and len(p.vertices)]
     if not clouds:
-        raise ValueError(f"{path}: holds neither faces nor points: export it again")
+        raise ValueError(f"{path}: contains neither faces nor points: export it again")
     points = np.concatenate([np.asarray(cloud.vertices) for cloud in clouds])
     colors = [_vertex_colors(cloud) for cloud in clouds]
-    known_colors = [color for color in colors if color is not None]
-    all_colors = np.concatenate(known_colors) if len(known_colors) == len(clouds) else None
+    present_colors = [color for color in colors if color is not None]
+    all_colors = np.concatenate(present_colors) if len(present_colors) == len(clouds) else None
     return make_cloud(points, str(path), None, all_colors)
 
 
@@ -85,8 +85,8 @@ class _LimitedResolver(FilePathResolver):
     def check_limits(self) -> None:
         if self.num_bytes > 4 * MAX_SIDECAR_BYTES or self.num_files > MAX_MESH_PARTS:
             raise UnsupportedContentError(
-                f"it reads {self.num_files} files beside it, of {self.num_bytes:,} bytes, the "
-                f"maximum is {MAX_MESH_PARTS} files of {4 * MAX_SIDECAR_BYTES:,} bytes: merge "
+                f"it uses {self.num_files} material and texture files of {self.num_bytes:,} bytes, "
+                f"the maximum is {MAX_MESH_PARTS} files of {4 * MAX_SIDECAR_BYTES:,} bytes: merge "
                 "materials or use smaller textures"
             )
 
@@ -135,11 +135,11 @@ def _read_off(path: Path) -> list[Any]:
     if len(rows) < expected:
         raise ValueError(f"it ends after {len(rows)} of {expected} lines")
     if len(rows) > expected:
-        raise ValueError(f"it has {len(rows)} lines, its header announces {expected}")
+        raise ValueError(f"it has {len(rows)} lines, its header declares {expected}")
     faces = rows[int(head[2]) :]
     incomplete = (face for face in faces if not 0 <= int((words := face.split())[0]) < len(words))
     if face := next(incomplete, None):
-        raise ValueError(f"a face has fewer vertices than it announces: {face[:50]!r}")
+        raise ValueError(f"a face has fewer vertices than it declares: {face[:50]!r}")
     return _load_parts(io.BytesIO(content), "off")
 
 
@@ -189,7 +189,7 @@ def _open_ply(path: Path) -> PlyData:
     if names and head.isascii():  # with a known length of 3, plyfile reads faces much faster
         with suppress(PlyParseError):
             return PlyData.read(path, known_list_len={"face": {names[0]: 3}})
-    # Read from memory: from a file, plyfile allocates whatever length a list announces.
+    # Read from memory: from a file, plyfile allocates whatever length a list declares.
     # plyfile accepts ASCII headers only, but comments may be in any language.
     ascii_head = re.sub(rb"[\x80-\xff]", b"?", head)
     return PlyData.read(io.BytesIO(ascii_head + path.read_bytes()[len(head) :]))

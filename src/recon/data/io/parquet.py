@@ -34,7 +34,7 @@ for group in range(metadata.num_row_groups):
     for column in range(metadata.num_columns):
         metadata.row_group(group).column(column)
 """
-"""Program that reads all of a table's metadata; bad metadata can end it by a signal."""
+"""Program that reads all of a table's metadata; bad metadata can crash it."""
 
 
 def check_footer(path: Path) -> None:
@@ -45,7 +45,7 @@ def check_footer(path: Path) -> None:
     status = check_file(path).stat()
     if code := _run_footer_probe(str(path.absolute()), status.st_mtime_ns, status.st_size):
         raise ValueError(
-            f"{path}: not a readable Parquet table (its reader was ended by signal {-code}): the "
+            f"{path}: not a readable Parquet table (its reader crashed with signal {-code}): the "
             "file may be damaged or incomplete, copy it again"
         )
 
@@ -74,7 +74,7 @@ def read_columns(path: Path, names: Sequence[str]) -> Any:
         columns = [group.column(n) for group in groups for n in range(metadata.num_columns)]
         num_values = sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] in names)
         if 4 * num_values > max_bytes:
-            raise ValueError(f"it announces {num_values:,} values, too many for its size")
+            raise ValueError(f"it declares {num_values:,} values, too many for its size")
         texts = [name for name in names if _is_text(schema.field(name).type)]
         for name in {*names} - {*texts}:
             _check_number_type(name, schema.field(name).type)
@@ -96,13 +96,14 @@ def _is_text(data_type: Any) -> bool:
 
 
 def _check_number_type(name: str, data_type: Any) -> None:
-    """Raise ValueError for a column that holds neither numbers nor lists of them."""
+    """Raise ValueError for a column of neither numbers nor lists of numbers."""
     from pyarrow import types
 
-    part = data_type
-    while types.is_list(part) or types.is_large_list(part) or types.is_fixed_size_list(part):
-        part = part.value_type
-    if not types.is_primitive(part) and not types.is_null(part):
+    value_type = data_type
+    is_list = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    while any(check(value_type) for check in is_list):
+        value_type = value_type.value_type
+    if not types.is_primitive(value_type) and not types.is_null(value_type):
         raise UnsupportedContentError(
             f"its column {name} has the type {data_type}: store texts, numbers or lists of numbers"
         )

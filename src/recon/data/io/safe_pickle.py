@@ -1,9 +1,9 @@
 """Read pickles of plain arrays by an unpickler that refuses all other objects and calls.
 
 Unpickling runs code that the file names, but three formats of public data sets are pickles (.dat,
-.pkl, object arrays in .npy). So this unpickler accepts arrays, numbers, text and their containers
-only. It extends Python's unpickler written in Python: the one in C allocates any size that a file
-asks for.
+.pkl, object arrays in .npy). Therefore this unpickler accepts only arrays, numbers, text and their
+containers. It extends Python's unpickler written in Python: the one in C allocates any size that a
+file asks for.
 """
 
 import pickle
@@ -31,7 +31,7 @@ MAX_PICKLE_OPS = 2**21
 
 
 class RefusedError(ValueError):
-    """A pickle holds something other than plain arrays."""
+    """A pickle contains something other than plain arrays."""
 
 
 class _CountedDispatch(dict[int, Any]):
@@ -253,14 +253,14 @@ class _Unpickler(pickle._Unpickler):
 def unpickle(file: BufferedIOBase, source: str) -> Any:
     """Read one pickle of plain arrays, numbers, text and their containers.
 
-    Raises ValueError that names `source` if it is damaged or holds anything else. Nothing that it
-    names is imported or run.
+    Raises ValueError that names `source` if it is damaged or contains anything else. No code
+    that it names is imported or run.
     """
     try:
         return _Unpickler(file, encoding="latin1").load()
     except RefusedError as error:
         raise ValueError(
-            f"{source}: refused, it holds {error}, and only plain arrays are read from pickles "
+            f"{source}: refused, it contains {error}, but only plain arrays are read from pickles "
             "(nothing was run): if you trust it, convert it to .npy or .npz"
         ) from error
     except Exception as error:

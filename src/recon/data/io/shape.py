@@ -24,7 +24,7 @@ ARRAY_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """Accepted names of arrays in .npy and .npz files, in order of preference."""
 MAX_COLUMNS = 256
-"""Maximum number of columns of a cloud; an array with more is taken for a transposed one."""
+"""Maximum number of columns of a cloud; an array with more is treated as transposed."""
 COLUMN_NAMES = {
     "points": (("x", "y", "z"),),
     "normals": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
@@ -52,12 +52,12 @@ def _split_columns(table: Float[np.ndarray, "n c"], source: str) -> Cloud:
     """Split unnamed columns: x y z first, then unit vectors are normals and others colors."""
     if table.shape[1] > (9 if len(table) == 3 else MAX_COLUMNS):
         raise ValueError(f"{source}: has shape {table.shape}, expected (N, 3): transpose it")
-    points, others = table[:, :3], table[:, 3:]
-    if others.shape[1] == 4:  # scanners write an intensity before the color
-        others = others[:, 1:]
-    if others.shape[1] < 3:
+    points, extra = table[:, :3], table[:, 3:]
+    if extra.shape[1] == 4:  # scanners write an intensity before the color
+        extra = extra[:, 1:]
+    if extra.shape[1] < 3:
         return make_cloud(points, source)
-    first, second = others[:, :3], others[:, 3:6] if others.shape[1] >= 6 else None
+    first, second = extra[:, :3], extra[:, 3:6] if extra.shape[1] >= 6 else None
     is_unit = np.abs(np.linalg.norm(first, axis=1) - 1) < 0.02
     # Normals of degenerate faces are zero: a few such rows do not make them colors.
     if is_unit.mean() > 0.9 and np.abs(first).max() <= 1.02:
@@ -131,7 +131,7 @@ READERS: Mapping[str, Callable[[Path, int], Cloud]] = {
     ".npz": _read_npz,
     ".xyz": _read_text,
 }
-"""Reader of each file extension, called with the path and the points to sample from a mesh."""
+"""Reader of each file extension; arguments: the path, and the number of points from a mesh."""
 
 
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -174,6 +174,6 @@ def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
     if not relative_paths:
         extensions = ", ".join(sorted(READERS))
         raise FileNotFoundError(
-            f"{pattern}: no such file, nor a folder with {extensions} files: check the path"
+            f"{pattern}: no such file, and no folder with {extensions} files: check the path"
         )
     return relative_paths

@@ -21,18 +21,18 @@ TRIMESH_DEFAULT_GRAYS = ((102, 102, 102), (100, 100, 100))
 MAX_TEXTURE_PIXELS = 2**27
 """Maximum number of pixels of all color textures of a file."""
 COLOR_TEXTURES = ("baseColorTexture", "image")
-"""Attributes of trimesh's materials that hold a color texture."""
+"""Attributes of trimesh's materials for a color texture."""
 OTHER_TEXTURES = (
     "emissiveTexture",
     "normalTexture",
     "occlusionTexture",
     "metallicRoughnessTexture",
 )
-"""Attributes that hold other textures, which are only checked."""
+"""Attributes for other textures, which are only checked."""
 
 
 class Surface(NamedTuple):
-    """One mesh of a file, with the vertex colors that its `visual` lacks."""
+    """One mesh of a file; `vertex_colors` are used instead of its `visual`."""
 
     mesh: Trimesh
     vertex_colors: Num[np.ndarray, "v 3"] | None = None
@@ -44,18 +44,19 @@ def compute_recenter_offset(points: np.ndarray) -> np.ndarray | None:
     It is the rounded center of the bounding box, (3,); None where float32 is exact to 1e-5 of the
     extent.
     """
-    wide = points.dtype == np.float64 or (points.dtype.kind in "iu" and points.dtype.itemsize > 2)
-    if not wide or not len(points) or not np.isfinite(points).all():
+    kind, size = points.dtype.kind, points.dtype.itemsize
+    is_wide = points.dtype == np.float64 or (kind in "iu" and size > 2)
+    if not is_wide or not len(points) or not np.isfinite(points).all():
         return None
     low, high = points.min(0), points.max(0)
-    step, extent = float(np.abs(points).max()) * FLOAT32_EPS, float((high - low).max())
-    if extent == 0 or step <= 1e-5 * extent:
+    spacing, extent = float(np.abs(points).max()) * FLOAT32_EPS, float((high - low).max())
+    if extent == 0 or spacing <= 1e-5 * extent:
         return None
     return np.round(low / 2 + high / 2).astype(points.dtype)
 
 
 def normalize_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
-    """Return RGB as uint8 in [0, 255] or float32 in [0, 1], by the largest value.
+    """Return RGB as uint8 in [0, 255] or float32 in [0, 1], depending on the largest value.
 
     Accepts ranges up to 1, 255 and 65535; raises ValueError for values outside.
     """

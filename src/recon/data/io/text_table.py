@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from recon.data.io.file_checks import UnsupportedContentError, check_file, wrap_read_errors
 
-# Commas and semicolons separate. So does every byte that is not ASCII text: one file of S3DIS has
+# Commas, semicolons and all bytes that are not ASCII text are separators: one file of S3DIS has
 # such a byte instead of a blank.
 SEPARATOR_TABLE = bytes(
     0x20 if code in b",;" or code >= 0x7F or (code < 0x20 and code not in b"\t\n\r") else code
@@ -37,8 +37,8 @@ def read_table(path: Path, columns: Sequence[int] = ()) -> Float[np.ndarray, "n 
         for _ in range(2):
             head, _, body = content.partition(b"\n")
             words = head.split()
-            point_count = len(words) == 1 and len(body.partition(b"\n")[0].split()) > 1
-            if head.lstrip()[:1] != b"#" and (point_count or not _are_numbers(words)):
+            is_point_count = len(words) == 1 and len(body.partition(b"\n")[0].split()) > 1
+            if head.lstrip()[:1] != b"#" and (is_point_count or not _are_numbers(words)):
                 content = body
         if not content.strip():
             raise ValueError("no lines of numbers")
@@ -59,7 +59,7 @@ def _check_text(content: bytes) -> None:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:20:2] == b"\0" * 10:
         raise UnsupportedContentError("its encoding is UTF-16: save it as UTF-8")
     if b"\0\0" in content:
-        raise ValueError("it has null bytes, thus is not text")
+        raise ValueError("it is not text: it has null bytes")
     if not content.isascii() and (char := _find_non_ascii_number(content)):
         raise UnsupportedContentError(
             f"it has digits or minus signs that are not ASCII, such as {char!a}: replace them"

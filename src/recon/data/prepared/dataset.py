@@ -94,7 +94,7 @@ class PreparedDataset(PointCloudDataset):
         count = self._shard_ends[-1] if self._shard_ends else 0
         columns = (self.labels, self.families, self._categories, self._sentence_rows)
         if len(self.ids) != count or any(len(column) not in (0, count) for column in columns):
-            raise ValueError(f"it lists {len(self.ids)} clouds, its shards hold {count}")
+            raise ValueError(f"it lists {len(self.ids)} clouds, its shards contain {count}")
         if not all(-1 <= row < len(self._sentences) for row in self._sentence_rows):
             raise ValueError("it refers to sentences that it does not have")
 
@@ -124,7 +124,7 @@ class PreparedDataset(PointCloudDataset):
         for numbers, names in ranges:
             if numbers.size and not -1 <= numbers.min() <= numbers.max() < len(names):
                 raise ValueError(
-                    f"it has class numbers from {numbers.min()} to {numbers.max()}, and "
+                    f"it has class numbers from {numbers.min()} to {numbers.max()}, but "
                     f"{len(names)} classes"
                 )
 
@@ -141,7 +141,7 @@ class PreparedDataset(PointCloudDataset):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": OrderedDict()}  # each process maps the files itself
 
-    def _locate(self, index: int) -> tuple[dict[str, Any], int]:
+    def _locate_cloud(self, index: int) -> tuple[dict[str, Any], int]:
         """Return the opened shard of a cloud and its row in this shard."""
         number = bisect_right(self._shard_ends, index)
         if number not in self._shards:
@@ -164,7 +164,7 @@ class PreparedDataset(PointCloudDataset):
 
     def _read_field(self, index: int, name: str) -> np.ndarray | None:
         """Return one field of a cloud, None without it; raise ValueError for a damaged shard."""
-        shard, row = self._locate(index)
+        shard, row = self._locate_cloud(index)
         if name not in shard:
             return None
         try:
