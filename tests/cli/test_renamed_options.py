@@ -19,8 +19,13 @@ from recon.cli.renamed_options import RENAMED_OPTIONS, check_renamed_options
         ("evaluate", "weights=x=1.ckpt", "weights was renamed: write checkpoint=x=1.ckpt"),
         ("segment", "model=a.ckpt", "model was renamed: write checkpoint=a.ckpt"),
         ("embed", "points=64", "points was renamed: write num_points=64"),
+        (
+            "prepare", "data.count=64",
+            "data.count was renamed: write data.num_surface_points=64 (folders) or "
+            "data.num_fps_points=64 (ModelNet)",
+        ),
     ],
-)
+)  # fmt: skip
 def test_old_names_exit_with_the_new_name(program: str, argument: str, advice: str) -> None:
     with pytest.raises(SystemExit, match=r"error: ") as error:
         check_renamed_options(program, ["a=b", argument])

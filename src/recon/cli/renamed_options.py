@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 _SHARED_OPTIONS = {
     "points": "num_points",
     "data.size": "data.num_points",
+    "data.count": "data.num_surface_points{} (folders) or data.num_fps_points{} (ModelNet)",
     "data.source_up": "data.up",
     "data.fewest": "data.min_points",
     "data.workers": "data.num_workers",
+    "data.source": "data.datamodule",
     "widths": "projection_dims",
 }
 RENAMED_OPTIONS: Mapping[str, Mapping[str, str]] = {
@@ -26,6 +28,9 @@ RENAMED_OPTIONS: Mapping[str, Mapping[str, str]] = {
         "callbacks.guard.limit": "callbacks.guard.max_consecutive",
         "callbacks.guard.dump": "callbacks.guard.dump_dir",
         "callbacks.svm": "callbacks.linear_probe",
+        "callbacks.interrupt": "callbacks.graceful_stop",
+        "callbacks.files": "callbacks.atomic_checkpoints",
+        "callbacks.rates": "callbacks.lr_monitor",
     },
     "evaluate": {"weights": "checkpoint"},
     "embed": {"count": "num_surface_points", "workers": "num_workers"},
@@ -38,7 +43,10 @@ RENAMED_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "export": {"source": "checkpoint"},
     "info": {"source": "checkpoint"},
 }
-"""New option names by program, then by old name; a name includes the options below it."""
+"""New option names by program, then by old name; a name includes the options below it.
+
+Where there are several new names, `{}` stands for the rest of the argument.
+"""
 
 
 def check_renamed_options(program: str, arguments: Sequence[str]) -> None:
@@ -49,4 +57,5 @@ def check_renamed_options(program: str, arguments: Sequence[str]) -> None:
     for argument in arguments:
         if match := pattern.fullmatch(argument):
             sigil, old, remainder = match.groups()
-            sys.exit(f"error: {old} was renamed: write {sigil}{renamed[old]}{remainder}")
+            new = renamed[old] if "{}" in renamed[old] else f"{renamed[old]}{{}}"
+            sys.exit(f"error: {old} was renamed: write {sigil}{new.replace('{}', remainder)}")
