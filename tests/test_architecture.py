@@ -1,4 +1,5 @@
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,9 @@ def test_package_files_are_empty() -> None:
     packages = [path for path in SRC.rglob("__init__.py") if path.parent != SRC]
     assert len(packages) == 15
     assert not any(path.read_text() for path in packages)
+
+
+@pytest.mark.parametrize("tree", [SRC, Path(__file__).parent], ids=["src", "tests"])
+def test_no_folder_has_more_than_15_modules(tree: Path) -> None:
+    counts = Counter(path.parent for path in tree.rglob("*.py") if path.name != "__init__.py")
+    assert max(counts.values()) <= 15, counts.most_common(1)

@@ -43,9 +43,7 @@ def test_each_configuration_file_is_in_the_reference() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
-def test_tutorials_run_and_write_to_a_temporary_folder_only(
-    tutorial: Path, tmp_path: Path
-) -> None:
+def test_tutorials_run_and_write_to_a_temporary_folder_only(tutorial: Path, tmp_path: Path) -> None:
     here, temporary = tmp_path / "here", tmp_path / "tmp"
     here.mkdir()
     temporary.mkdir()

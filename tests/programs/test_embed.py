@@ -86,7 +86,7 @@ def test_the_table_equals_the_encoders_output(tmp_path: Path, shapes: list[str])
     metadata = read_table_metadata(out)
     assert metadata["columns"] == list(FEATURE_COLUMNS)
     assert metadata["about"]["version"] == __version__
-    page = (Path(__file__).parents[1] / "docs" / "search.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     variables: dict[str, Any] = {}
     exec(snippet.replace("features.parquet", str(out)), variables)

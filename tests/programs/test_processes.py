@@ -14,7 +14,7 @@ import pytest
 from processes import CASES
 from trees import write_s3dis
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 TOLERANCES = {"pretrain": 1e-5}
 """Tolerances in single precision, where rounding errors grow; others are 1e-8."""
 
