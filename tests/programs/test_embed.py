@@ -11,56 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from pyarrow import parquet
 
 from recon import PointEncoder, __version__
-from recon.checkpoints.loading import build_metadata
-from recon.checkpoints.reader import METADATA_KEY
 from recon.cli.config_dir import conf_dir
 from recon.data.io.feature_table import FEATURE_COLUMNS, read_feature_table, read_table_metadata
 from recon.embed import embed
-from recon.layers.grouping import PatchGrouper
-from recon.models.decoder import Decoder
-from recon.models.encoder import Encoder
-from recon.models.recon import Projections, ReCon
-
-BATCH_SIZE = 4
-
-
-def save_network(path: Path, *, seed: int = 0, text: int = 384) -> Path:
-    """Write a checkpoint of a tiny network with an image query and a text query."""
-    torch.manual_seed(seed)
-    encoder = Encoder(24, depth=2, heads=2, patch_widths=(8, 16, 16))
-    decoder = Decoder(24, depth=1, heads=2, group_size=8)
-    model = ReCon(
-        PatchGrouper(8, 8), encoder, decoder, Projections(24, {"image": 10, "text": text})
-    )
-    state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({METADATA_KEY: build_metadata(model), "state_dict": state}, path)
-    return path
-
-
-def write_shapes(root: Path, count: int = 10) -> list[str]:
-    """Write clouds of different sizes in two classes; return their names, sorted."""
-    rng = np.random.default_rng(0)
-    names = []
-    for row in range(count):
-        path = root / ("chair" if row % 2 else "lamp") / f"{row}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, rng.normal(size=(40 + 7 * row, 3)).astype(np.float32))
-        names.append(path.relative_to(root).as_posix())
-    return sorted(names)
-
-
-def run_embed(*overrides: str) -> int:
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose(
-            "embed", [*overrides, "num_workers=0", f"batch_size={BATCH_SIZE}", "device=cpu"]
-        )
-    return embed(cfg)
+from runs import EMBED_BATCH_SIZE, run_embed, save_network, write_shapes
 
 
 @pytest.fixture
@@ -131,7 +89,9 @@ def test_a_killed_run_leaves_only_complete_files(tmp_path: Path, shapes: list[st
     write_shapes(tmp_path / "shapes", 400)
     out = tmp_path / "f.parquet"
     command = [sys.executable, "-m", "recon.embed", *shapes, f"out={out}", "num_workers=0"]
-    process = subprocess.Popen([*command, f"batch_size={BATCH_SIZE}"], cwd=tmp_path, env=os.environ)
+    process = subprocess.Popen(
+        [*command, f"batch_size={EMBED_BATCH_SIZE}"], cwd=tmp_path, env=os.environ
+    )
     parts = tmp_path / "f.parquet.parts"
     while len([*parts.glob("*.parquet")]) < 3 and process.poll() is None:
         time.sleep(0.005)
@@ -140,7 +100,7 @@ def test_a_killed_run_leaves_only_complete_files(tmp_path: Path, shapes: list[st
     assert 3 <= len([*parts.glob("*.parquet")]) < 100
     assert not out.exists()
     for path in parts.glob("*.parquet"):
-        assert len(parquet.read_table(path)) == BATCH_SIZE
+        assert len(parquet.read_table(path)) == EMBED_BATCH_SIZE
     run_embed(*shapes, f"out={out}")
     run_embed(*shapes, f"out={tmp_path / 'whole.parquet'}")
     assert parquet.read_table(out).equals(parquet.read_table(tmp_path / "whole.parquet"))

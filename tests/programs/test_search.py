@@ -21,8 +21,8 @@ from recon.tasks.linear_probe import Neighbors
 from recon.tasks.retrieval import retrieval_scores
 from recon.teachers.cached import CachedTextTeacher
 from recon.teachers.tfidf_fallback import encode_sentence
+from runs import run_embed, save_network, write_shapes
 from standins import CALLS
-from test_embed import run_embed, save_network, write_shapes
 
 
 def run_search(*overrides: str) -> Neighbors:
