@@ -67,7 +67,7 @@ def write_shapes(root: Path, count: int = 10) -> list[str]:
 
 
 def run_embed(*overrides: str) -> int:
-    """Embed on the CPU without workers; return the exit code."""
+    """Embed on the CPU without workers; return the number of shapes in the table."""
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose(
             "embed", [*overrides, "num_workers=0", f"batch_size={EMBED_BATCH_SIZE}", "device=cpu"]
