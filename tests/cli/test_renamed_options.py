@@ -34,6 +34,7 @@ def test_old_names_exit_with_the_new_name(program: str, argument: str, advice: s
 
 def test_current_options_pass() -> None:
     check_renamed_options("train", ["model=small", "teacher.weights=x", "num_points=3", "--help"])
+    check_renamed_options("train", ["+callbacks.interrupt._target_=my.Callback"])
     check_renamed_options("evaluate", ["classes=[a,b]", "data.up=z"])
 
 

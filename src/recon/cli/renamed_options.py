@@ -57,5 +57,7 @@ def check_renamed_options(program: str, arguments: Sequence[str]) -> None:
     for argument in arguments:
         if match := pattern.fullmatch(argument):
             sigil, old, remainder = match.groups()
+            if "+" in sigil and old.startswith("callbacks."):
+                continue  # it adds a callback of the user's own under that name
             new = renamed[old] if "{}" in renamed[old] else f"{renamed[old]}{{}}"
             sys.exit(f"error: {old} was renamed: write {sigil}{new.replace('{}', remainder)}")
