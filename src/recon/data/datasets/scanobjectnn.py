@@ -3,37 +3,22 @@
 [1] Uy et al., arXiv:1908.04616.
 """
 
-import zlib
-from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.layout import ExpectedLayout
-from recon.data.io.file_checks import (
-    MIN_UNPACK_LIMIT,
-    UnsupportedContentError,
-    check_cloud,
-    check_file,
-    check_labels,
-    wrap_read_errors,
-)
+from recon.data.io.file_checks import check_cloud, check_labels
+from recon.data.io.hdf5 import read_hdf5
 from recon.teachers.prompts import build_prompts
 
 CLASSES = (
     "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door",
     "shelf", "table", "bed", "pillow", "sink", "sofa", "toilet",
 )  # fmt: skip
-SHUFFLE, CHECKSUM = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
-DEFLATE = h5py.h5z.FILTER_DEFLATE
-CHECKSUM_BYTES = 4
-MAX_EXPANSION = 64
-"""Maximum ratio of the size of a data set in memory to the size of its file."""
 HARDEST_SUFFIX = "_objectdataset_augmentedrot_scale75.h5"
 VARIANTS = {
     "OBJ_BG": ("main_split", "_objectdataset.h5"),
@@ -51,61 +36,6 @@ LAYOUT = ExpectedLayout(
 )
 
 
-def check_hdf5_dataset(data: h5py.Dataset, size: int) -> None:
-    """Raise ValueError for a data set that needs far more memory than its file of `size` bytes.
-
-    HDF5 trusts the declared sizes: it fills missing data, decompresses whole chunks, and limits
-    neither the decompressed size of a chunk nor variable-length values that many elements share.
-    """
-    if data.dtype.kind not in "iuf":
-        raise ValueError(f"`{data.name[1:]}` contains {data.dtype}, not numbers")
-    chunk = prod(data.chunks or ()) * data.dtype.itemsize
-    num_bytes = max(chunk, data.nbytes)
-    if num_bytes > MAX_EXPANSION * size or chunk > max(data.nbytes, MIN_UNPACK_LIMIT):
-        raise ValueError(
-            f"`{data.name[1:]}` declares {num_bytes:,} bytes, too many for a file of {size:,} bytes"
-        )
-    if data.chunks:
-        _check_chunks(data, chunk, size)
-    elif data.id.get_storage_size() < data.nbytes:
-        raise ValueError(f"`{data.name[1:]}` was never written")
-
-
-def _check_chunks(data: h5py.Dataset, length: int, size: int) -> None:
-    """Raise ValueError for missing chunks and chunks that do not decompress to `length` bytes.
-
-    HDF5 reads past the end of a chunk that is too short.
-    """
-    layout, name = data.id.get_create_plist(), data.name[1:]
-    filters = [layout.get_filter(number)[0] for number in range(layout.get_nfilters())]
-    if not set(filters) <= {SHUFFLE, CHECKSUM, DEFLATE} or len({*filters}) < len(filters):
-        raise UnsupportedContentError(
-            f"`{name}` uses the HDF5 filters {filters}: write it again with gzip compression"
-        )
-    chunks: list[Any] = []
-    data.id.chunk_iter(chunks.append)
-    num_chunks = prod(-(-n // chunk) for n, chunk in zip(data.shape, data.chunks, strict=True))
-    if len(chunks) != num_chunks:
-        raise ValueError(f"`{name}` has {len(chunks)} of its {num_chunks} chunks")
-    if sum(chunk.size for chunk in chunks) > size:
-        raise ValueError(f"`{name}` has overlapping chunks")
-    for chunk in chunks:
-        if _unpacked_size(data, chunk, filters, length) != length:
-            raise ValueError(f"a chunk of `{name}` does not have its declared length")
-
-
-def _unpacked_size(data: h5py.Dataset, chunk: Any, filters: Sequence[int], length: int) -> int:
-    """Return the decompressed size of a chunk in bytes; stop one byte after `length`."""
-    applied = [kind for index, kind in enumerate(filters) if not chunk.filter_mask >> index & 1]
-    checksum = CHECKSUM_BYTES if CHECKSUM in applied else 0
-    if DEFLATE not in applied:
-        return int(chunk.size) - checksum
-    # A checksum added before compression is part of the decompressed bytes.
-    overhead = checksum if CHECKSUM in applied[: applied.index(DEFLATE)] else 0
-    content = data.id.read_direct_chunk(chunk.chunk_offset)[1]
-    return len(zlib.decompressobj().decompress(content, length + overhead + 1)) - overhead
-
-
 class ScanObjectNN(PointCloudDataset):
     """Read one part, train or test, of a variant: OBJ_BG, OBJ_ONLY or PB_T50_RS (hardest)."""
 
@@ -120,16 +50,8 @@ class ScanObjectNN(PointCloudDataset):
         folder, suffix = VARIANTS[variant]
         name = f"{folder}/{'training' if split == 'train' else split}{suffix}"
         path = LAYOUT.find_root(Path(root), name, ["ScanObjectNN", "h5_files"]) / name
-        with wrap_read_errors(path, "HDF5 file"), h5py.File(check_file(path), "r") as file:
-            for key in ("data", "label"):
-                # Links to other files are rejected.
-                link = file.get(key, getlink=True)
-                if not isinstance(link, h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
-                    raise ValueError(f"it has no data set `{key}`, only {sorted(file)}")
-                if file[key].external or file[key].is_virtual:
-                    raise ValueError(f"`{key}` is stored in other files")
-                check_hdf5_dataset(file[key], path.stat().st_size)
-            self._points, labels = file["data"][:], file["label"][:]
+        content = read_hdf5(path, ("data", "label"))
+        self._points, labels = content["data"], content["label"]
         if self._points.ndim != 3 or self._points.shape[2] < 3 or not len(self._points):
             raise ValueError(
                 f"{path}: `data` has shape {self._points.shape}, expected (n, 2048, 3)"

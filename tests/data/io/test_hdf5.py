@@ -1,4 +1,4 @@
-"""HDF5 files of ScanObjectNN: sizes, filters and links are checked before data are read.
+"""HDF5 files: sizes, filters and links are checked before data are read.
 
 All files here are sound: where a file would have to be damaged, the check is given another size.
 """
@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from recon.data.datasets import scanobjectnn
-from recon.data.datasets.scanobjectnn import ScanObjectNN, check_hdf5_dataset
+from recon.data.datasets.scanobjectnn import ScanObjectNN
+from recon.data.io import hdf5
+from recon.data.io.hdf5 import check_hdf5_dataset
 from trees import write_scanobjectnn
 
 CLOUDS = np.random.default_rng(0).normal(size=(4, 2048, 3)).astype(np.float32)
@@ -71,7 +72,7 @@ def test_numbers_take_no_more_memory_than_their_file_explains(
         check(path, 1000)
     write(path, chunks=(8, 2048, 3), maxshape=(None, 2048, 3), compression="gzip")
     check(path)
-    monkeypatch.setattr(scanobjectnn, "MIN_UNPACK_LIMIT", 100_000)
+    monkeypatch.setattr(hdf5, "MIN_UNPACK_LIMIT", 100_000)
     with pytest.raises(ValueError, match=r"`data` .*196,608"):
         check(path)
 
@@ -95,7 +96,7 @@ def test_chunks_unpack_to_the_declared_length(
 
     write(path, **options)
     check(path)
-    monkeypatch.setattr(scanobjectnn.zlib, "decompressobj", Short)
+    monkeypatch.setattr(hdf5.zlib, "decompressobj", Short)
     with pytest.raises(ValueError, match="a chunk of `data`"):
         check(path)
 
@@ -105,7 +106,7 @@ def test_chunks_without_compression_have_the_declared_length(
 ) -> None:
     write(path, chunks=(1, 2048, 3), fletcher32=True)
     check(path)
-    monkeypatch.setattr(scanobjectnn, "CHECKSUM_BYTES", 3)
+    monkeypatch.setattr(hdf5, "CHECKSUM_BYTES", 3)
     with pytest.raises(ValueError, match="a chunk of `data`"):
         check(path)
 
