@@ -16,6 +16,7 @@ from recon.cli.errors import exit_on_interrupt
 from recon.cli.renamed_options import check_renamed_options
 from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
 from recon.utils.atomic_write import write_lock
+from recon.utils.printable import format_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +76,7 @@ def _embed_locked(cfg: DictConfig) -> int:
     console = Console()
     if len(rows_to_do) < len(modified_times):
         num_done = len(modified_times) - len(rows_to_do)
-        console.print(f"{num_done:,} of {len(modified_times):,} shapes are already done")
+        console.print(f"{num_done:,} of {format_count(len(modified_times), 'shape')} already done")
     batches = [
         rows_to_do[start : start + cfg.batch_size]
         for start in range(0, len(rows_to_do), cfg.batch_size)
@@ -96,7 +97,7 @@ def _embed_locked(cfg: DictConfig) -> int:
             console.print(f"[bold]skipped[/bold] {escape(reason)}", soft_wrap=True, highlight=False)
         num_printed += len(skipped)
     count, num_skipped = table.finish(modified_times), len(table.skipped)
-    message = f"{count:,} shapes written to {cfg.out}"
+    message = f"{format_count(count, 'shape')} written to {cfg.out}"
     if num_skipped:
         message += f"; {num_skipped:,} of {len(modified_times):,} cannot be read and were skipped"
     console.print(message, soft_wrap=True, highlight=False)
@@ -181,7 +182,7 @@ def _embed_batch(
                 features = [*_encode_clouds(encoder, [upright[index]]), *features]
             except ValueError as error:
                 name = dataset.ids[row]
-                skipped[name] = f"{name}: {str(error).removeprefix('cloud 0: ')}"
+                skipped[name] = f"{name}: {getattr(error, 'reason', error)}"
                 del readable[index], upright[index]
     feature_rows = [
         _build_row(dataset, row, cloud, points, cloud_features)

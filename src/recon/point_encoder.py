@@ -19,6 +19,7 @@ from recon.models.segmenter import Segmenter
 from recon.ops.interpolation import three_interpolate, three_nn
 from recon.ops.neighbors import gather_rows
 from recon.ops.sampling import farthest_point_sample
+from recon.utils.printable import format_count
 
 PointsLike = Any
 """A cloud (N, 3 or more), a batch (B, N, 3 or more), or a list of clouds; numpy or torch."""
@@ -50,6 +51,17 @@ class PatchedCloud(NamedTuple):
     patches: Patches
     centroid: Tensor
     radius: float
+
+
+class CloudError(ValueError):
+    """A cloud that cannot be encoded: its number in the input, and the reason."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(number, reason)
+        self.number, self.reason = number, reason
+
+    def __str__(self) -> str:
+        return f"cloud {self.number}: {self.reason}"
 
 
 class PointEncoder:
@@ -138,17 +150,18 @@ class PointEncoder:
     def _normalize_cloud(self, cloud: Tensor, number: int, up: str) -> tuple[Tensor, Tensor, float]:
         """Check, normalize and subsample a cloud; return it with its centroid and radius."""
         if cloud.ndim != 2 or cloud.shape[1] < 3 or not len(cloud):
-            raise ValueError(f"cloud {number}: expected (N, 3), got {tuple(cloud.shape)}")
+            raise CloudError(number, f"expected (N, 3), got {tuple(cloud.shape)}")
         cloud = cloud[:, :3]
         try:
             check_clouds(cloud[None])
         except ValueError as error:
-            raise ValueError(f"cloud {number}: {str(error).removeprefix('cloud 0 ')}") from None
+            raise CloudError(number, str(error).removeprefix("cloud 0 ")) from None
         grouper = self.network.grouper
         if len(cloud) < (min_points := max(grouper.groups, grouper.group_size)):
-            raise ValueError(
-                f"cloud {number}: has {len(cloud)} points, the network cuts {grouper.groups} "
-                f"patches of {grouper.group_size}: give it at least {min_points}"
+            raise CloudError(
+                number,
+                f"has {format_count(len(cloud), 'point')}, the network cuts {grouper.groups} "
+                f"patches of {grouper.group_size}: give it at least {min_points}",
             )
         centroid = cloud.mean(0)
         centered = (cloud - centroid).float()

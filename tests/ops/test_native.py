@@ -52,6 +52,23 @@ def test_failed_build_warns_once_and_falls_back(
 
 
 @pytest.mark.usefixtures("fresh_library")
+def test_a_compiler_that_hangs_is_told_once_with_the_cure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hanging = tmp_path / "cc"
+    hanging.write_text("#!/bin/sh\nread line < /dev/zero\n")
+    hanging.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("recon.ops.native.COMPILER_TIMEOUT", 0.1)
+    with pytest.warns(
+        UserWarning, match=r"cc did not finish within 0.1 s, .*RECON_NATIVE=0"
+    ) as told:
+        assert [load_library(), load_library()] == [None, None]
+    assert len(told) == 1
+
+
+@pytest.mark.usefixtures("fresh_library")
 def test_missing_home_folder_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")

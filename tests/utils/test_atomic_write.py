@@ -47,6 +47,33 @@ def test_full_disk_keeps_the_old_file(
     assert path.read_bytes() == b"old"
 
 
+def test_errors_of_other_files_in_the_block_are_not_blamed_on_the_written_one(
+    tmp_path: Path,
+) -> None:
+    with (
+        pytest.raises(FileNotFoundError) as caught,
+        atomic_write.atomic_path(tmp_path / "out") as part,
+    ):
+        part.write_bytes((tmp_path / "missing").read_bytes())
+    assert caught.value.filename == str(tmp_path / "missing")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_in_the_block_is_blamed_on_the_written_file(code: int, tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match=r"out: cannot be written \("),
+        atomic_write.atomic_path(tmp_path / "out"),
+    ):
+        raise OSError(code, os.strerror(code))
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(ValueError, match=r"a/out: cannot be written \("):
+        write_atomic(tmp_path / "a" / "out", b"")
+
+
 def _run_in_child(work: object) -> int:
     """Run a function in a child process; return its wait status."""
     child = os.fork()

@@ -7,7 +7,12 @@ import pytest
 
 from recon.cli.errors import one_line_errors
 from recon.data.datasets.folder import ShapeFolder
-from recon.utils.printable import check_printable, escape_control_chars, has_control_chars
+from recon.utils.printable import (
+    check_printable,
+    escape_control_chars,
+    format_count,
+    has_control_chars,
+)
 
 STRANGE = ("a\x1b[31m", "a\nb", "\u202egpj", "\x9b2J", "a\u2028b", "a\udc80", "\u2066a")
 PLAIN = ("", "a b", "Gr\u00f6\u00dfe", "\u6905\u5b50", "a\u200db", "caf\u0065\u0301")
@@ -40,3 +45,8 @@ def test_control_characters_are_written_out_and_lines_stay_lines() -> None:
     with pytest.raises(SystemExit) as caught, one_line_errors():
         raise ValueError("x\x1b]0;y\x07.ply: not found")
     assert r"x\x1b]0;y\x07.ply: not found" in str(caught.value)
+
+
+def test_counts_have_their_noun_in_the_right_number() -> None:
+    counted = [format_count(count, "test shape") for count in (0, 1, 2, 1024)]
+    assert counted == ["0 test shapes", "1 test shape", "2 test shapes", "1,024 test shapes"]

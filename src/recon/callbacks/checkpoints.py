@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from recon.checkpoints.reader import read_checkpoint
 from recon.utils.atomic_write import write_atomic
+from recon.utils.printable import format_count
 
 LAST_CHECKPOINT = ModelCheckpoint.CHECKPOINT_NAME_LAST + ModelCheckpoint.FILE_EXTENSION
 PREVIOUS_CHECKPOINT = "previous.ckpt"
@@ -110,7 +111,8 @@ def print_resume_hint(trainer: Trainer) -> None:
     if trainer.is_global_zero and steps:
         path = max(steps, key=lambda path: (steps[path], path == last))
         age = "" if steps[path] == trainer.global_step else f", saved at step {steps[path]}"
-        message = f"stopped after {trainer.global_step} steps; resume with ckpt_path={path}{age}"
+        message = f"stopped after {format_count(trainer.global_step, 'step')}; "
+        message += f"resume with ckpt_path={path}{age}"
         print(f"\n{message}", flush=True)
 
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from recon.callbacks.graceful_stop import BeforeOptimizerStepError, BufferSnapshot
 from recon.data.batch import Batch
 from recon.utils.atomic_write import write_atomic
+from recon.utils.printable import format_count
 
 ACTIONS = ("stop", "skip")
 MAX_NAMED_SAMPLES = 5
@@ -120,7 +121,8 @@ class FiniteGuard(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.skipped:
-            warnings.warn(f"{self.skipped} steps were skipped: not finite", stacklevel=2)
+            steps = format_count(self.skipped, "step")
+            warnings.warn(f"skipped {steps} in all: not finite", stacklevel=2)
 
 
 def find_nonfinite_samples(batch: Batch) -> list[str]:

@@ -17,6 +17,7 @@ from recon.callbacks.checkpoints import (
     disable_save_on_exception,
     read_global_step,
 )
+from recon.utils.printable import format_count
 from recon.utils.scheduler_env import is_restarted
 
 SLURM_SIGNAL, SUBMITIT_SIGNAL = signal.SIGUSR1, signal.SIGUSR2
@@ -68,7 +69,7 @@ class Requeue(Callback):
         if trainer.is_global_zero:
             for path in old_checkpoints:
                 path.unlink(missing_ok=True)
-            print(f"\nsaved after {trainer.global_step} steps", flush=True)
+            print(f"\nsaved after {format_count(trainer.global_step, 'step')}", flush=True)
             if SUBMITIT_SIGNAL in self._previous_handlers:
                 # The handler of submitit requeues the job, and raises to end this process.
                 self._previous_handlers[SUBMITIT_SIGNAL](SUBMITIT_SIGNAL, None)

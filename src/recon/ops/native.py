@@ -26,6 +26,8 @@ from torch import Tensor
 SOURCES = [Path(__file__).with_name(name) for name in ("fps.c", "knn.c", "pooling.c")]
 MAX_PATCH_POINTS = 64
 """Maximum number of points per patch in `linear_max_backward`."""
+COMPILER_TIMEOUT = 60.0
+"""Seconds to wait for the compiler, which takes about two."""
 # No contraction: a fused multiply-add would round differently and pick another point.
 COMPILER_FLAGS = (
     "-O3",
@@ -54,15 +56,25 @@ def _cache_folder() -> Path:
 def _compile_library(compiler: str, target: Path) -> None:
     """Compile into a temporary folder beside the target, then rename the library to it.
 
-    If the compiler fails, the first lines of its message are shown as a warning.
+    If the compiler fails, the first lines of its message are shown as a warning. If it takes too
+    long, the warning tells how to skip it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         library = Path(folder) / target.name
         command = [compiler, *COMPILER_FLAGS, *map(str, SOURCES), "-o", str(library)]
-        result = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=60
-        )
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=COMPILER_TIMEOUT
+            )
+        except subprocess.TimeoutExpired:
+            warnings.warn(
+                f"{compiler} did not finish within {COMPILER_TIMEOUT:g} s, using torch instead, "
+                "which is slower: start again when the machine is less busy, or set RECON_NATIVE=0 "
+                "to skip the compiler",
+                stacklevel=3,
+            )
+            raise
         if result.returncode:
             message = "; ".join(result.stderr.splitlines()[:3])
             warnings.warn(f"{compiler} failed, using torch instead: {message}", stacklevel=3)

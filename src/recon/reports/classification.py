@@ -26,6 +26,7 @@ from recon.reports.wandb_media import iter_wandb_runs, log_confusion
 from recon.tasks.classify import Classification
 from recon.tasks.metrics import ClassificationScores, classification_scores
 from recon.utils.atomic_write import write_atomic
+from recon.utils.printable import format_count
 
 # Keys of results.json; `_label_protocol` returns their printed names.
 SINGLE_VIEW_KEY, VOTE_KEY = "one view", "one vote of {} views"
@@ -75,11 +76,11 @@ class ClassificationReport(Callback):
         predicted = torch.cat(pl_module.test_logits[SINGLE_VIEW_KEY]).argmax(1)
         for run in iter_wandb_runs(trainer):
             log_confusion(run, labels.numpy(), predicted.numpy(), classes)
-        title = f"single view, {len(labels)} test shapes"
+        shapes = format_count(len(labels), "test shape")
+        title = f"single view, {shapes}"
         plot_confusion_matrix(
             single_view.confusion_matrix, classes, title, self.folder / "confusion.png"
         )
-        shapes = f"{len(labels)} test shapes"
         shapes += f", {num_trained} of them TRAINED ON" if num_trained else ""
         self._write_page(trainer, pl_module, scores, classes, shapes)
         self._print_tables(scores, build_class_table(single_view, classes), shapes, pl_module.votes)

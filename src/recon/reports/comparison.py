@@ -4,8 +4,9 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import escape_control_chars
@@ -77,25 +78,37 @@ def plot_comparison(metrics: RunMetrics, path: Path) -> None:
     height = 2.6 if numeric_option else 1.2 + 0.3 * len(metrics)
     longest_label = max(len(shorten_options(options)) for options in metrics)
     width = 7 if numeric_option else 5 + 0.07 * longest_label
-    mpl.rcParams["text.parse_math"] = False  # labels are option names, not formulas
-    figure = Figure(figsize=(width, height * len(names)), layout="constrained")
-    for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
-        rows = {options: values[name] for options, values in metrics.items() if name in values}
-        means = [statistics.mean(values) for values in rows.values()]
-        deviations = [statistics.stdev(v) if len(v) > 1 else math.nan for v in rows.values()]
-        unit = "" if name.endswith(LOGGED_SUFFIX) else "%"
-        if numeric_option:
-            value_of = dict(zip(metrics, numeric_option[1], strict=True))
-            order = sorted(range(len(means)), key=lambda i: [value_of[row] for row in rows][i])
-            x = sorted(value_of[row] for row in rows)
-            y, error = [means[i] for i in order], [deviations[i] for i in order]
-            axes.errorbar(x, y, error, marker="o", capsize=3)
-            axes.set(xlabel=numeric_option[0], ylabel=unit, title=name)
-        else:
-            positions = range(len(rows))
-            axes.barh(positions, means, xerr=deviations, capsize=3)
-            labels = [shorten_options(options) or NO_OVERRIDES_LABEL for options in rows]
-            axes.set_yticks(positions, labels)
-            axes.invert_yaxis()
-            axes.set(xlabel=unit, title=name)
-    figure.savefig(path, dpi=130)
+    with mpl.rc_context({"text.parse_math": False}):  # labels are option names, not formulas
+        figure = Figure(figsize=(width, height * len(names)), layout="constrained")
+        for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
+            rows = {options: values[name] for options, values in metrics.items() if name in values}
+            unit = "as logged" if name.endswith(LOGGED_SUFFIX) else "%"
+            if numeric_option:
+                value_of = dict(zip(metrics, numeric_option[1], strict=True))
+                _plot_line(axes, {value_of[row]: values for row, values in rows.items()})
+                axes.set(xlabel=numeric_option[0], ylabel=unit, title=name)
+            else:
+                _plot_bars(axes, rows)
+                axes.set(xlabel=unit, title=name)
+        figure.savefig(path, dpi=130)
+
+
+def _measure_spread(repeats: Iterable[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """Return the means, and the standard deviations, NaN for a single value."""
+    rows = [*repeats]
+    means = [statistics.mean(values) for values in rows]
+    return means, [statistics.stdev(v) if len(v) > 1 else math.nan for v in rows]
+
+
+def _plot_line(axes: Any, repeats_by_value: Mapping[float, Sequence[float]]) -> None:
+    x = sorted(repeats_by_value)
+    means, deviations = _measure_spread(repeats_by_value[value] for value in x)
+    axes.errorbar(x, means, deviations, marker="o", capsize=3)
+
+
+def _plot_bars(axes: Any, repeats_by_options: Mapping[str, Sequence[float]]) -> None:
+    means, deviations = _measure_spread(repeats_by_options.values())
+    axes.barh(range(len(means)), means, xerr=deviations, capsize=3)
+    labels = [shorten_options(options) or NO_OVERRIDES_LABEL for options in repeats_by_options]
+    axes.set_yticks(range(len(means)), labels)
+    axes.invert_yaxis()

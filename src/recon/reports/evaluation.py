@@ -19,6 +19,7 @@ from recon.reports.run_reports import NetworkInspection, write_test_report
 from recon.tasks.feature_extraction import ExtractedFeatures
 from recon.tasks.metrics import ClassificationScores
 from recon.utils.atomic_write import write_atomic
+from recon.utils.printable import format_count
 
 
 class Evaluation(NamedTuple):
@@ -73,7 +74,7 @@ def write_results(folder: Path, evaluation: Evaluation) -> None:
         console.print(build_class_table(scores, classes))
         path = folder / "confusion.png"
         plot_confusion_matrix(scores.confusion_matrix, classes, evaluation.name, path)
-        title = f"Accuracy in % on {evaluation.protocol['test_shapes']} test shapes"
+        title = f"Accuracy in % on {format_count(evaluation.protocol['test_shapes'], 'test shape')}"
         table = Table("metric", "value", "published, paper's protocol", title=title, box=SIMPLE)
         for row in _iter_metric_rows(scores, evaluation.published):
             table.add_row(*row)
@@ -94,8 +95,9 @@ def write_evaluation_report(
     write_test_report(
         folder,
         "Evaluation report",
-        f"{evaluation.checkpoint}, on {protocol['test_shapes']} test shapes. Fingerprint "
-        f"{evaluation.fingerprint}: results with different fingerprints are not comparable.",
+        f"{evaluation.checkpoint}, on {format_count(protocol['test_shapes'], 'test shape')}. "
+        f"Fingerprint {evaluation.fingerprint}: results with different fingerprints are not "
+        "comparable.",
         _build_bars(evaluation),
         scores=scores,
         classes=evaluation.classes,

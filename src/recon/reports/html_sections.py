@@ -30,6 +30,10 @@ UNLABELED_NAME = "unlabeled"
 """Class name shown for shapes without a label."""
 
 
+METRIC_LABELS = {"accuracy": "accuracy (fraction)", "miou": "mIoU (fraction)", "loss": "loss"}
+"""Labels of axes, by a word in the name of a logged metric; metrics without `/` are losses."""
+
+
 class Bar(NamedTuple):
     """One row of a table of metrics, with a bar if `share` is set."""
 
@@ -98,11 +102,20 @@ def plot_curves(curves: Mapping[str, Mapping[int, float]], *, columns: int = 4) 
         axes.set_title(name)
         if "/" not in name and 0 < 10 * values.min() < values.max():  # a loss
             axes.set_yscale("log")
-        axes.set_xlabel("step")
+        axes.set(xlabel="step", ylabel=_label_metric(name))
         axes.spines["right"].set_visible(False)
     for axes in grid[len(curves) :]:
         axes.set_visible(False)
     return figure
+
+
+def _label_metric(name: str) -> str:
+    """Return the label of a metric's axis: the quantity, with its unit."""
+    quantity = name.rpartition("/")[2]
+    for word, label in METRIC_LABELS.items():
+        if word in quantity:
+            return label
+    return "loss" if "/" not in name else quantity.replace("_", " ")
 
 
 def _build_curves_section(curves: Mapping[str, Mapping[int, float]]) -> Section | None:

@@ -42,6 +42,7 @@ from recon.reports.report_data import (
 from recon.reports.wandb_media import log_reconstructions
 from recon.tasks.metrics import ClassificationScores
 from recon.tasks.pretrain import Pretraining
+from recon.utils.printable import format_count
 
 MAX_SHAPES = 400
 """Maximum number of shapes that a report encodes, evenly spaced in the data set."""
@@ -83,8 +84,8 @@ def inspect_network(
         f"{names[i]} ({class_names[i]})" if class_names[i] else names[i] for i in example_rows
     ]
     note = (
-        f"Each row: a shape, then its nearest neighbors among {len(rows)} shapes, by cosine "
-        "similarity of the features. Green: same class."
+        f"Each row: a shape, then its nearest neighbors among {format_count(len(rows), 'shape')}, "
+        "by cosine similarity of the features. Green: same class."
     )
     neighbors = (
         build_neighbor_section(features, example_rows, features, dataset, rows, note=note)
@@ -195,14 +196,16 @@ def write_test_report(
 def describe_training(trainer: Trainer, task: Pretraining) -> str:
     """Return a sentence with the student, the number of shapes and epochs, and the teachers."""
     data = getattr(trainer, "datamodule", None)
-    count = f" on {len(data.dataset)} shapes" if isinstance(data, PointCloudDataModule) else ""
+    count = ""
+    if isinstance(data, PointCloudDataModule):
+        count = f" on {format_count(len(data.dataset), 'shape')}"
     ensemble = getattr(task, "ensemble", None)
     signals = [f"{name} teacher" for name in ensemble.teachers] if ensemble else []
     signals += ["self-contrast"] if ensemble and ensemble.self_contrast else []
     supervision = f", with {' and '.join(signals)}" if signals else ", without teachers"
     caution = " Captions often contain the class name." if "text teacher" in signals else ""
-    student, epochs = type(task).__name__, trainer.current_epoch
-    return f"{student}, trained{count} for {epochs} epochs{supervision}.{caution}"
+    epochs = format_count(trainer.current_epoch, "epoch")
+    return f"{type(task).__name__}, trained{count} for {epochs}{supervision}.{caution}"
 
 
 def _color_gray(points: Float[Tensor, "n 3"]) -> Cloud:

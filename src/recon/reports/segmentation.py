@@ -39,6 +39,7 @@ from recon.reports.wandb_media import iter_wandb_runs
 from recon.tasks.iou import IGNORE_INDEX
 from recon.tasks.segment import Segmentation, SegmentedCloud
 from recon.utils.atomic_write import write_atomic
+from recon.utils.printable import format_count
 
 ColoredViews = list[tuple[str, UInt8[np.ndarray, "n 3"]]]
 """Title and point colors of each view of a cloud."""
@@ -124,7 +125,7 @@ class SegmentationReport(Callback):
         write_run_page(
             self.folder,
             f"Segmentation report: {get_run_name(self.folder)}",
-            f"{results.get(unit)} test {unit}, eval.selection={self.selection}.",
+            f"{format_count(results[unit], f'test {unit[:-1]}')}, eval.selection={self.selection}.",
             [
                 build_bar_table(_title_metrics(results), "", metrics),
                 build_gallery("Ground truth, prediction, error", note, groups),

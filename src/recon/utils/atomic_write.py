@@ -1,5 +1,6 @@
 """Write files atomically, and lock folders against a second writer."""
 
+import errno
 import os
 import socket
 import sys
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK_FILE = ".lock"
+WRITE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Errors of a write that name no file."""
 
 
 def write_atomic(
@@ -32,25 +35,52 @@ def atomic_path(
     the machine crashes. With `backup`, the old file is kept under that name.
 
     Raises ValueError, which names the file and ends in `hint`, if the file cannot be written; the
-    old file stays.
+    old file stays. Other errors of the block, such as of a file that it reads, are raised as they
+    are.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if backup is not None:
-            _link_backup(path, backup)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be written ({error.strerror or error}): free disk space, check the "
-            f"permissions, or choose another folder, {hint}"
-        ) from error
+        with _explain_write_errors(path, hint):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+        except OSError as error:
+            if not _concerns_writing(error, temporary):
+                raise
+            raise _build_write_error(path, hint, error) from error
+        with _explain_write_errors(path, hint):
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            if backup is not None:
+                _link_backup(path, backup)
+            temporary.replace(path)
+            _sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # e.g. a parent that is a file
+            temporary.unlink(missing_ok=True)
+
+
+def _concerns_writing(error: OSError, temporary: Path) -> bool:
+    """Tell whether an error in the block is one of writing the file, not of reading another one."""
+    if error.filename is not None:
+        return os.fsdecode(error.filename) == str(temporary)
+    return error.errno in WRITE_ERRNOS
+
+
+def _build_write_error(path: Path, hint: str, error: OSError) -> ValueError:
+    return ValueError(
+        f"{path}: cannot be written ({error.strerror or error}): free disk space, check the "
+        f"permissions, or choose another folder, {hint}"
+    )
+
+
+@contextmanager
+def _explain_write_errors(path: Path, hint: str) -> Iterator[None]:
+    """Turn every OSError of a block that only writes into one that names the file and the cure."""
+    try:
+        yield
+    except OSError as error:
+        raise _build_write_error(path, hint, error) from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Reject or escape names with control characters before they are shown or written to files."""
+"""Format counts, and reject or escape names with control characters before they are shown."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -32,3 +32,11 @@ def escape_control_chars(text: str) -> str:
         char if char in "\n\t" or not has_control_chars(char) else ascii(char)[1:-1]
         for char in text
     )
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless the count is 1: `1 epoch`, `1,024 points`.
+
+    A noun of several words is given in the singular; its last word takes the `s`.
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
