@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,35 @@ def write_few_shot_fold(root: Path, way: int = 5, shot: int = 2, fold: int = 0) 
     return samples
 
 
-def write_scanobjectnn(root: Path, count: int = 15) -> dict[str, np.ndarray]:
-    """Write all three variants. Returns the points by `<folder>/<file>`."""
+def write_modelnet_hdf5(
+    folder: Path, counts: tuple[int, ...] = (4, 3), *, split: str = "train", points: int = 64
+) -> list[np.ndarray]:
+    """Write numbered files of shapes with normals, as PointNet does. Returns the tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = []
+    for number, count in enumerate(counts):
+        rows = np.stack([random_cloud(points, 6).astype(np.float32) for _ in range(count)])
+        labels = (np.arange(count, dtype=np.uint8) + len(tables))[:, None]
+        with h5py.File(folder / f"ply_data_{split}{number}.h5", "w") as file:
+            file["data"], file["normal"], file["label"] = rows[..., :3], rows[..., 3:], labels
+            file["faceId"] = np.zeros((count, points), np.int32)
+        tables += [*rows]
+    return tables
+
+
+def write_scanobjectnn(
+    root: Path,
+    count: int = 15,
+    *,
+    folders: Sequence[str] = ("main_split", "main_split_nobg"),
+    suffixes: Sequence[str] = ("", "_augmentedrot_scale75"),
+) -> dict[str, np.ndarray]:
+    """Write files of some variants. Returns the points by `<folder>/<file>`."""
     points = {}
-    for folder in ("main_split", "main_split_nobg"):
+    for folder in folders:
         (root / folder).mkdir(parents=True)
         for split in ("training", "test"):
-            for suffix in ("", "_augmentedrot_scale75"):
+            for suffix in suffixes:
                 name = f"{folder}/{split}_objectdataset{suffix}.h5"
                 points[name] = RNG.normal(size=(count, 2048, 3)).astype(np.float32)
                 with h5py.File(root / name, "w") as file:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from recon.data.datasets.hdf5.modelnet import CLASS_NAMES
 from recon.data.datasets.modelnet import ModelNet, ModelNetDataModule
 from recon.data.transforms import FarthestPointSample
 from recon.teachers.prompts import build_prompts
@@ -101,3 +102,15 @@ def test_invalid_caches_raise_value_error(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps([["not a cloud"] * 3, labels]))
     with pytest.raises(ValueError, match=r"fps\.dat \(train-0\): contains a str"):
         ModelNet(tmp_path).cloud(0)
+
+
+def test_caches_of_other_sizes_need_no_list_of_classes(tmp_path: Path) -> None:
+    clouds = write_modelnet_cache(tmp_path)
+    folder = tmp_path / "modelnet40_normal_resampled"
+    (folder / "modelnet40_shape_names.txt").unlink()
+    (folder / "modelnet40_train_8192pts_fps.dat").rename(
+        folder / "modelnet40_train_2048pts_fps.dat"
+    )
+    data = ModelNet(tmp_path, "train", num_fps_points=16)
+    assert list(data.classes) == list(CLASS_NAMES[40])
+    assert np.array_equal(data.cloud(1).points, clouds[1][:16, :3])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recon.data.datasets.shapenet import ShapeNet, ShapeNetDataModule
+from recon.data.datasets.shapenet import SYNSETS, ShapeNet, ShapeNetDataModule
 from recon.teachers.prompts import build_prompts
 
 
@@ -39,7 +39,7 @@ def test_category_table_by_rows(shapenet_root: Path) -> None:
 def test_missing_files_raise_an_error_with_the_expected_tree(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not found") as error:
         ShapeNet(tmp_path / "nowhere")
-    for part in ("nowhere/shapenet55.json", "shapenet_pc/", "github.com", "data.root="):
+    for part in ("nowhere/ShapeNet-55/test.txt", "shapenet_pc/", "github.com", "data.root="):
         assert part in str(error.value)
 
 
@@ -99,3 +99,36 @@ def test_clouds_of_different_sizes_raise_value_error(shapenet_root: Path) -> Non
     with pytest.raises(ValueError, match="must have the same number") as error:
         next(iter(data.train_dataloader()))
     assert "02691156-model3" in str(error.value)
+
+
+def test_copies_without_the_table_have_classes_but_no_text(shapenet_root: Path) -> None:
+    with_table = ShapeNet(shapenet_root)
+    (shapenet_root / "shapenet55.json").unlink()
+    data = ShapeNet(shapenet_root)
+    assert data.ids == with_table.ids
+    assert list(SYNSETS) == sorted(SYNSETS)
+    assert len(data.classes) == 55
+    names = [with_table.classes[label] for label in with_table.labels]
+    assert [data.classes[label] for label in data.labels] == names
+    assert np.array_equal(data.points(3), with_table.points(3))
+    with pytest.raises(ValueError, match=r"shapenet55\.json: not found: .*student=generative"):
+        data.texts(0)
+    (shapenet_root / "ShapeNet-55" / "train.txt").write_text("00000001-a.npy")
+    with pytest.raises(ValueError, match=r"train\.txt: \['00000001'\] are none of the 55 synsets"):
+        ShapeNet(shapenet_root)
+
+
+def test_other_subsets_have_their_own_lists(shapenet_root: Path) -> None:
+    (shapenet_root / "ShapeNet-Unseen21").mkdir()
+    (shapenet_root / "ShapeNet-Unseen21" / "test.txt").write_text("04379243-model0.npy\n")
+    module = ShapeNetDataModule(shapenet_root, subset="ShapeNet-Unseen21")
+    assert list(module.train_dataset().ids) == ["04379243-model0"]
+    assert module.settings() == {"subset": "ShapeNet-Unseen21"}
+    with pytest.raises(ValueError, match=r"ShapeNet-Unseen21 has no split 'train': .* test or all"):
+        ShapeNet(shapenet_root, "train", subset="ShapeNet-Unseen21")
+    with pytest.raises(ValueError, match="no subset 'ShapeNet-21': choose ShapeNet-55, ShapeNet-"):
+        ShapeNetDataModule(shapenet_root, subset="ShapeNet-21")
+    (shapenet_root / "shapenet55.json").unlink()
+    (shapenet_root / "ShapeNet-55").rename(shapenet_root / "lists")
+    with pytest.raises(FileNotFoundError, match=r"set data\.subset=ShapeNet-Unseen21"):
+        ShapeNet(shapenet_root)

@@ -12,6 +12,13 @@ import torch
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.datasets.hdf5.modelnet import (
+    CLASS_NAMES,
+    find_hdf5_folder,
+    list_hdf5,
+    read_class_names,
+    read_modelnet_hdf5,
+)
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.io.arrays import read_lines
 from recon.data.io.file_checks import (
@@ -28,7 +35,8 @@ from recon.data.io.text_table import read_table
 from recon.ops.sampling import farthest_point_sample
 from recon.teachers.prompts import build_prompts
 
-FOLDER = "modelnet40_normal_resampled"
+TEXT_FOLDERS = ("", "modelnet40_normal_resampled", "ModelNet/modelnet40_normal_resampled")
+CACHE_SUFFIX = "pts_fps.dat"
 LAYOUT = ExpectedLayout(
     "ModelNet",
     """\
@@ -36,7 +44,11 @@ LAYOUT = ExpectedLayout(
   modelnet40_shape_names.txt, modelnet40_train.txt, modelnet40_test.txt   (or modelnet10_...)
   <class>/<class>_<number>.txt              lines x,y,z,nx,ny,nz
 or, in place of the folders of classes,
-  modelnet40_train_8192pts_fps.dat, modelnet40_test_8192pts_fps.dat""",
+  modelnet40_train_8192pts_fps.dat, modelnet40_test_8192pts_fps.dat   (or another number)
+or modelnet40_ply_hdf5_2048/ with
+  ply_data_train0.h5, ...                   data (n, 2048, 3), label (n, 1), optional normal
+  train_files.txt, test_files.txt, shape_names.txt, ply_data_train_0_id2file.json   optional
+(data=folder reads the original .off meshes)""",
     "https://github.com/qizekun/ReCon/blob/main/DATASET.md",
 )
 
@@ -47,14 +59,41 @@ def cloud_from_table(table: np.ndarray, source: str) -> Cloud:
     return Cloud(check_cloud(table[:, :3], source), normals)
 
 
+def _check_number_of_classes(number: int) -> None:
+    if number not in CLASS_NAMES:
+        raise ValueError(f"ModelNet has 10 or 40 classes, not {number}")
+
+
+def _count(path: Path) -> int:
+    """Return the number of points of a cache, by its name."""
+    digits = path.name.removesuffix(CACHE_SUFFIX).rpartition("_")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def find_originals(root: Path, number_of_classes: int) -> Path | None:
+    """Return the folder of the text files or of a cache, None if there is none."""
+    name = f"modelnet{number_of_classes}"
+    folders = [root / base for base in TEXT_FOLDERS]
+    patterns = (f"{name}_shape_names.txt", f"{name}_*{CACHE_SUFFIX}")
+    return next((f for p in patterns for f in folders if any(f.glob(p))), None)
+
+
+def find_hdf5(root: Path, number_of_classes: int) -> Path | None:
+    """Return the folder of HDF5 files; None if there is none, or other files come first."""
+    if find_originals(root, number_of_classes) is not None:
+        return None
+    return find_hdf5_folder(root, number_of_classes)
+
+
 class ModelNet(PointCloudDataset):
-    """Read one split of ModelNet, train or test, from the text files, else from the .dat cache.
+    """Read one split of ModelNet, train or test: text files, else the .dat cache, else HDF5 files.
 
     `num_fps_points` keeps that many points by farthest point sampling, starting with the first
     point (None keeps all). The cache is stored in that order: its first points are kept.
     """
 
     _clouds: Sequence[np.ndarray] | None = None
+    _is_fps_order = False
 
     def __init__(
         self,
@@ -64,24 +103,43 @@ class ModelNet(PointCloudDataset):
         number_of_classes: int = 40,
         num_fps_points: int | None = None,
     ) -> None:
-        if number_of_classes not in (10, 40):
-            raise ValueError(f"ModelNet has 10 or 40 classes, not {number_of_classes}")
-        name, self.num_fps_points = f"modelnet{number_of_classes}", num_fps_points
-        names_file = f"{name}_shape_names.txt"
-        self.root = LAYOUT.find_root(Path(root), names_file, [FOLDER, f"ModelNet/{FOLDER}"])
-        self.classes = read_lines(self.root / names_file)
+        _check_number_of_classes(number_of_classes)
+        self.number_of_classes, self.num_fps_points = number_of_classes, num_fps_points
+        folder = find_hdf5(Path(root), number_of_classes)
+        if folder is None:
+            self._open_originals(Path(root), split)
+        else:
+            self._open_hdf5(folder, split)
+
+    def _open_originals(self, root: Path, split: str) -> None:
+        name = f"modelnet{self.number_of_classes}"
+        names_path = root / f"{name}_shape_names.txt"
+        folder = find_originals(root, self.number_of_classes)
+        self.root = LAYOUT.require(names_path, root).parent if folder is None else folder
+        names_path = self.root / names_path.name
+        self.classes = CLASS_NAMES[self.number_of_classes]
+        if names_path.is_file():
+            self.classes = read_lines(names_path)
         if len({*self.classes}) < len(self.classes):
-            raise ValueError(f"{self.root / names_file}: lists a class twice: {RESTORE_HINT}")
-        cache = self.root / f"{name}_{split}_8192pts_fps.dat"
+            raise ValueError(f"{names_path}: lists a class twice: {RESTORE_HINT}")
+        cache = max(self.root.glob(f"{name}_{split}_*{CACHE_SUFFIX}"), key=_count, default=None)
         split_path = self.root / f"{name}_{split}.txt"
-        names = read_lines(split_path) if split_path.is_file() or not cache.is_file() else None
+        names = read_lines(split_path) if split_path.is_file() or not cache else None
         # The text files are the originals; the cache is used if they are missing.
         self._split_path = split_path
         first_path = names and self._cloud_path(names[0])
-        if cache.is_file() and not (first_path and first_path.is_file()):
+        if cache and not (first_path and first_path.is_file()):
             self._open_cache(cache, split, names)
         else:
             self._open_text_files(names or [])
+
+    def _open_hdf5(self, folder: Path, split: str) -> None:
+        if not list_hdf5(folder, split):
+            LAYOUT.require(folder / f"ply_data_{split}0.h5", folder.parent)
+        rows = read_modelnet_hdf5(folder, split, self.number_of_classes)
+        self.classes = read_class_names(folder, self.number_of_classes)
+        self.root, self.in_memory = folder, True
+        self._clouds, self.labels, self.ids, self._sources = rows
 
     def _cloud_path(self, name: str) -> Path:
         return resolve_inside(self.root, f"{name.rpartition('_')[0]}/{name}.txt", self._split_path)
@@ -107,7 +165,8 @@ class ModelNet(PointCloudDataset):
                 f"{RESTORE_HINT}"
             )
         clouds, labels = content
-        self._clouds, self._source, self.in_memory = clouds, path, True
+        self._clouds, self._is_fps_order, self.in_memory = clouds, True, True
+        self._sources = [path] * len(clouds)
         with wrap_read_errors(path, "list of labels"):
             values = np.array([to_scalar(label) for label in labels])
         self.labels = check_labels(values, len(clouds), len(self.classes), str(path))
@@ -115,11 +174,11 @@ class ModelNet(PointCloudDataset):
         self.ids = names if names and has_names else [f"{split}-{i}" for i in range(len(clouds))]
 
     def file_paths(self, index: int) -> list[Path]:
-        return [self._cloud_path(self.ids[index]) if self._clouds is None else self._source]
+        return [self._cloud_path(self.ids[index]) if self._clouds is None else self._sources[index]]
 
     def cloud(self, index: int) -> Cloud:
         if self._clouds is not None:
-            source, table = f"{self._source} ({self.ids[index]})", self._clouds[index]
+            source, table = f"{self._sources[index]} ({self.ids[index]})", self._clouds[index]
             check_cloud(table, source)
         else:
             path = LAYOUT.require(self._cloud_path(self.ids[index]), self.root)
@@ -132,7 +191,7 @@ class ModelNet(PointCloudDataset):
                 f"{source}: has {len(cloud.points)} points, fewer than "
                 f"data.num_fps_points={self.num_fps_points}: lower it"
             )
-        if self._clouds is not None:
+        if self._is_fps_order:
             return cloud.take(slice(self.num_fps_points))
         rows = farthest_point_sample(torch.from_numpy(cloud.points)[None], self.num_fps_points)[0]
         return cloud.take(rows.numpy())
@@ -159,9 +218,11 @@ class ModelNetDataModule(PointCloudDataModule):
         **loading: Any,
     ) -> None:
         super().__init__(root, test_split=test_split, **loading)
+        _check_number_of_classes(number_of_classes)
         self.number_of_classes, self.num_fps_points = number_of_classes, num_fps_points
+        is_hdf5 = find_hdf5(self.root, number_of_classes) is not None
         self.published_sizes = (
-            {"train": 9_843, "test": 2_468}
+            {"train": 9_840 if is_hdf5 else 9_843, "test": 2_468}
             if number_of_classes == 40
             else {"train": 3_991, "test": 908}
         )

@@ -3,6 +3,7 @@
 [1] Uy et al., arXiv:1908.04616.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +20,66 @@ CLASSES = (
     "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door",
     "shelf", "table", "bed", "pillow", "sink", "sofa", "toilet",
 )  # fmt: skip
-HARDEST_SUFFIX = "_objectdataset_augmentedrot_scale75.h5"
+FULL, CUT = "main_split", "main_split_nobg"
 VARIANTS = {
-    "OBJ_BG": ("main_split", "_objectdataset.h5"),
-    "OBJ_ONLY": ("main_split_nobg", "_objectdataset.h5"),
-    "PB_T50_RS": ("main_split", HARDEST_SUFFIX),
+    "OBJ_BG": (FULL, "_objectdataset.h5"),
+    "OBJ_ONLY": (CUT, "_objectdataset.h5"),
+    "PB_T25": (FULL, "_objectdataset_augmented25_norot.h5"),
+    "PB_T25_R": (FULL, "_objectdataset_augmented25rot.h5"),
+    "PB_T50_R": (FULL, "_objectdataset_augmentedrot.h5"),
+    "PB_T50_RS": (FULL, "_objectdataset_augmentedrot_scale75.h5"),
+}
+"""Folder and end of the file names of each variant, in the main split."""
+PARTITIONS = ("main_split", "split1", "split2", "split3", "split4")
+FOLDERS = [f"{name}{end}" for name in PARTITIONS for end in ("", "_nobg")]
+SUBFOLDERS = ("", "ScanObjectNN", "h5_files", "ScanObjectNN/h5_files")
+PUBLISHED_SIZES = {
+    "OBJ_BG": {"train": 2_309, "test": 581},
+    "OBJ_ONLY": {"train": 2_309, "test": 581},
+    "PB_T50_RS": {"train": 11_416, "test": 2_882},
 }
 LAYOUT = ExpectedLayout(
     "ScanObjectNN",
     """\
 {root}/
-  main_split/training_objectdataset.h5, main_split/test_objectdataset.h5             OBJ_BG
-  main_split_nobg/training_objectdataset.h5, main_split_nobg/test_objectdataset.h5   OBJ_ONLY
-  main_split/training_objectdataset_augmentedrot_scale75.h5, main_split/test_...     PB_T50_RS""",
+  main_split/{{training,test}}_objectdataset.h5                       OBJ_BG
+  main_split_nobg/{{training,test}}_objectdataset.h5                  OBJ_ONLY
+  main_split/{{training,test}}_objectdataset_augmented25_norot.h5     PB_T25
+  main_split/{{training,test}}_objectdataset_augmented25rot.h5        PB_T25_R
+  main_split/{{training,test}}_objectdataset_augmentedrot.h5          PB_T50_R
+  main_split/{{training,test}}_objectdataset_augmentedrot_scale75.h5  PB_T50_RS
+  main_split_nobg/...    the same files without background, data.background=false
+  split1/, split1_nobg/, ... split4_nobg/    other partitions, data.partition=split1""",
     "https://hkust-vgd.github.io/scanobjectnn/",
 )
 
 
 class ScanObjectNN(PointCloudDataset):
-    """Read one part, train or test, of a variant: OBJ_BG, OBJ_ONLY or PB_T50_RS (hardest)."""
+    """Read one part, train or test, of a variant, a key of `VARIANTS`.
+
+    `background=False` reads the objects without background, True those with it. None reads OBJ_ONLY
+    without and all other variants with background. If the files of a perturbed variant (PB_...)
+    exist without background only, None reads those, with a warning. `partition` is main_split, the
+    benchmark's, or one of split1 to split4.
+
+    Raises ValueError for an unknown or contradictory option, FileNotFoundError with the variants
+    that are there or the expected tree.
+    """
 
     classes = CLASSES
     in_memory = True
 
-    def __init__(self, root: str | Path, split: str = "train", *, variant: str = "OBJ_BG") -> None:
-        if variant not in VARIANTS:
-            raise ValueError(
-                f"ScanObjectNN has no variant {variant!r}: choose {', '.join(VARIANTS)}"
-            )
-        folder, suffix = VARIANTS[variant]
-        name = f"{folder}/{'training' if split == 'train' else split}{suffix}"
-        path = LAYOUT.find_root(Path(root), name, ["ScanObjectNN", "h5_files"]) / name
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        *,
+        variant: str = "OBJ_BG",
+        background: bool | None = None,
+        partition: str = "main_split",
+    ) -> None:
+        check_options(variant, background, partition)
+        path = _find_file(Path(root), split, variant, background, partition)
         content = read_hdf5(path, ("data", "label"))
         self._points, labels = content["data"], content["label"]
         if self._points.ndim != 3 or self._points.shape[2] < 3 or not len(self._points):
@@ -74,8 +104,80 @@ class ScanObjectNN(PointCloudDataset):
         return int(self.labels[index])
 
 
+def check_options(variant: str, background: bool | None, partition: str) -> None:
+    """Raise ValueError for options that are unknown or contradict each other."""
+    if variant not in VARIANTS:
+        raise ValueError(f"ScanObjectNN has no variant {variant!r}: choose {', '.join(VARIANTS)}")
+    if partition not in PARTITIONS:
+        raise ValueError(
+            f"ScanObjectNN has no partition {partition!r}: choose {', '.join(PARTITIONS)}"
+        )
+    if background not in (None, True, False):
+        raise ValueError(f"background must be true, false or null, got {background!r}")
+    contradictions = {("OBJ_BG", False): "OBJ_ONLY", ("OBJ_ONLY", True): "OBJ_BG"}
+    if background is not None and (other := contradictions.get((variant, background))):
+        raise ValueError(
+            f"variant={variant} contradicts background={str(background).lower()}: set "
+            f"variant={other}, or leave background unset"
+        )
+
+
+def _find_file(
+    root: Path, split: str, variant: str, background: bool | None, partition: str
+) -> Path:
+    """Return the file of a part; see `ScanObjectNN` for the choice of its folder."""
+    folder, suffix = VARIANTS[variant]
+    base, name = _find_base(root), f"{'training' if split == 'train' else split}{suffix}"
+    has_background = folder == FULL if background is None else background
+    full, cut = base / partition, base / f"{partition}_nobg"
+    wanted, other = (full, cut) if has_background else (cut, full)
+    if (wanted / name).is_file():
+        return wanted / name
+    if any(wanted.glob(f"*{suffix}")) or not (other / name).is_file():
+        _require_variant(wanted / name, base)
+        return LAYOUT.require(wanted / name, root)
+    is_perturbed = variant.startswith("PB_")
+    if background is None and is_perturbed:
+        warnings.warn(
+            f"{wanted}: has no {variant}: reading {other}, with objects without background "
+            "(data.background=false reads it without this warning)",
+            stacklevel=3,
+        )
+        return other / name
+    hint = f"background={str(not has_background).lower()}"
+    if not is_perturbed:
+        hint = f"variant={'OBJ_ONLY' if has_background else 'OBJ_BG'}"
+    raise FileNotFoundError(
+        f"{wanted / name}: not found, but {other / name} is there: set data.{hint} to read it"
+    )
+
+
+def _find_base(root: Path) -> Path:
+    """Return the folder that contains the partitions; `root` may be a partition itself."""
+    if root.name in FOLDERS:
+        return root.parent
+    bases = [root / name for name in SUBFOLDERS]
+    return next((base for base in bases if any((base / f).is_dir() for f in FOLDERS)), root)
+
+
+def _require_variant(path: Path, base: Path) -> None:
+    """Raise FileNotFoundError that lists the variants in a folder if a missing file is of none."""
+    found = [
+        f"{name} ({folder})"
+        for folder in FOLDERS
+        for name, (usual_folder, suffix) in VARIANTS.items()
+        if (name.startswith("PB_") or usual_folder.endswith("_nobg") == folder.endswith("_nobg"))
+        and any((base / folder).glob(f"*{suffix}"))
+    ]
+    if found and not any(path.parent.glob(f"*{path.name.partition('_')[2]}")):
+        raise FileNotFoundError(
+            f"{path}: not found; {base} has {', '.join(found)}: set data.variant, data.background "
+            "or data.partition"
+        )
+
+
 class ScanObjectNNDataModule(PointCloudDataModule):
-    """Provide batches of one variant of ScanObjectNN."""
+    """Provide batches of one variant of ScanObjectNN; see `ScanObjectNN` for the options."""
 
     splits = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}
 
@@ -84,18 +186,26 @@ class ScanObjectNNDataModule(PointCloudDataModule):
         root: str | Path,
         *,
         variant: str = "OBJ_BG",
+        background: bool | None = None,
+        partition: str = "main_split",
         test_split: str | None = "test",
         **loading: Any,
     ) -> None:
         super().__init__(root, test_split=test_split, **loading)
-        self.variant = variant
-        is_hardest = variant == "PB_T50_RS"
-        self.published_sizes = (
-            {"train": 11_416, "test": 2_882} if is_hardest else {"train": 2_309, "test": 581}
-        )
+        check_options(variant, background, partition)
+        self.variant, self.background, self.partition = variant, background, partition
+        if partition == "main_split":
+            self.published_sizes = PUBLISHED_SIZES.get(variant, {})
 
     def settings(self) -> dict[str, Any]:
-        return {"variant": self.variant}
+        partition = None if self.partition == "main_split" else self.partition
+        return {"variant": self.variant, "background": self.background, "partition": partition}
 
     def read_part(self, part: str) -> ScanObjectNN:
-        return ScanObjectNN(self.root, part, variant=self.variant)
+        return ScanObjectNN(
+            self.root,
+            part,
+            variant=self.variant,
+            background=self.background,
+            partition=self.partition,
+        )
