@@ -56,12 +56,11 @@ class LinearProbeCallback(Callback):
         pl_module.log(self.name, accuracy, prog_bar=True)
 
     def _fit_probe(self, task: Pretraining) -> float:
-        was_training, data = task.model.training, self.data
+        data = self.data
         datasets = {"train": data.dataset, "test": data.val_dataset}
         features = {
             name: extract_features(task.model, data, data.sequential_dataloader(dataset), self.view)
             for name, dataset in datasets.items()
         }
-        task.model.train(was_training)
         logits = self.probe(features, data.dataset.classes)
         return classification_scores(logits, features["test"].labels).overall_accuracy.mean

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from recon.callbacks.graceful_stop import BeforeOptimizerStepError, BufferSnapshot
 from recon.data.batch import Batch
+from recon.tasks.training_mode import evaluation_mode
 from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import format_count
 
@@ -180,15 +181,13 @@ def _has_finite_loss_and_gradient(module: LightningModule, batch: Batch) -> bool
 @contextmanager
 def _without_side_effects(module: LightningModule) -> Iterator[None]:
     """Run a module without changing BatchNorm statistics, random state or logs."""
-    was_training, log_methods = module.training, ("log", "log_dict")
+    log_methods = ("log", "log_dict")
     for name in log_methods:
         setattr(module, name, lambda *_, **__: None)
-    module.eval()
     try:
-        with torch.random.fork_rng(), torch.enable_grad():
+        with evaluation_mode(module), torch.random.fork_rng(), torch.enable_grad():
             yield
     finally:
-        module.train(was_training)
         for name in log_methods:
             delattr(module, name)
 

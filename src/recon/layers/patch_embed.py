@@ -55,7 +55,8 @@ class PatchEmbed(nn.Module):
         if visible is not None and (self.embed_visible_only or not self.training):
             patches, visible = _select_patches(patches, visible), None
         by_moments = self.training and all(
-            map(_is_local_batch_norm, (self.point_norm, self.joint_norm))
+            norm.training and _is_local_batch_norm(norm)  # a frozen one keeps its statistics
+            for norm in (self.point_norm, self.joint_norm)
         )
         tokens = (self._embed_by_moments if by_moments else self.embed_reference)(patches, visible)
         return tokens.view(patches.shape[0], -1, self.joint_out.out_features)

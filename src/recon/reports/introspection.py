@@ -22,6 +22,7 @@ from recon.reports.html_page import Section, encode_image
 from recon.reports.report_data import AttentionMap, ReconstructedShape, TSNEEmbedding
 from recon.tasks.linear_probe import nearest_neighbors
 from recon.tasks.pretrain import Pretraining
+from recon.tasks.training_mode import evaluation_mode
 
 MAX_TSNE_SHAPES = 1000
 """Maximum number of shapes in a t-SNE embedding."""
@@ -74,10 +75,9 @@ def compute_pooled_features(
     network: Any, clouds: Float[Tensor, "n p 3"], *, batch_size: int = 64
 ) -> Float[np.ndarray, "n e"]:
     """Encode unmasked clouds by a network in evaluation mode; return the pooled features."""
-    device, training = next(network.parameters()).device, network.training
-    network.eval()
-    pooled = [network.encode(batch.to(device)).pooled().cpu() for batch in clouds.split(batch_size)]
-    network.train(training)
+    device, batches = next(network.parameters()).device, clouds.split(batch_size)
+    with evaluation_mode(network):
+        pooled = [network.encode(batch.to(device)).pooled().cpu() for batch in batches]
     return torch.cat(pooled).float().numpy()
 
 
@@ -91,12 +91,13 @@ def reconstruct_shapes(
     """Mask patches of shapes and reconstruct them; empty if the student has no decoder."""
     if task.mask is None or not hasattr(task.model, "decoder"):
         return []
-    network = task.model.eval()
+    network = task.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         patches = network.grouper(clouds.to(task.device))
         mask = task.mask(patches.centers)
-    out = network.forward_patches(patches, mask)
+    with evaluation_mode(network):
+        out = network.forward_patches(patches, mask)
     absolute = patches.points + patches.centers.unsqueeze(2)
     reconstructed = out.predicted + patches.centers[mask].unsqueeze(1)
     reconstructed = reconstructed.view(len(clouds), -1, 3)
@@ -131,12 +132,11 @@ def attention_maps(
     hook = attention.register_forward_pre_hook(
         lambda layer, inputs: recorded.append(layer.attention_maps(*inputs).mean(1))
     )
-    training = network.training
     try:
-        encoding = network.eval().encode(clouds.to(next(network.parameters()).device))
+        with evaluation_mode(network):
+            encoding = network.encode(clouds.to(next(network.parameters()).device))
     finally:
         hook.remove()
-        network.train(training)
     nearest = three_nn(clouds.to(encoding.centers), encoding.centers)
     weights = three_interpolate(recorded[0].mT.float(), nearest).cpu().numpy()
     return [

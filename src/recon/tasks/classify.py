@@ -6,8 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
-from lightning import LightningModule
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from recon.checkpoints.loading import build_metadata
@@ -26,6 +25,7 @@ from recon.tasks.optim import (
     build_optimizer_config,
     step_scheduler_by_epoch,
 )
+from recon.tasks.training_mode import TrainingTask
 
 
 def is_head(name: str) -> bool:
@@ -61,7 +61,7 @@ def _check_classes(data: PointCloudDataModule, count: int) -> tuple[str, ...]:
     return names
 
 
-class Classification(LightningModule):
+class Classification(TrainingTask):
     """Train a classifier by cross entropy [1].
 
     `freeze_encoder` trains only the head and the `cls` query; the encoder stays in evaluation mode.
@@ -103,12 +103,9 @@ class Classification(LightningModule):
         if stage == "fit" and isinstance(data, PointCloudDataModule):
             self.model.class_names = _check_classes(data, self.model.num_classes)
 
-    def train(self, mode: bool = True) -> "Classification":
-        """Keep a frozen encoder in evaluation mode: no drop path, fixed BatchNorm statistics."""
-        super().train(mode)
-        if self.freeze_encoder:
-            self.model.encoder.eval()
-        return self
+    def find_frozen_modules(self) -> list[nn.Module]:
+        """Return the frozen modules, and the whole encoder if only its `cls` query is trained."""
+        return [*super().find_frozen_modules(), *[self.model.encoder] * self.freeze_encoder]
 
     def forward(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b c"]:
         return self.model(points)

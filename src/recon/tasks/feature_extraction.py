@@ -18,6 +18,7 @@ from recon.data.transforms import Transform
 from recon.models.classifier import Classifier, pool_classifier_features
 from recon.models.recon import PretrainingNetwork
 from recon.tasks.linear_probe import fit_linear_svm
+from recon.tasks.training_mode import evaluation_mode
 from recon.teachers.base import Teacher
 from recon.teachers.cached import read_cache
 from recon.teachers.prompts import TemplateSource, build_prompts, load_templates
@@ -52,23 +53,24 @@ def extract_features(
 ) -> ExtractedFeatures:
     """Encode all shapes of a loader after the transform `view`, in evaluation mode."""
     classifier = network if isinstance(network, Classifier) else None
-    device = next(network.eval().parameters()).device
+    device = next(network.parameters()).device
     pooled, labels, ids, logits = [], [torch.empty(0).long()], list[str](), []
     queries: dict[str, list[Tensor]] = {}
     skip_reasons: dict[str, None] = {}
-    for loaded in loader:
-        skip_reasons |= dict.fromkeys(loaded.pop("skipped", ()))
-        batch = data.augment(loaded, training=False)
-        encoding = network.encode(view(batch["points"].to(device)))
-        pooled.append(encoding.pooled().cpu())
-        if isinstance(network, Classifier):
-            logits.append(network.head(pool_classifier_features(encoding)).cpu())
-        else:
-            for name, query in network.projections(encoding.queries).items():
-                queries.setdefault(name, []).append(query.cpu())
-        if "label" in batch:
-            labels.append(batch["label"])
-        ids += batch["id"]
+    with evaluation_mode(network):
+        for loaded in loader:
+            skip_reasons |= dict.fromkeys(loaded.pop("skipped", ()))
+            batch = data.augment(loaded, training=False)
+            encoding = network.encode(view(batch["points"].to(device)))
+            pooled.append(encoding.pooled().cpu())
+            if isinstance(network, Classifier):
+                logits.append(network.head(pool_classifier_features(encoding)).cpu())
+            else:
+                for name, query in network.projections(encoding.queries).items():
+                    queries.setdefault(name, []).append(query.cpu())
+            if "label" in batch:
+                labels.append(batch["label"])
+            ids += batch["id"]
     dataset: Any = loader.dataset
     return ExtractedFeatures(
         torch.cat(pooled),
@@ -157,7 +159,7 @@ class PromptedClassFeatures:
     """
 
     def __init__(self, teacher: Teacher, templates: TemplateSource = 60) -> None:
-        self.teacher, self.templates = teacher, load_templates(templates)
+        self.teacher, self.templates = teacher.eval(), load_templates(templates)
         self.source = templates
 
     def __call__(self, classes: Sequence[str]) -> Float[Tensor, "c d"]:

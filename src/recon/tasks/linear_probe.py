@@ -21,6 +21,7 @@ from recon.data.dataset import PointCloudDataset
 from recon.data.datasets.furniture import Furniture
 from recon.data.transforms import FarthestPointSample
 from recon.models.recon import PretrainingNetwork
+from recon.tasks.training_mode import evaluation_mode
 
 NUM_FOLDS = 4
 SVM_COSTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -98,14 +99,12 @@ def encode_clouds(
 ) -> CloudFeatures:
     """Encode unmasked clouds with the network in evaluation mode."""
     device = next(network.parameters()).device
-    training = network.training
-    network.eval()
     pooled, queries = [], []
-    for batch in torch.split(clouds, batch_size):
-        encoding = network.encode(batch.to(device))
-        pooled.append(encoding.pooled().cpu())
-        queries.append(network.projections(encoding.queries))
-    network.train(training)
+    with evaluation_mode(network):
+        for batch in torch.split(clouds, batch_size):
+            encoding = network.encode(batch.to(device))
+            pooled.append(encoding.pooled().cpu())
+            queries.append(network.projections(encoding.queries))
     names = queries[0]
     return CloudFeatures(
         torch.cat(pooled).numpy(),

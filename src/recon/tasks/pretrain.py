@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from recon.checkpoints.loading import build_metadata
@@ -24,6 +23,7 @@ from recon.tasks.optim import (
     step_scheduler_by_epoch,
 )
 from recon.tasks.self_contrast import SelfContrast
+from recon.tasks.training_mode import TrainingTask
 from recon.teachers.base import Teacher
 
 MaskSampler = Callable[[Float[Tensor, "b g 3"]], Bool[Tensor, "b g"]]
@@ -44,7 +44,7 @@ class EnsembleDistillation(nn.Module):
         self_contrast: SelfContrast | None = None,
     ) -> None:
         super().__init__()
-        self.teachers: Any = nn.ModuleDict(teachers)
+        self.teachers: Any = nn.ModuleDict(teachers).eval().requires_grad_(requires_grad=False)
         # A loss may have parameters (the scale of SigLIP), so each modality has its own copy.
         self.losses = nn.ModuleDict({name: deepcopy(distillation) for name in teachers})
         self.self_contrast = self_contrast
@@ -72,7 +72,7 @@ class EnsembleDistillation(nn.Module):
         return losses
 
 
-class Pretraining(LightningModule, ABC):
+class Pretraining(TrainingTask, ABC):
     """Base class of pretraining: mask patches, run the network and sum the weighted losses.
 
     `mask` maps patch centers (B, G, 3) to a mask (B, G), True for masked patches; None masks

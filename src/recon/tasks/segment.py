@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
-from lightning import LightningModule
 from torch import Tensor
 
 from recon.checkpoints.loading import build_metadata
@@ -31,6 +30,7 @@ from recon.tasks.optim import (
     build_optimizer_config,
     step_scheduler_by_epoch,
 )
+from recon.tasks.training_mode import TrainingTask
 
 
 def is_head(name: str) -> bool:
@@ -53,7 +53,7 @@ class SegmentedCloud(NamedTuple):
     predicted: Int[Tensor, " n"]
 
 
-class Segmentation(LightningModule, ABC):
+class Segmentation(TrainingTask, ABC):
     """Base class: learn classes of points by negative log-likelihood, ignoring points labeled -1.
 
     `double_step` repeats each optimizer step on the same gradients, as the released script does by

@@ -32,7 +32,7 @@ def encode_sentence(teacher: Teacher, sentence: str) -> SentenceFeature:
     is similar enough.
     """
     if not isinstance(teacher, CachedTextTeacher) or sentence in teacher.names:
-        return SentenceFeature(teacher({"text": [sentence]})[0].cpu(), {})
+        return SentenceFeature(teacher.eval()({"text": [sentence]})[0].cpu(), {})
     tfidf = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(teacher.names)
     similarity = (tfidf.transform([sentence]) @ tfidf.transform(teacher.names).T).toarray()[0]
     rows = similarity.argsort(kind="stable")[::-1][:NUM_NEIGHBORS]
