@@ -70,6 +70,10 @@ class PointCloudDataset(ABC):
         """Return the coordinates of one cloud, (N, 3) float32."""
         return self.cloud(index).points
 
+    def count_points(self, index: int) -> int | None:
+        """Return the number of points of one cloud, None if only reading it tells the number."""
+        return None
+
     def image(self, index: int) -> Image.Image:
         """Return an image of one shape; raise ValueError if the data set has no images."""
         raise ValueError(f"{type(self).__name__} has no image of {self.ids[index]}")

@@ -16,6 +16,8 @@ from recon.data.dataset import Cloud, PointCloudDataset, resample_cloud
 
 POINT_KEYS = frozenset({"normals", "colors", "location", "point_labels"})
 """Keys of a sample with one value or vector per point."""
+HINTS = {"colors": ": set channels=3, or add colors to its files"}
+"""Advice about fields that a file lacks."""
 
 
 def image_view_seed(name: str, view: int) -> int:
@@ -90,7 +92,8 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
         fields = {"points": torch.from_numpy(cloud.points)}
         for name in sorted(self.keys & POINT_KEYS):
             if (field := getattr(cloud, name)) is None:
-                raise ValueError(f"{self.dataset.ids[index]} has no {name.replace('_', ' ')}")
+                hint = HINTS.get(name, "")
+                raise ValueError(f"{self.dataset.ids[index]} has no {name.replace('_', ' ')}{hint}")
             if name == "colors" and field.dtype == np.uint8:  # other data sets store fractions
                 field = field / np.float32(255)
             fields[name] = torch.from_numpy(field)

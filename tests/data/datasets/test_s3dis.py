@@ -1,12 +1,13 @@
 """S3DIS: rooms, class orders, areas and channels, errors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from recon.data.datasets.s3dis import CLASS_ORDERS, S3DISDataModule, S3DISRooms
-from trees import write_s3dis
+from trees import write_s3dis, write_table
 
 CLASSES = ("ceiling", "chair", "chair", "floor", "clutter")
 
@@ -22,7 +23,8 @@ def test_rooms_round_trip(order: str, tmp_path: Path) -> None:
     assert np.array_equal(room.colors, raw[:, 3:])
     expected = np.repeat([CLASS_ORDERS[order].index(name) for name in CLASSES], 1500)
     assert np.array_equal(room.point_labels, expected)
-    assert rooms.file_warnings() == ["1 objects of class 'stairs' are mapped to clutter"]
+    (warning,) = rooms.file_warnings()
+    assert warning.startswith("2 objects of class 'stairs' are labeled clutter")
 
 
 def test_both_orders_have_the_same_classes() -> None:
@@ -52,8 +54,10 @@ def test_invalid_rooms_raise_errors(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(ValueError, match=rf"chair_1.txt: .*{message}"):
             S3DISRooms(tmp_path, "Area_1").cloud(0)
-    with pytest.raises(FileNotFoundError, match=r"Area_2: not found\. S3DIS is expected as"):
+    with pytest.raises(FileNotFoundError, match="has no Area_2, only Area_1: .* data.test_area"):
         S3DISRooms(tmp_path, "Area_2")
+    with pytest.raises(FileNotFoundError, match=r"Area_1: not found\. S3DIS is expected as"):
+        S3DISRooms(tmp_path / "Area_1", "Area_1")
     with pytest.raises(ValueError, match="no class order 'x': choose pointnet, kpconv"):
         S3DISRooms(tmp_path, "Area_1", order="x")
     for file in path.parent.iterdir():
@@ -83,5 +87,95 @@ def test_test_area_and_channels(channels: int, fields: list[str], tmp_path: Path
     assert room["points"].shape == (1, 1500, 3)
     with pytest.raises(ValueError, match="channels must be 3, 6 or 9, got 4"):
         S3DISDataModule(tmp_path, channels=4)
-    with pytest.raises(ValueError, match="test_area must be 1 to 6, got 7"):
-        S3DISDataModule(tmp_path, test_area=7)
+    with pytest.raises(ValueError, match=r"has Area_1, .*Area_6, not the test area Area_7"):
+        S3DISDataModule(tmp_path, test_area=7).setup("fit")
+
+
+def write_own_rooms(root: Path, areas: tuple[str, ...] = ("Area_1", "Area_x")) -> Path:
+    """Write one room of three objects per area: ground, tree and car."""
+    rng = np.random.default_rng(0)
+    for area in areas:
+        for number, name in enumerate(("ground", "street_tree", "car")):
+            table = np.c_[rng.uniform(size=(400, 3)) + number, rng.integers(0, 256, (400, 3))]
+            write_table(root / area / "plot_1" / "Annotations" / f"{name}_1.txt", table)
+    return root
+
+
+def read_classes(data: S3DISDataModule) -> list[str]:
+    """The classes of the points at heights 0, 1 and 2 of the first test room."""
+    room = data.test_dataset.cloud(0)
+    heights = room.points[:, 2].astype(int)
+    names = [*data.test_dataset.point_classes, "unlabeled"]
+    return [
+        "/".join({names[label] for label in room.point_labels[heights == h].tolist()})
+        for h in range(3)
+    ]
+
+
+def open_own(root: Path, **options: Any) -> S3DISDataModule:
+    data = S3DISDataModule(root, test_area="x", num_points=64, min_points=16, **options)
+    data.setup()
+    return data
+
+
+def test_classes_of_ones_own_come_from_the_option_the_list_or_the_files(tmp_path: Path) -> None:
+    root = write_own_rooms(tmp_path)
+    with pytest.warns(UserWarning, match=r"data.classes=\[car,ground,street_tree\] fixes"):
+        data = open_own(root)
+    assert list(data.dataset.point_classes) == ["car", "ground", "street_tree"]
+    assert read_classes(data) == ["ground", "street_tree", "car"]
+    listed = ["ground", "street_tree", "car"]
+    data = open_own(root, classes=listed)
+    assert data.settings()["classes"] == list(data.dataset.point_classes) == listed
+    assert read_classes(data) == listed
+    data = open_own(root, classes=["car", "ground"], ignored_classes=["street_tree"])
+    assert read_classes(data) == ["ground", "unlabeled", "car"]
+    assert data.dataset.label_counts.tolist() == [400, 400]
+    (root / "classes.txt").write_text("car\nstreet_tree\nground\n")
+    assert open_own(root).settings()["classes"] == ["car", "street_tree", "ground"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"classes": ["ground", "tree", "car"]},
+            r"'street_tree' \(2\).* correct tree to",
+        ),
+        ({"classes": ["ground", "car"]}, r"data.ignored_classes=\[street_tree\]"),
+        ({"classes": ["ground", "ground"]}, "must list different names"),
+        ({"classes": ["car"], "order": "kpconv"}, "set one of them"),
+        ({"ignored_classes": ["x"]}, r"ignored_classes=\['x'\]: none of the classes car, ground"),
+    ],
+)
+def test_wrong_lists_of_classes_raise_value_error(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_own(write_own_rooms(tmp_path), **options)
+
+
+def test_a_few_other_names_are_clutter_with_a_warning(tmp_path: Path) -> None:
+    write_s3dis(tmp_path, points=100)
+    data = S3DISDataModule(tmp_path, num_points=16, min_points=4)
+    with (
+        pytest.warns(UserWarning, match="2 objects of class 'stairs' are labeled clutter"),
+        pytest.warns(UserWarning, match="training on Area_1, testing on Area_5"),
+    ):
+        data.setup()
+    assert len(data.dataset.point_classes) == 13
+
+
+def test_errors_about_areas_name_the_option(tmp_path: Path) -> None:
+    root = write_own_rooms(tmp_path, ("Area_1", "Area_2"))
+    with pytest.raises(ValueError, match=r"has Area_1, Area_2, not .* Area_5: .* data.test_area=2"):
+        S3DISDataModule(root).setup("fit")
+    data = S3DISDataModule(root, test_area=2, classes=["ground", "street_tree", "car"])
+    data.setup()
+    assert [*data.dataset.ids][0].startswith("Area_1/plot_1#")
+    assert list(data.test_dataset.ids) == ["Area_2/plot_1"]
+    one = write_own_rooms(tmp_path / "one", ("Area_2",))
+    with pytest.raises(ValueError, match="only the test area Area_2"):
+        S3DISDataModule(one, test_area=2).setup("fit")
+    with pytest.raises(ValueError, match="rename north to Area_north"):
+        S3DISDataModule(write_own_rooms(tmp_path / "own", ("north",)), test_split=None).setup("fit")

@@ -25,7 +25,8 @@ class RoomBlocks(PointCloudDataset):
     A block is `width` meters wide, centered at a random point. It contains more than `min_points`
     points if such a block is found, and `num_points` of them are drawn. x and y are relative to
     the center of the block, z to the lowest point of the room; `location` is the position in the
-    room, each axis in [0, 1]. An epoch draws `rate` times the total number of points. With
+    room, each axis in [0, 1]. An epoch draws `rate` times the total number of points. Rooms whose
+    number of points is known without reading them are read on first use, or by `read_rooms`. With
     `skip_unreadable`, unreadable rooms are left out and `skipped` lists their errors.
     """
 
@@ -42,26 +43,23 @@ class RoomBlocks(PointCloudDataset):
         self.num_points, self.width, self.min_points = num_points, width, min_points
         first = datasets[0]
         self.point_classes, self.up = first.point_classes, first.up
-        # Number of points of each class in all rooms.
-        self.label_counts = np.zeros(len(self.point_classes), dtype=np.int64)
+        self._skip_unreadable, self.skipped = skip_unreadable, list[str]()
+        self._label_counts = np.zeros(len(self.point_classes), dtype=np.int64)
         # Text files take seconds per room, so they are read once. Prepared rooms are memory-mapped.
-        self._rooms: list[Cloud | tuple[PointCloudDataset, int]] = []
-        self._bounds, self.skipped, counts, names = list[Bounds](), list[str](), [], []
+        self._sources: list[tuple[PointCloudDataset, int]] = []
+        self._rooms, self._bounds = dict[int, Cloud](), dict[int, Bounds]()
+        counts, names = list[int](), list[str]()
         for data, row in [(member, row) for member in datasets for row in range(len(member))]:
+            self._sources.append((data, row))
             try:
-                room = data.cloud(row)
+                counts.append(data.count_points(row) or len(self._read_room(len(counts)).points))
             except (ValueError, OSError) as error:
                 if not skip_unreadable:
                     raise
+                self._sources.pop()
                 self.skipped.append(str(error))
                 continue
-            self._rooms.append((data, row) if isinstance(data, PreparedDataset) else room)
-            self._bounds.append((room.points.min(0), room.points.max(0)))
-            counts.append(len(room.points))
             names.append(data.ids[row])
-            if room.point_labels is not None and self.point_classes:
-                labels = room.point_labels[room.point_labels >= 0]
-                self.label_counts += np.bincount(labels, minlength=len(self.label_counts))
         if not names:
             reason = self.skipped[0] if self.skipped else "the split is empty"
             raise ValueError(f"there are no rooms to draw blocks from: {reason}")
@@ -70,9 +68,40 @@ class RoomBlocks(PointCloudDataset):
         self._room_indices = np.repeat(np.arange(len(names)), np.maximum(1, num_blocks))
         self.ids = [f"{names[room]}#{block}" for block, room in enumerate(self._room_indices)]
 
+    @property
+    def label_counts(self) -> Int[np.ndarray, " classes"]:
+        """Return the number of points of each class in all rooms; reads rooms not read yet.
+
+        Raises ValueError if no point has a label.
+        """
+        self.read_rooms()
+        if len(self.point_classes) and not self._label_counts.any():
+            raise ValueError(f"{self._sources[0][0].ids[0]}: no point of the rooms has a label")
+        return self._label_counts
+
+    def read_rooms(self) -> None:
+        """Read all rooms that are not read yet."""
+        for index in range(len(self._sources)):
+            try:
+                self._read_room(index)
+            except (ValueError, OSError) as error:
+                if not self._skip_unreadable:
+                    raise
+                self.skipped = list(dict.fromkeys([*self.skipped, str(error)]))
+
     def _read_room(self, index: int) -> Cloud:
-        room = self._rooms[index]
-        return room if isinstance(room, Cloud) else room[0].cloud(room[1])
+        if index in self._rooms:
+            return self._rooms[index]
+        data, row = self._sources[index]
+        room = data.cloud(row)
+        if not isinstance(data, PreparedDataset):
+            self._rooms[index] = room
+        if index not in self._bounds:
+            self._bounds[index] = room.points.min(0), room.points.max(0)
+            if room.point_labels is not None and len(self.point_classes):
+                labels = room.point_labels[room.point_labels >= 0]
+                self._label_counts += np.bincount(labels, minlength=len(self._label_counts))
+        return room
 
     def cloud(self, index: int) -> Cloud:
         return self.sample_cloud(index, seed=index)

@@ -36,15 +36,30 @@ def read_npy(path: Path) -> Any:
         return content
 
 
-def _read_npy_stream(file: io.BufferedIOBase, source: str, size: int) -> Any:
-    """Read an array from an open .npy file of `size` bytes."""
+def read_npy_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape that the header of a .npy file declares; () for an object array.
+
+    Raises ValueError or FileNotFoundError that names the file.
+    """
+    check_file(path)
+    with wrap_read_errors(path, "array"), path.open("rb") as file:
+        shape, _, dtype = _read_npy_header(file)
+        return () if dtype.hasobject else shape
+
+
+def _read_npy_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, Fortran order and data type of an open .npy file."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown version {version} of the .npy format")
     if version[0] == 1:
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _read_npy_stream(file: io.BufferedIOBase, source: str, size: int) -> Any:
+    """Read an array from an open .npy file of `size` bytes."""
+    shape, fortran, dtype = _read_npy_header(file)
     if dtype.hasobject:
         content = unpickle(file, source)
         return content.item() if isinstance(content, np.ndarray) and content.ndim == 0 else content
