@@ -194,14 +194,46 @@ def test_pickles_have_a_limited_length(
     assert read_checkpoint(path) == content
 
 
-def test_pickles_have_a_limited_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nested = b"X\1\0\0\0y)" + 9 * b"\x85"
+SHAPES = {
+    "tuples": b")" + 9 * b"\x85",
+    "tuples_and_numbers": b"K\1" + 9 * b"K\1\x86",
+    "tuples_to_marks": 9 * b"(" + b")" + 9 * b"t",
+    "tuples_of_the_memo": b"()q\x63" + 8 * b"h\x63\x85q\x63" + b"t",
+    "lists": 10 * b"]" + 9 * b"a",
+    "lists_changed_later": b"("
+    + b"".join(b"]q%c" % n for n in range(100, 109))
+    + b"".join(b"h%ch%ca" % (n, n + 1) for n in range(100, 108))
+    + b"t",
+    "dictionaries": 9 * b"}X\1\0\0\0z" + b"}" + 9 * b"s",
+    "mixed": 3 * b"](}X\1\0\0\0z" + b"K\1" + 3 * b"\x85se",
+}
+"""Pickles of a value in nine containers."""
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_pickles_have_a_limited_depth(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nested = b"X\1\0\0\0y" + SHAPES[name]
     path = write_with_pickle(tmp_path / "x.ckpt", lambda content: content[:-2] + nested + b"u.")
-    monkeypatch.setattr(pickle_scanner, "MAX_TUPLE_NESTING", 8)
-    with pytest.raises(ValueError, match=r"x\.ckpt: .*\b8\b"):
+    monkeypatch.setattr(pickle_scanner, "MAX_NESTING", 9)
+    with pytest.raises(ValueError, match=r"x\.ckpt: .*\b9\b"):
         read_checkpoint(path)
-    monkeypatch.setattr(pickle_scanner, "MAX_TUPLE_NESTING", 9)
-    assert read_checkpoint(path)["y"] == ((((((((((),),),),),),),),),)
+    monkeypatch.setattr(pickle_scanner, "MAX_NESTING", 10)  # with the dictionary of the checkpoint
+    scan_pickle(path)
+
+
+def test_values_that_contain_themselves_are_refused(tmp_path: Path) -> None:
+    cycle = b"X\1\0\0\0y]q\x63h\x63a"
+    path = write_with_pickle(tmp_path / "x.ckpt", lambda content: content[:-2] + cycle + b"u.")
+    with pytest.raises(ValueError, match=r"x\.ckpt: .*contains itself"):
+        read_checkpoint(path)
+
+
+def test_many_values_at_one_level_are_read(tmp_path: Path) -> None:
+    content = {"x": [[n] for n in range(3000)], "same": [[1]] * 1000}
+    torch.save(content, tmp_path / "x.ckpt")
+    assert read_checkpoint(tmp_path / "x.ckpt") == content
 
 
 @pytest.mark.parametrize(

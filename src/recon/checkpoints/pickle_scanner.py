@@ -8,7 +8,7 @@ scalars of a checkpoint.
 import pickle
 import pickletools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +20,8 @@ NUM_LEGACY_PICKLES = 5
 """Number of pickles at the start of a file written by torch before 1.6."""
 LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """First value of such a file, a number of 77 bits."""
-MAX_TUPLE_NESTING = 1000
-"""Maximum nesting depth of tuples; real checkpoints have a few levels."""
+MAX_NESTING = 1000
+"""Maximum nesting depth of containers; real checkpoints have a few levels."""
 MAX_PICKLE_OPS = 2**20
 """Maximum number of opcodes in a pickle; a weight needs about thirty."""
 ALLOWED_KEY_KINDS = ("str", "int", "int_or_bool", "bool", "None", "float", "bytes", "bytes_or_str")
@@ -31,6 +31,8 @@ MEMO_PUT_OPS, MEMO_GET_OPS = (
     ("GET", "BINGET", "LONG_BINGET"),
 )
 DICT_OPS = ("SETITEM", "SETITEMS", "DICT")
+CHANGE_OPS = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+"""Opcodes that put values into the value below them on the stack."""
 
 
 def _get_stack_effect(opcode: pickletools.OpcodeInfo) -> tuple[int, bool, tuple[str, ...]]:
@@ -101,8 +103,8 @@ def is_zip_archive(path: Path) -> bool:
 
 def _check_opcodes(file: BufferedIOBase) -> None:
     """Check the opcodes of one pickle, up to its end."""
-    depth = 0
-    for number, (opcode, argument) in enumerate(_StackKinds().follow(file)):
+    values = _StackValues()
+    for number, (opcode, argument) in enumerate(values.follow(file)):
         if number > MAX_PICKLE_OPS:
             raise pickle.UnpicklingError(f"its pickle has more than {MAX_PICKLE_OPS:,} opcodes")
         if opcode.name == "GLOBAL" and not _is_allowed_global(str(argument)):
@@ -111,52 +113,100 @@ def _check_opcodes(file: BufferedIOBase) -> None:
         # Weights do not need such numbers, and loading them may not finish.
         if type(argument) is int and argument.bit_length() > 64 and argument != LEGACY_MAGIC_NUMBER:
             raise pickle.UnpicklingError("it contains a number of more than 64 bits")
-        depth = depth + 1 if opcode.name in ("TUPLE1", "TUPLE2", "TUPLE3") else 0
-        if depth > MAX_TUPLE_NESTING:
+    for value in values.created:
+        if value.depth is None:
+            _measure_depth(value)
+
+
+class _Value:
+    """A value of a pickle: its kind, and the values that it contains."""
+
+    __slots__ = ("contents", "depth", "kind")
+
+    def __init__(self, kind: str, contents: Iterable["_Value"] = ()) -> None:
+        self.kind, self.contents = kind, [*contents]
+        self.depth: int | None = None
+        """Number of levels below; None until `_measure_depth`, -1 while it is measured."""
+
+
+def _measure_depth(root: _Value) -> int:
+    """Return how deeply values are nested in a value.
+
+    Raises UnpicklingError for more than `MAX_NESTING` levels, and for a value in itself.
+    """
+    root.depth, path = -1, [(root, iter(root.contents))]
+    while path:
+        value, rest = path[-1]
+        item = next((item for item in rest if item.depth is None or item.depth < 0), None)
+        if item is not None and item.depth == -1:
+            raise pickle.UnpicklingError("one of its values contains itself")
+        if item is not None and item.depth is None:
+            item.depth = -1
+            path.append((item, iter(item.contents)))
+        elif item is None:
+            value.depth = max((1 + (item.depth or 0) for item in value.contents), default=0)
+            path.pop()
+        if len(path) > MAX_NESTING + 1 or (value.depth or 0) > MAX_NESTING:
             raise pickle.UnpicklingError(
-                f"its tuples are nested more than {MAX_TUPLE_NESTING:,} levels deep"
+                f"its values are nested more than {MAX_NESTING:,} levels deep"
             )
+    return root.depth
 
 
-class _StackKinds:
-    """Track the kinds of values on the stack of a pickle, from its opcodes.
+class _StackValues:
+    """Track the values on the stack of a pickle, from its opcodes.
 
     Raises UnpicklingError for a dictionary with keys other than text and numbers: weights do not
     need them, and loading them may not finish.
     """
 
     def __init__(self) -> None:
-        self.stack: list[str] = []
+        self.stack: list[_Value] = []
         self.marks: list[int] = []
-        self.memo: dict[int, str] = {}
+        self.memo: dict[int, _Value] = {}
+        self.created: list[_Value] = []
 
     def follow(self, file: BufferedIOBase) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
         """Yield the opcodes of one pickle and their arguments."""
-        for opcode, raw_argument, _ in pickletools.genops(cast(Any, file)):
-            argument: Any = raw_argument
-            name, stack = opcode.name, self.stack
-            num_popped, pops_to_mark, pushed = STACK_EFFECTS[name]
-            # torch refuses a pickle that lacks the mark
-            start = self.marks.pop() if pops_to_mark and self.marks else 0
-            if name in DICT_OPS:
-                self._check_keys(stack[start + 1 :: 2] if pops_to_mark else stack[-2:-1])
-            top = (stack or ["any"])[-1]
-            if name in MEMO_PUT_OPS:
-                self.memo[len(self.memo) if argument is None else int(argument)] = top
-            elif name in MEMO_GET_OPS:
-                pushed = (self.memo.get(int(argument), "any"),)
-            elif name == "DUP":
-                pushed = (top, top)
-            if pops_to_mark:
-                del stack[start:]
-            elif name == "MARK":
-                self.marks.append(len(stack))
-            del stack[max(0, len(stack) - num_popped) :]
-            stack += pushed
+        for opcode, argument, _ in pickletools.genops(cast(Any, file)):
+            self._apply(opcode.name, argument)
             yield opcode, argument
 
-    def _check_keys(self, kinds: list[str]) -> None:
-        if invalid := [kind for kind in kinds if kind not in ALLOWED_KEY_KINDS]:
+    def _apply(self, name: str, argument: Any) -> None:
+        stack, (num_popped, pops_to_mark, kinds) = self.stack, STACK_EFFECTS[name]
+        # torch refuses a pickle that lacks the mark
+        start = self.marks.pop() if pops_to_mark and self.marks else 0
+        if name in DICT_OPS:
+            self._check_keys(stack[start + 1 :: 2] if pops_to_mark else stack[-2:-1])
+        if name in MEMO_PUT_OPS:
+            number = len(self.memo) if argument is None else int(argument)
+            self.memo[number] = stack[-1] if stack else _Value("any")
+            return
+        if name == "MARK":
+            self.marks.append(len(stack))
+        items = stack[start:] if pops_to_mark else []
+        del stack[len(stack) - len(items) :]
+        popped = stack[max(0, len(stack) - num_popped) :]
+        del stack[len(stack) - len(popped) :]
+        stack += self._push(name, argument, kinds, popped + items)
+
+    def _push(
+        self, name: str, argument: Any, kinds: Sequence[str], values: list[_Value]
+    ) -> list[_Value]:
+        """Return what an opcode pushes after it popped `values`."""
+        if name in MEMO_GET_OPS and int(argument) in self.memo:
+            return [self.memo[int(argument)]]
+        if name == "DUP" and values:
+            return values * 2
+        if name in CHANGE_OPS and values:
+            values[0].contents += values[1:]
+            return values[:1]
+        pushed = [_Value(kind, values) for kind in kinds]
+        self.created += pushed
+        return pushed
+
+    def _check_keys(self, keys: list[_Value]) -> None:
+        if invalid := [key.kind for key in keys if key.kind not in ALLOWED_KEY_KINDS]:
             raise pickle.UnpicklingError(f"a dictionary has a key of kind {invalid[0]!r}")
 
 
