@@ -173,6 +173,8 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return {"id": self.dataset.ids, "text": texts}
 
     def train_dataloader(self) -> DataLoader[Any]:
+        if not len(self.dataset):
+            raise ValueError(f"{self.root}: no sample to train on: check data.split={self.split}")
         return self._build_loader(
             self.dataset,
             self._build_train_sampler(),

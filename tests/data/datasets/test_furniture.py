@@ -100,3 +100,17 @@ def test_subsets_have_all_classes_and_are_nested() -> None:
     assert len(ids_by_fraction[0.5]) == pytest.approx(len(ids_by_fraction[1.0]) / 2, abs=13)
     with pytest.raises(ValueError, match=r"must be in \(0, 1\], got 1.5"):
         FurnitureDataModule(split="train", fraction=1.5).setup("fit")
+
+
+def test_classes_select_furniture_with_their_parts() -> None:
+    data = FurniturePartsDataModule(classes=["table", "lamp"])
+    shapes, everything = data.open_split("test"), FurnitureParts("test")
+    assert shapes.classes == ["table", "lamp"]
+    assert {name.split("/")[0] for name in shapes.point_classes} == {"table", "lamp"}
+    row = everything.ids.index(shapes.ids[0])
+    one, other = shapes.cloud(0).point_labels, everything.cloud(row).point_labels
+    assert np.array_equal(one < 0, other < 0)
+    labeled = one >= 0
+    assert [shapes.point_classes[part] for part in one[labeled]] == [
+        everything.point_classes[part] for part in other[labeled]
+    ]

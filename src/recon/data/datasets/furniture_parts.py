@@ -3,14 +3,16 @@
 See docs/furniture.md for how the labels were made and how reliable they are.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recon.data.datamodule import PointCloudDataModule, Split
-from recon.data.dataset import Cloud
+from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.furniture import ARCHIVE_NAME, Furniture, asset_path, read_archive
+from recon.data.datasets.layouts.class_subset import ClassSubset, to_names
 from recon.data.io.file_checks import wrap_read_errors
 
 PARTS_ARCHIVE_NAME = "parts.npz"
@@ -55,15 +57,25 @@ class FurnitureParts(Furniture):
 
 
 class FurniturePartsDataModule(PointCloudDataModule):
-    """Provide batches of bundled models with part labels."""
+    """Provide batches of bundled models with part labels; `classes` selects some classes."""
 
     splits = {name: [name] for name in ("train", "test")}
     published_sizes = {"train": 74, "test": 34}
 
     def __init__(
-        self, root: str | Path | None = None, *, split: Split = "train", **loading: Any
+        self,
+        root: str | Path | None = None,
+        *,
+        split: Split = "train",
+        classes: Sequence[str] | str | None = None,
+        **loading: Any,
     ) -> None:
         super().__init__(root or asset_path(ARCHIVE_NAME).parent, split=split, **loading)
+        self.classes = None if classes is None else to_names(classes)
+
+    def open_split(self, split: Split) -> PointCloudDataset:
+        shapes = super().open_split(split)
+        return shapes if self.classes is None else ClassSubset(shapes, self.classes)
 
     def read_part(self, part: str) -> FurnitureParts:
         return FurnitureParts(part, root=self.root)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.datasets.layouts.class_subset import to_names
 from recon.data.datasets.layouts.find_rooms import find_areas, find_room_layout
 from recon.data.datasets.layouts.room_classes import CLASS_ORDERS, resolve_classes
 from recon.data.datasets.rooms import RoomBlocks, WholeRooms
@@ -119,8 +120,8 @@ class S3DISDataModule(PointCloudDataModule):
             raise ValueError(f"channels must be 3, 6 or 9, got {channels}")
         super().__init__(root, test_split=test_split, **loading)
         self.order = order
-        self.classes = None if classes is None else _to_names(classes)
-        self.ignored_classes = _to_names(ignored_classes or ())
+        self.classes = None if classes is None else to_names(classes)
+        self.ignored_classes = to_names(ignored_classes or ())
         _check_class_options(order, self.classes)
         self.test_area = f"Area_{str(test_area).removeprefix('Area_')}"
         areas = _list_areas(self.root)
@@ -242,10 +243,6 @@ class S3DISDataModule(PointCloudDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Return a loader of whole test rooms with all points, one per batch."""
         return self.sequential_dataloader(self.test_dataset, batch_size=1, num_points=None)
-
-
-def _to_names(names: Sequence[str] | str) -> list[str]:
-    return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
 def _list_areas(root: Path) -> list[str]:
