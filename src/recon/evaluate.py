@@ -16,11 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
+from recon.cli.named_transforms import compose_named_transforms
 from recon.cli.renamed_options import check_renamed_options
 from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
 from recon.utils.atomic_write import write_atomic
 
 DEFAULT_NUM_POINTS = 1024
+VIEW_OPTIONS = {"test": "view", "train": "train_view"}
+"""Option with the view of each split."""
 
 if TYPE_CHECKING:
     from recon.tasks.feature_extraction import ExtractedFeatures
@@ -45,11 +48,12 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     silence_known_warnings()
     configure_malloc()
     seed_everything(cfg.seed, verbose=False)
+    compose_named_transforms(cfg, DEFAULT_NUM_POINTS)
     task = instantiate(cfg.task, _convert_="all")
-    view = _build_eval_transform(cfg, task.checkpoint_task)
-    network = _load_network(cfg, task.checkpoint_task)
     data = instantiate(cfg.data, _convert_="all")
-    shapes = _extract_splits(network, data, view, task.splits)
+    views = _build_views(cfg, task)
+    network = _load_network(cfg, task.checkpoint_task)
+    shapes = _extract_splits(network, data, views)
     has_labels = bool(len(data.test_dataset.labels))
     classes = _choose_classes(cfg, data, shapes["test"])
     for reason in {reason: None for part in shapes.values() for reason in part.skip_reasons}:
@@ -60,7 +64,7 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     logits = task(shapes, classes)
     protocol = {
         **task.fingerprint_fields(),
-        **_describe_protocol(cfg, data, network, view, shapes["test"], classes),
+        **_describe_protocol(cfg, data, network, views, shapes["test"], classes),
     }
     scores = classification_scores(logits, shapes["test"].labels) if has_labels else None
     folder = Path(cfg.output_dir)
@@ -101,19 +105,22 @@ def _load_network(cfg: DictConfig, task: Literal["pretrain", "classify"]) -> Any
 
 
 def _extract_splits(
-    network: Any, data: Any, view: Any, splits: Sequence[str]
+    network: Any, data: Any, views: dict[str, Any]
 ) -> dict[str, "ExtractedFeatures"]:
-    """Set up the data, and extract the features of each split that the task needs."""
+    """Set up the data, and extract the features of each split after its view."""
     from recon.tasks.feature_extraction import extract_features
 
-    if "train" in splits:
+    if "train" in views:
         data.setup("fit")
     data.setup("test")
     data.keys |= {"label"} if len(data.test_dataset.labels) else set()
     loaders = {"test": data.test_dataloader}
-    if "train" in splits:
+    if "train" in views:
         loaders["train"] = lambda: data.sequential_dataloader(data.dataset)
-    return {name: extract_features(network, data, loaders[name](), view) for name in splits}
+    return {
+        split: extract_features(network, data, loaders[split](), view, is_test=split == "test")
+        for split, view in views.items()
+    }
 
 
 def _choose_classes(cfg: DictConfig, data: Any, test: "ExtractedFeatures") -> list[str]:
@@ -143,6 +150,29 @@ def _remap_labels(
     return shapes._replace(labels=torch.tensor(rows)[shapes.labels])
 
 
+def _build_views(cfg: DictConfig, task: Any) -> dict[str, Any]:
+    """Build the transform of the clouds of each split that the task needs."""
+    from hydra.utils import instantiate
+
+    views = {"test": _build_eval_transform(cfg, task.checkpoint_task)}
+    if "train" in task.splits:
+        views["train"] = instantiate(cfg.train_view, _convert_="all") or _default_view(cfg)
+    elif cfg.train_view is not None:
+        raise ValueError(
+            "train_view: is set, but only a linear SVM has training shapes: set task=svm, or leave "
+            "train_view unset"
+        )
+    return views
+
+
+def _default_view(cfg: DictConfig) -> Any:
+    """Return the transform to the unit sphere and to `num_points` farthest points."""
+    from recon.data import transforms
+
+    sample = transforms.FarthestPointSample(cfg.num_points or DEFAULT_NUM_POINTS)
+    return transforms.Compose([transforms.UnitSphere(), sample])
+
+
 def _build_eval_transform(cfg: DictConfig, checkpoint_task: str) -> Any:
     """Build the transform of test clouds from the options, or from config.yaml of a run.
 
@@ -162,8 +192,7 @@ def _build_eval_transform(cfg: DictConfig, checkpoint_task: str) -> Any:
         if (node := get_nested(read_config(config_path), "view")) is not None:
             hint = "set the number of points instead, num_points=<number>"
             return instantiate_allowed(node, allowed, config_path, hint)
-    sample = transforms.FarthestPointSample(cfg.num_points or DEFAULT_NUM_POINTS)
-    return transforms.Compose([transforms.UnitSphere(), sample])
+    return _default_view(cfg)
 
 
 def _is_class_of(module: str, value: Any) -> bool:
@@ -174,7 +203,7 @@ def _describe_protocol(
     cfg: DictConfig,
     data: Any,
     network: Any,
-    view: Any,
+    views: dict[str, Any],
     test: "ExtractedFeatures",
     classes: Sequence[str],
 ) -> dict[str, Any]:
@@ -189,19 +218,22 @@ def _describe_protocol(
         "num_points": data.num_points,
         "test_transform": _to_container(cfg.data.get("test_transform")),
         "patches": [network.grouper.groups, network.grouper.group_size],
-        "view": [_describe_transform(part) for part in getattr(view, "transforms", [view])],
+        **{VIEW_OPTIONS[split]: _describe_view(view) for split, view in views.items()},
         "up": f"{dataset.up}, turned to {data.target_up or dataset.up}",
     }
 
 
-def _describe_transform(transform: Any) -> str:
-    count = getattr(transform, "num_points", None)
-    return type(transform).__name__ + (f" {count}" if count else "")
+def _describe_view(view: Any) -> list[str]:
+    """Describe each transform of a view by its name and its parameters."""
+    return [
+        " ".join([type(part).__name__, *(f"{name}={value}" for name, value in vars(part).items())])
+        for part in getattr(view, "transforms", [view])
+    ]
 
 
 def _to_container(value: Any) -> Any:
     """Convert a node of the configuration to JSON types."""
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def compute_fingerprint(protocol: dict[str, Any]) -> str:

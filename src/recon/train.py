@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
+from recon.cli.named_transforms import compose_named_transforms
 from recon.cli.renamed_options import check_renamed_options
 from recon.cli.runtime import configure_malloc, silence_known_warnings
 from recon.cli.validation import check_compile_strategy, check_devices, check_numbers, check_seeds
@@ -85,6 +86,7 @@ def _train(cfg: DictConfig) -> TrainingResult:
     silence_known_warnings()
     configure_malloc()
     seed_everything(cfg.seed, verbose=False)
+    compose_named_transforms(cfg, cfg.num_points)
     data = instantiate(cfg.data, _convert_="all")
     data.setup("fit")  # reports missing data before teachers are downloaded
     if "eval" in cfg and data.test_split is None:

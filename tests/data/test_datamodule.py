@@ -11,7 +11,7 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset, resample_cloud
 from recon.data.datasets.furniture import FurnitureDataModule
 from recon.data.sample_dataset import SampleDataset
-from recon.data.transforms import Compose, RandomJitter, RandomRotation, RandomScale
+from recon.data.transforms import AlignUpAxis, Compose, RandomJitter, RandomRotation, RandomScale
 
 
 class Dots(PointCloudDataset):
@@ -153,6 +153,46 @@ def test_test_loader_yields_each_sample_once_in_order_without_augmentation() -> 
     assert torch.cat([b["label"] for b in task.batches]).tolist() == Dots().labels.tolist()
     colors = torch.cat([b["colors"] for b in task.batches])[3]
     assert torch.allclose(colors, torch.from_numpy(Dots().cloud(3).colors) / 255)
+
+
+def test_test_transforms_do_not_depend_on_the_batch_size() -> None:
+    points = []
+    for batch_size in (1, 5, 16):
+        task = BatchRecorder()
+        build_trainer().test(
+            task, DotsModule(test_transform=AUGMENT, batch_size=batch_size), verbose=False
+        )
+        points.append(torch.cat([batch["points"] for batch in task.batches]))
+    assert torch.allclose(points[0], points[1], atol=1e-6)
+    assert torch.allclose(points[0], points[2], atol=1e-6)
+    assert not torch.allclose(points[0][0], torch.from_numpy(Dots().cloud(0).points))
+
+
+def test_each_cloud_is_aligned_from_its_own_up_axis() -> None:
+    class Tilted(DotsModule):
+        splits = {"train": ["y"], "test": ["z"], "both": ["z", "y", "mirrored"]}
+
+        def read_part(self, part: str) -> Dots:
+            dots = Dots()
+            dots.up, dots.mirrored = part.replace("mirrored", "z"), part == "mirrored"
+            return dots
+
+    turned = {
+        "y": lambda points: points,
+        "z": AlignUpAxis("z", "y"),
+        "mirrored": AlignUpAxis("z", "y", mirror=True),
+    }
+    data = Tilted(target_up="y", batch_size=48)
+    data.setup()  # opens the training data first, then the test data
+    stored = torch.stack([torch.from_numpy(Dots().cloud(row).points) for row in range(16)])
+    data.batch_size = 16
+    for dataset, part in ((data.dataset, "y"), (data.test_dataset, "z")):
+        batch = next(iter(data.sequential_dataloader(dataset)))
+        aligned = data.augment(batch, training=part == "y")["points"]
+        assert torch.equal(aligned, turned[part](stored))
+    (batch,) = data.sequential_dataloader(data.open_split("both"), batch_size=48)
+    aligned = data.augment(batch, training=False)["points"]
+    assert torch.equal(aligned, torch.cat([turned[part](stored) for part in data.splits["both"]]))
 
 
 def test_missing_fields_and_splits_raise_value_error() -> None:

@@ -66,13 +66,3 @@ def test_ranks_partition_the_epoch_without_repeats(epoch_size: int) -> None:
     assert sorted(rows) == sorted(
         index.row for index in ResumableDistributedSampler(20, epoch_size=epoch_size)
     )
-
-
-def test_global_batch_seeds_cover_the_batches_of_all_ranks() -> None:
-    seeds = [index.seed for index in OrderedDistributedSampler(10, seed=3)]
-    sampler = OrderedDistributedSampler(10, seed=3, rank=1, num_replicas=2)
-    assert [sampler.global_batch_seeds(batch, 2) for batch in range(3)] == [
-        seeds[:4],
-        seeds[4:8],
-        seeds[8:],
-    ]

@@ -95,6 +95,31 @@ def test_unlabeled_shapes_get_predictions_without_scores(trained: Path, tmp_path
         run(["task=classify", *own, "classes=[chair,dragon]"])
 
 
+@pytest.mark.slow
+def test_random_test_transforms_do_not_depend_on_the_batch_size(
+    trained: Path, tmp_path: Path
+) -> None:
+    weights = f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}"
+    predicted, fingerprints = [], set()
+    for size in (16, 141):
+        options = ["data.test_transform=any_pose", f"data.batch_size={size}"]
+        run(["task=classify", weights, *options, f"output_dir={tmp_path / str(size)}", *SMALL])
+        predicted.append((tmp_path / str(size) / "predictions.csv").read_text())
+        results = json.loads((tmp_path / str(size) / "results.json").read_text())
+        fingerprints.add(results["fingerprint"])
+    assert predicted[0] == predicted[1]
+    assert len(fingerprints) == 1
+    assert results["declared"]["test_transform"]["transforms"][0]["num_points"] == 64
+
+
+def test_a_view_of_training_shapes_without_any_raises_value_error(trained: Path) -> None:
+    weights = f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}"
+    with pytest.raises(ValueError, match="train_view: is set, but only a linear SVM has training"):
+        run(["task=classify", weights, "train_view=any_pose"])
+    with pytest.raises(ValueError, match=r"view=any_pse: there is no transform of this name"):
+        run(["task=classify", "checkpoint=missing.ckpt", "view=any_pse"])
+
+
 def test_labels_outside_the_chosen_classes_raise_value_error(trained: Path, tmp_path: Path) -> None:
     write_shapes(tmp_path / "own", labeled=True)
     weights = f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}"

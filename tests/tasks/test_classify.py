@@ -20,9 +20,11 @@ from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official_key
 from recon.checkpoints.transfer import build_classifier, load_pretrained_encoder
 from recon.cli.config_dir import conf_dir
+from recon.data.dataset import DatasetView
 from recon.data.datasets.furniture import Furniture, FurnitureDataModule
+from recon.data.seeded_transforms import seed_generators
 from recon.data.splits import split_train_val
-from recon.data.transforms import RandomScale
+from recon.data.transforms import Compose, FarthestPointSample, RandomScale, RandomSO3Rotation
 from recon.evaluate import evaluate
 from recon.layers.grouping import PatchGrouper
 from recon.models.classifier import Classifier
@@ -69,13 +71,32 @@ def test_parameter_groups_match_the_release(kind: str, head: object, frozen: boo
 
 def test_a_vote_averages_the_logits_of_its_views() -> None:
     task = Classification(toy(), optimizer=SGD, vote_view=RandomScale(), votes=3).eval()
-    points, generator = torch.randn(2, 64, 3), torch.Generator().manual_seed(5)
-    voted = task._predict_vote(points, generator)
-    generator.manual_seed(5)
-    views = [task(RandomScale()(points, generator)) for _ in range(3)]
-    assert torch.allclose(voted, sum(views) / 3, atol=1e-6)
+    points, seeds = torch.randn(2, 64, 3), torch.tensor([5, 9])
+    voted = task._predict_vote(points, seed_generators(seeds, "cpu", 0))
+    for row, generator in enumerate(seed_generators(seeds, "cpu", 0)):
+        views = [task(RandomScale()(points[row : row + 1], generator)) for _ in range(3)]
+        assert torch.allclose(voted[row : row + 1], sum(views) / 3, atol=1e-6)
     with pytest.raises(ValueError, match="votes > 0 needs a `vote_view`"):
         Classification(toy(), optimizer=SGD, votes=10)
+
+
+def test_views_and_votes_do_not_depend_on_the_batch_size() -> None:
+    view = Compose([FarthestPointSample(64), RandomSO3Rotation()])
+    logits = []
+    for batch_size in (4, 12):
+        data = FurnitureDataModule(
+            split="train", test_split="test", keys=["label"], batch_size=batch_size
+        )
+        data.setup("test")
+        data.test_dataset = DatasetView([data.test_dataset], [(0, row) for row in range(12)])
+        task = Classification(toy(), optimizer=SGD, view=view, vote_view=view, votes=2)
+        Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(
+            task, data, verbose=False
+        )
+        logits.append({name: torch.cat(parts) for name, parts in task.test_logits.items()})
+    for name in ("one view", "round 0"):
+        assert torch.allclose(logits[0][name], logits[1][name], atol=1e-5)
+    assert not torch.allclose(logits[0]["one view"], logits[0]["round 0"], atol=1e-3)
 
 
 def test_held_out_split_shares_no_family_with_the_train_split() -> None:

@@ -11,12 +11,19 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from conftest import assert_near, released_arrays
+from recon.data.dataset import DatasetView
+from recon.data.datasets.furniture import FurnitureDataModule
+from recon.data.transforms import FarthestPointSample, RandomSO3Rotation
+from recon.layers.grouping import PatchGrouper
+from recon.models.encoder import Encoder
+from recon.models.recon import ContrastiveNetwork, Projections
 from recon.tasks.feature_extraction import (
     CachedClassFeatures,
     ExtractedFeatures,
     LinearProbe,
     PromptedClassFeatures,
     ZeroShotClassifier,
+    extract_features,
 )
 from recon.teachers.base import Teacher
 from recon.teachers.cached import FeatureCache, write_cache
@@ -44,6 +51,24 @@ def test_zero_shot_cosines_match_the_release(query: str, released: str) -> None:
     cosines = task({"test": build_features(features)}, ["c"] * 40)
     assert_near(cosines, ARRAYS(f"zeroshot_cosine_{released}"))
     assert torch.equal(cosines.argmax(1), ARRAYS(f"zeroshot_pred_{released}"))
+
+
+def test_test_transforms_act_on_test_shapes_alone() -> None:
+    """The shapes that a probe is fitted to are transformed by their own view only."""
+    encoder = Encoder(24, depth=1, heads=2, patch_widths=(8, 16, 16))
+    network = ContrastiveNetwork(PatchGrouper(8, 8), encoder, Projections(24, {})).train()
+    view, pooled = FarthestPointSample(64), []
+    for transform in (None, RandomSO3Rotation()):
+        data = FurnitureDataModule(split="train", test_split="test", test_transform=transform)
+        data.setup("test")
+        data.test_dataset = DatasetView([data.test_dataset], [(0, row) for row in range(20)])
+        for is_test in (False, True):
+            loader = data.test_dataloader()
+            pooled.append(extract_features(network, data, loader, view, is_test=is_test).pooled)
+    assert torch.equal(pooled[0], pooled[1])
+    assert torch.equal(pooled[0], pooled[2])
+    assert not torch.allclose(pooled[0], pooled[3], atol=1e-3)
+    assert network.training  # as before
 
 
 class LetterCounts(Teacher):

@@ -15,8 +15,9 @@ class LinearProbeCallback(Callback):
 
     It is fitted on the `split` of `data` and evaluated on its `val_split`, or on the `val_share`
     of `split` that is held out. Logs the overall accuracy as `svm/accuracy_<val_split>` or
-    `svm/accuracy_held_out`, which callbacks.checkpoint can monitor. `view` transforms the clouds
-    before the network. The probe does not change the training.
+    `svm/accuracy_held_out`, which callbacks.checkpoint can monitor. `view` transforms the evaluated
+    clouds before the network, `train_view` those that the SVM is fitted to, by default as `view`.
+    The probe does not change the training.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1 (the release evaluates on the test split each
     epoch).
@@ -27,6 +28,7 @@ class LinearProbeCallback(Callback):
         data: PointCloudDataModule,
         view: Transform,
         *,
+        train_view: Transform | None = None,
         cost: float | None = 0.075,
         every_n_epochs: int = 1,
     ) -> None:
@@ -36,7 +38,8 @@ class LinearProbeCallback(Callback):
             )
         if every_n_epochs < 1:
             raise ValueError(f"every_n_epochs must be at least 1, got {every_n_epochs}")
-        self.data, self.view, self.every_n_epochs = data, view, every_n_epochs
+        self.data, self.every_n_epochs = data, every_n_epochs
+        self.views = {"train": view if train_view is None else train_view, "test": view}
         self.probe = LinearProbe(cost)
         split = "held_out" if data.val_split is None else data.val_split
         self.name = f"svm/accuracy_{split if isinstance(split, str) else '_'.join(split)}"
@@ -59,7 +62,13 @@ class LinearProbeCallback(Callback):
         data = self.data
         datasets = {"train": data.dataset, "test": data.val_dataset}
         features = {
-            name: extract_features(task.model, data, data.sequential_dataloader(dataset), self.view)
+            name: extract_features(
+                task.model,
+                data,
+                data.sequential_dataloader(dataset),
+                self.views[name],
+                is_test=name == "test",
+            )
             for name, dataset in datasets.items()
         }
         logits = self.probe(features, data.dataset.classes)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -37,6 +37,10 @@ class Batch(TypedDict, total=False):
     height: Float[Tensor, "b n 1"]
     point_labels: Int[Tensor, "b n"]
     """Class of each point."""
+    up: list[str]
+    """Up axis of the stored coordinates of each cloud, before they are aligned."""
+    mirrored: Bool[Tensor, " b"]
+    """Whether aligning the up axis mirrors the cloud, see `PointCloudDataset.mirrored`."""
     second_view: Float[Tensor, "b n 3"]
     """A second, independent augmentation of the same clouds."""
     id: list[str]
@@ -84,6 +88,21 @@ def replace_clouds(batch: Batch, clouds: Clouds) -> Batch:
     """Return a copy of the batch with its clouds replaced."""
     fields = {name: value for name, value in clouds._asdict().items() if value is not None}
     return cast(Batch, {**batch, **fields})
+
+
+def split_clouds(clouds: Clouds) -> list[Clouds]:
+    """Split a batch into batches of one cloud."""
+    fields = {k: v.split(1) for k, v in clouds._asdict().items() if v is not None}
+    return [
+        Clouds(**{name: parts[row] for name, parts in fields.items()})
+        for row in range(len(clouds.points))
+    ]
+
+
+def concat_clouds(batches: Sequence[Clouds]) -> Clouds:
+    """Concatenate batches with the same fields and number of points."""
+    names = [name for name, value in batches[0]._asdict().items() if value is not None]
+    return Clouds(**{name: torch.cat([getattr(part, name) for part in batches]) for name in names})
 
 
 def concat_channels(clouds: Clouds) -> Float[Tensor, "b n c"]:

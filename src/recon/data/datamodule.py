@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from recon.data.batch import Batch, collate, get_clouds, global_batch_size, replace_clouds
 from recon.data.dataset import PointCloudDataset, concat_datasets
 from recon.data.image_augmentation import ImageAugmentation
+from recon.data.orientation import align_up_axis
 from recon.data.prepared.dataset import PreparedDataset
 from recon.data.prepared.layout import is_prepared
 from recon.data.sample_dataset import SampleDataset
@@ -25,8 +26,9 @@ from recon.data.sampler import (
     compute_epoch_size,
     find_resume_position,
 )
+from recon.data.seeded_transforms import RandomStream, seed_generators, transform_each
 from recon.data.splits import split_train_val, stratified_subset
-from recon.data.transforms import AlignUpAxis, Transform, axis_index
+from recon.data.transforms import Transform, axis_index
 from recon.data.workers import end_with_parent
 from recon.ops.distributed import all_gather_with_grad, rank_and_world_size, synced_rng
 from recon.utils.deprecation import renamed_arguments
@@ -44,9 +46,10 @@ class PointCloudDataModule(LightningDataModule, ABC):
     the fields of a batch beside points (see `Batch`). `num_points` is the number of points drawn
     from each cloud, None uses all points. `target_up` rotates clouds so that this axis points up,
     None keeps them unrotated. `transform` augments training batches on the device, `test_transform`
-    all other batches. `image_views` is the number of fixed augmentations per image, None draws a
-    new one each time. Unreadable samples raise ValueError. With `on_error=skip` they are counted:
-    tests omit them, and in training the next readable samples replace them.
+    those of validation and tests; it never acts on training data. `image_views` is the number of
+    fixed augmentations per image, None draws a new one each time. Unreadable samples raise
+    ValueError. With `on_error=skip` they are counted: tests omit them, and in training the next
+    readable samples replace them.
 
     A batch depends only on `seed`, epoch and position, so that a resumed run sees the same batches
     as an uninterrupted one, also within an epoch.
@@ -87,6 +90,11 @@ class PointCloudDataModule(LightningDataModule, ABC):
             raise ValueError(f"num_points must be at least 1, got {num_points}")
         if target_up is not None:
             axis_index(target_up)
+        for option, value in (("transform", transform), ("test_transform", test_transform)):
+            if value is not None and not callable(value):
+                raise ValueError(
+                    f"{option} must be a transform of recon.data.transforms, got {value!r}"
+                )
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
         self.root = Path(root).expanduser()
@@ -98,7 +106,6 @@ class PointCloudDataModule(LightningDataModule, ABC):
         self.keys, self.image_views = frozenset(keys), image_views
         self.augment_image = augment_image or ImageAugmentation()
         self.on_error, self.skipped = on_error, dict[str, None]()
-        self.align_up_axis: AlignUpAxis | None = None
 
     @abstractmethod
     def read_part(self, part: str) -> PointCloudDataset:
@@ -156,12 +163,6 @@ class PointCloudDataModule(LightningDataModule, ABC):
         tests = stage in (None, "test", "predict") and self.test_split is not None
         if tests and not hasattr(self, "test_dataset"):
             self.test_dataset = self.open_split(self.test_split or ())
-        for name in ("dataset", "val_dataset", "test_dataset"):
-            if self.target_up is not None and hasattr(self, name):
-                dataset = getattr(self, name)
-                self.align_up_axis = AlignUpAxis(
-                    dataset.up, self.target_up, mirror=dataset.mirrored
-                )
 
     def teacher_keys(self) -> dict[str, Collection[str]]:
         """Return all ids and, if `keys` has "text", all texts and class names."""
@@ -219,6 +220,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
             augment_image=self.augment_image,
             image_views=self.image_views,
             num_points=num_points,
+            with_orientation=self.target_up is not None,
             skip_unreadable=self.on_error == "skip",
             replace_unreadable=replace_unreadable,
         )
@@ -260,19 +262,31 @@ class PointCloudDataModule(LightningDataModule, ABC):
             batch["global_seeds"] = all_gather_with_grad(batch["seed"])
         return self.augment(batch, training=training)
 
+    def align(self, batch: Batch) -> Batch:
+        """Turn the up axis of the clouds of a batch to `target_up`."""
+        return batch if self.target_up is None else align_up_axis(batch, self.target_up)
+
     def augment(self, batch: Batch, *, training: bool) -> Batch:
-        """Align the up axis of a batch and transform it, seeded by the batch itself."""
-        clouds = get_clouds(batch)
-        if self.align_up_axis is not None:
-            clouds = self.align_up_axis(clouds)
+        """Align the up axis of a batch and transform it, seeded by the batch itself.
+
+        In training, one seed determines the random numbers of the whole batch. Otherwise the seed
+        of each sample determines its own, so that they do not depend on `batch_size`.
+        """
+        batch = self.align(batch)
         transform = self.transform if training else self.test_transform
         if transform is None:
-            return replace_clouds(batch, clouds)
+            return batch
+        clouds = get_clouds(batch)
+        if not training:
+            generators = seed_generators(
+                batch["seed"], clouds.points.device, RandomStream.TRANSFORM
+            )
+            return replace_clouds(batch, transform_each(transform, clouds, generators))
         seed = batch.get("global_seeds", batch["seed"])[0]
         generator = torch.Generator(clouds.points.device).manual_seed(int(seed))
         with synced_rng(global_batch_size(batch)):
             augmented = replace_clouds(batch, transform(clouds, generator))
-            if training and "second_view" in self.keys:
+            if "second_view" in self.keys:
                 augmented["second_view"] = transform(clouds, generator).points
         return augmented
 

@@ -66,6 +66,10 @@ class PointCloudDataset(ABC):
         """Return the cloud of one training sample; subclasses may draw a random part of it."""
         return self.cloud(index)
 
+    def orientation(self, index: int) -> tuple[str, bool]:
+        """Return `up` and `mirrored` of one cloud."""
+        return self.up, self.mirrored
+
     def points(self, index: int) -> Float[np.ndarray, "n 3"]:
         """Return the coordinates of one cloud, (N, 3) float32."""
         return self.cloud(index).points
@@ -142,6 +146,10 @@ class DatasetView(PointCloudDataset):
     def sample_cloud(self, index: int, seed: int) -> Cloud:
         member, row = self.rows[index]
         return self.members[member].sample_cloud(row, seed)
+
+    def orientation(self, index: int) -> tuple[str, bool]:
+        member, row = self.rows[index]
+        return self.members[member].orientation(row)
 
     def image(self, index: int) -> Image.Image:
         member, row = self.rows[index]

@@ -30,7 +30,7 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
 
     The seed of a `SeededIndex` determines all random draws: the `num_points` points of a cloud
     (None uses all points), one of the sentences about the shape, and the augmentation of its
-    image, or one of `image_views` fixed augmentations.
+    image, or one of `image_views` fixed augmentations. `with_orientation` adds the up axis.
 
     Unreadable samples raise ValueError. With `skip_unreadable` they become `UnreadableSample`.
     With `replace_unreadable` too, the next readable sample replaces them and lists their errors
@@ -45,12 +45,13 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
         augment_image: Callable[[Image.Image, int], Tensor] | None = None,
         image_views: int | None = None,
         num_points: int | None = None,
+        with_orientation: bool = False,
         skip_unreadable: bool = False,
         replace_unreadable: bool = False,
     ) -> None:
         self.dataset, self.keys = dataset, frozenset(keys)
         self.augment_image, self.image_views = augment_image, image_views
-        self.num_points = num_points
+        self.num_points, self.with_orientation = num_points, with_orientation
         self.skip_unreadable, self.replace_unreadable = skip_unreadable, replace_unreadable
 
     def __len__(self) -> int:
@@ -78,6 +79,8 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
             "seed": seed,
             **self._select_point_fields(cloud, index),
         }
+        if self.with_orientation:
+            sample["up"], sample["mirrored"] = self.dataset.orientation(index)
         if "text" in self.keys:
             sample["text"] = random.Random(seed).choice(self.dataset.texts(index))
         if "category" in self.keys:

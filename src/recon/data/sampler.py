@@ -87,11 +87,6 @@ class OrderedDistributedSampler(DistributedSampler[Any]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def global_batch_seeds(self, batch_index: int, batch_size: int) -> list[int]:
-        """Return the seeds of all samples in the batches of this index, over all ranks."""
-        global_size = batch_size * self.num_replicas
-        return self.seeds[batch_index * global_size : (batch_index + 1) * global_size]
-
     def __iter__(self) -> Iterator[SeededIndex]:
         for row in self.rows:
             yield SeededIndex(row, self.seeds[row])

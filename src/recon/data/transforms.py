@@ -22,6 +22,9 @@ AXES = "xyz"
 class Transform(ABC):
     """Abstract transform of clouds; without a generator it uses the global one of torch."""
 
+    is_random = True
+    """Whether random numbers are drawn; a test draws them for each cloud by the cloud's seed."""
+
     @overload
     def __call__(self, clouds: Clouds, generator: Generator | None = None) -> Clouds: ...
     @overload
@@ -96,6 +99,8 @@ class RandomPointSample(Transform):
 class FarthestPointSample(Transform):
     """Select `num_points` points by farthest point sampling, in that order, deterministically."""
 
+    is_random = False
+
     def __init__(self, num_points: int) -> None:
         self.num_points = num_points
 
@@ -127,6 +132,8 @@ class PointDropout(Transform):
 class UnitSphere(Transform):
     """Center each cloud at its mean and scale it so that its farthest point has distance 1."""
 
+    is_random = False
+
     def apply(self, clouds: Clouds, generator: Generator | None) -> Clouds:
         points = clouds.points
         check_clouds(points)
@@ -141,6 +148,8 @@ class AlignUpAxis(Transform):
 
     With `mirror`, swap the two axes instead, a reflection that some of the literature uses.
     """
+
+    is_random = False
 
     def __init__(self, source: str, target: str, *, mirror: bool = False) -> None:
         self.source, self.target, self.mirror = axis_index(source), axis_index(target), mirror
@@ -161,6 +170,8 @@ class AlignUpAxis(Transform):
 
 class AddHeight(Transform):
     """Add the height of each point above the lowest point, along `axis`."""
+
+    is_random = False
 
     def __init__(self, axis: str = "y") -> None:
         self.axis = axis_index(axis)

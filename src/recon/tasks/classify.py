@@ -1,5 +1,6 @@
 """Fine-tune a classifier or only its head, and test it with a single view or by voting."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from recon.checkpoints.loading import build_metadata
 from recon.checkpoints.reader import METADATA_KEY
-from recon.data.batch import Batch, global_batch_size
+from recon.data.batch import Batch, Clouds, global_batch_size
 from recon.data.datamodule import PointCloudDataModule
-from recon.data.sampler import OrderedDistributedSampler
+from recon.data.seeded_transforms import RandomStream, seed_generators, transform_each
 from recon.data.transforms import Transform
 from recon.models.classifier import Classifier
 from recon.ops.distributed import rescale_local_mean, synced_rng
@@ -67,8 +68,9 @@ class Classification(TrainingTask):
     `freeze_encoder` trains only the head and the `cls` query; the encoder stays in evaluation mode.
     `view` is the transform of clouds in validation and test. If `votes` is not zero, a test also
     averages the logits of `votes` random draws of `vote_view`, and repeats this `vote_rounds`
-    times. Logs `train/loss` and `val/accuracy`. A test stores its logits by name in `test_logits`,
-    and the labels and ids of its samples in `labels` and `ids`.
+    times. The seed of a shape determines the random numbers of its views, so that they do not
+    depend on the batch. Logs `train/loss` and `val/accuracy`. A test stores its logits by name in
+    `test_logits`, and the labels and ids of its samples in `labels` and `ids`.
 
     [1] Qi et al., arXiv:2302.02318, section 4.1.
     """
@@ -118,11 +120,15 @@ class Classification(TrainingTask):
         self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
-    def _predict_view(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b c"]:
-        return self(self.view(points) if self.view else points)
+    def _predict_view(self, batch: Batch) -> Float[Tensor, "b c"]:
+        clouds = Clouds(batch["points"])
+        if self.view is not None:
+            generators = seed_generators(batch["seed"], self.device, RandomStream.VIEW)
+            clouds = transform_each(self.view, clouds, generators)
+        return self(clouds.points)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.accuracy(self._predict_view(batch["points"]), batch["label"])
+        self.accuracy(self._predict_view(batch), batch["label"])
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=len(batch["label"]))
 
     def on_test_start(self) -> None:
@@ -133,30 +139,22 @@ class Classification(TrainingTask):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.labels.append(batch["label"].cpu())
         self.ids += batch["id"]
-        self._store_logits("one view", self._predict_view(batch["points"]))
-        seeds = self._global_seeds(batch, batch_idx)
+        self._store_logits("one view", self._predict_view(batch))
         for number in range(self.vote_rounds if self.votes else 0):
-            generator = Generator(self.device).manual_seed(seeds[0] + number)
-            with synced_rng(len(seeds)):
-                self._store_logits(
-                    f"round {number}", self._predict_vote(batch["points"], generator)
-                )
-
-    def _global_seeds(self, batch: Batch, batch_idx: int) -> list[int]:
-        """Return the seeds of this batch on all processes; the last one may be missing on some."""
-        loader: Any = self.trainer.test_dataloaders
-        if isinstance(sampler := getattr(loader, "sampler", None), OrderedDistributedSampler):
-            return sampler.global_batch_seeds(batch_idx, loader.batch_size)
-        return batch["seed"].tolist()
+            generators = seed_generators(batch["seed"], self.device, RandomStream.VOTE + number)
+            self._store_logits(f"round {number}", self._predict_vote(batch["points"], generators))
 
     def _store_logits(self, name: str, logits: Tensor) -> None:
         self.test_logits.setdefault(name, []).append(logits.float().cpu())
 
     def _predict_vote(
-        self, points: Float[Tensor, "b n 3"], generator: Generator
+        self, points: Float[Tensor, "b n 3"], generators: Sequence[Generator]
     ) -> Float[Tensor, "b c"]:
         assert self.vote_view is not None
-        views = [self(self.vote_view(points, generator)) for _ in range(self.votes)]
+        views = [
+            self(transform_each(self.vote_view, Clouds(points), generators).points)
+            for _ in range(self.votes)
+        ]
         return torch.stack(views).mean(0)
 
     def on_test_epoch_end(self) -> None:

@@ -13,7 +13,9 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from recon.data.batch import Clouds
 from recon.data.datamodule import PointCloudDataModule
+from recon.data.seeded_transforms import RandomStream, seed_generators, transform_each
 from recon.data.transforms import Transform
 from recon.models.classifier import Classifier, pool_classifier_features
 from recon.models.recon import PretrainingNetwork
@@ -50,8 +52,14 @@ def extract_features(
     data: PointCloudDataModule,
     loader: DataLoader[Any],
     view: Transform,
+    *,
+    is_test: bool = True,
 ) -> ExtractedFeatures:
-    """Encode all shapes of a loader after the transform `view`, in evaluation mode."""
+    """Encode all shapes of a loader after the transform `view`, in evaluation mode.
+
+    The test transform of the data acts before it, unless `is_test` is False, for the shapes that a
+    probe is fitted to.
+    """
     classifier = network if isinstance(network, Classifier) else None
     device = next(network.parameters()).device
     pooled, labels, ids, logits = [], [torch.empty(0).long()], list[str](), []
@@ -60,8 +68,10 @@ def extract_features(
     with evaluation_mode(network):
         for loaded in loader:
             skip_reasons |= dict.fromkeys(loaded.pop("skipped", ()))
-            batch = data.augment(loaded, training=False)
-            encoding = network.encode(view(batch["points"].to(device)))
+            batch = data.augment(loaded, training=False) if is_test else data.align(loaded)
+            clouds = Clouds(batch["points"].to(device))
+            generators = seed_generators(batch["seed"], device, RandomStream.VIEW)
+            encoding = network.encode(transform_each(view, clouds, generators).points)
             pooled.append(encoding.pooled().cpu())
             if isinstance(network, Classifier):
                 logits.append(network.head(pool_classifier_features(encoding)).cpu())
