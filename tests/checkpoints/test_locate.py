@@ -32,6 +32,8 @@ def test_a_folder_and_its_weights_are_the_same_checkpoint(folder: Path) -> None:
         assert config == {"network": {"num_heads": 3}}
         assert sorted(state) == ["a0", "a1", "a2"]
     (folder / CONFIG_FILENAME).unlink()
+    assert read_safetensors_checkpoint(folder)[0] == {}  # weights of another program
+    save_file({"encoder.embed.point_in.weight": torch.zeros(0)}, folder / WEIGHTS_FILENAME)
     with pytest.raises(FileNotFoundError, match=r"config\.json: missing"):
         read_safetensors_checkpoint(folder)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recon.checkpoints import reader
+from recon.checkpoints.contents import tensors
 from recon.checkpoints.factory import NetworkBuilder
 from recon.checkpoints.loading import build_metadata, load
 from recon.checkpoints.metadata import MAX_METADATA_COUNT
@@ -112,7 +113,7 @@ def test_messages_list_a_limited_number_of_names(
     with pytest.raises(ValueError, match=r"model\.x0|x0, .* and 50 more") as caught:
         load(path)
     assert len(str(caught.value)) < 3000
-    monkeypatch.setattr(reader, "MAX_LISTED_NAMES", 2)
+    monkeypatch.setattr(tensors, "MAX_LISTED_NAMES", 2)
     strange = {"a": torch.zeros(1)} | {f"y{number}": number for number in range(9)}
     with pytest.raises(ValueError, match=r"y0, y1$"):
         extract_weights(path, {"base_model": strange})

@@ -241,6 +241,18 @@ def test_unexpected_keys_are_reported(tmp_path: Path) -> None:
         load(tmp_path / "seg.pth", task="scene_segment", **SETTINGS)
 
 
+@pytest.mark.parametrize("prefix", ["MAE_encoder.", ""])
+def test_an_encoder_alone_gives_the_features_of_its_network(prefix: str, tmp_path: Path) -> None:
+    state, own = random_weights("point_mae"), "MAE_encoder."
+    encoder = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
+    torch.save({prefix + key: value for key, value in encoder.items()}, tmp_path / "x.pth")
+    loaded = load(tmp_path / "x.pth", group_size=SIZE, **SETTINGS)
+    points = torch.randn(2, 40, 3)
+    whole = load(save_released(tmp_path, "point_mae"), **SETTINGS)
+    assert torch.equal(loaded.encode(points).tokens, whole.encode(points).tokens)
+    assert loaded.encode(points).queries == {}
+
+
 def linear_weights(name: str) -> dict[str, Tensor]:
     return {key: torch.zeros(shape) for key, shape in linear_shapes(name, DIM, DIM).items()}
 

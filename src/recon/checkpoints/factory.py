@@ -71,7 +71,8 @@ class NetworkBuilder:
     def _build_pretraining(self) -> PretrainingNetwork:
         trunk = find_encoder_prefix(self.state)
         dim = self.weights.out_features(f"{trunk}.norm")
-        official_targets = () if trunk == "tower" else ("image", "text")
+        is_encoder = not (self.weights.has_prefix("decoder.") or self._has_projections())
+        official_targets = () if trunk == "tower" or is_encoder else ("image", "text")
         modalities = self.weights.find_modalities(
             "projections.", official_modalities=official_targets
         )
@@ -82,7 +83,8 @@ class NetworkBuilder:
         projections = Projections(dim, widths)
         if not self.weights.has_prefix("decoder."):
             if trunk == "tower":
-                return ACT(self.grouper, self._build_tower(trunk, official_queries=("cls",)))
+                queries = ("cls",) if self.weights.family == "ACT" else ()
+                return ACT(self.grouper, self._build_tower(trunk, official_queries=queries))
             return ContrastiveNetwork(self.grouper, self._build_encoder(), projections)
         decoder = Decoder(
             dim,
@@ -99,6 +101,9 @@ class NetworkBuilder:
         if trunk == "tower":
             return PointMAE(self.grouper, self._build_tower(trunk), decoder)
         return ReCon(self.grouper, self._build_encoder(), decoder, projections)
+
+    def _has_projections(self) -> bool:
+        return self.weights.has_prefix("projections.")
 
     def _build_classifier(self) -> Classifier:
         encoder: Encoder | Tower | TwoTowerEncoder

@@ -7,12 +7,12 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from recon.checkpoints.contents.tensors import MAX_LISTED_NAMES
 from recon.checkpoints.factory import Network, NetworkBuilder, find_encoder_prefix
 from recon.checkpoints.locate import locate_checkpoint
 from recon.checkpoints.metadata import check_class_counts, check_metadata
 from recon.checkpoints.official_keys import NetworkKind
 from recon.checkpoints.reader import (
-    MAX_LISTED_NAMES,
     METADATA_KEY,
     CheckpointWeights,
     extract_weights,
@@ -99,7 +99,8 @@ def _merge_settings(
     defaults: dict[str, Any] = {"skip_near_origin": False, "stop_gradient": True}
     defaults |= {"classes": (), "objects": (), "parts": {}, "up": "y"}
     # The patch size cannot be read from weights without a decoder; released ones all use 32.
-    if weights.kind != "pretrain" or weights.family == "ACT":
+    is_encoder = weights.has_official_keys and not weights.has_prefix("decoder.")
+    if weights.kind != "pretrain" or is_encoder:
         defaults["group_size"] = 32
     settings = {**defaults, **metadata, **arguments}
     if missing := [n for n in ("num_heads", "num_groups", "group_size") if n not in settings]:

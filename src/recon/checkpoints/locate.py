@@ -12,6 +12,8 @@ CONFIG_FILENAME, WEIGHTS_FILENAME = "config.json", "model.safetensors"
 MAX_CONFIG_BYTES, MAX_TENSORS = 2**24, 2**16
 """Maximum size of a config.json in bytes, and maximum number of tensors in a weights file."""
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_OWN_NAME = "embed.point_in.weight"
+"""End of a name that every network of this library has."""
 _CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -42,6 +44,8 @@ def _download_snapshot(checkpoint: str | Path, repo: str, revision: str | None) 
         raise FileNotFoundError(
             f"{checkpoint}: no such file, and unavailable on the Hugging Face Hub ({reason})"
         ) from error
+    if not is_safetensors_checkpoint(Path(folder)):
+        raise FileNotFoundError(f"{checkpoint}: the repository has no {WEIGHTS_FILENAME}")
     return Path(folder)
 
 
@@ -65,33 +69,44 @@ def _check_tensor_count(path: Path) -> None:
 def read_safetensors_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the configuration and the named tensors of a saved folder or of its weights file.
 
-    Raises FileNotFoundError if one of the two files is missing, and ValueError that names an
-    unreadable file.
+    Weights of other programs have no configuration of this library: then it is empty. Raises
+    FileNotFoundError if one of the two files is missing, and ValueError that names an unreadable
+    file.
     """
     folder = path if path.is_dir() else path.parent
     weights_path = folder / WEIGHTS_FILENAME if path.is_dir() else path
-    for part in (folder / CONFIG_FILENAME, weights_path):
-        if not part.is_file():
-            raise FileNotFoundError(
-                f"{part}: missing: {CONFIG_FILENAME} and {WEIGHTS_FILENAME} belong together"
-            )
-    config = _read_config(folder / CONFIG_FILENAME)
+    _require_part(weights_path)
     try:
         _check_tensor_count(weights_path)
-        return config, load_file(weights_path)
+        state = load_file(weights_path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{weights_path}: corrupt ({error}): fetch it again") from error
+    config_path = folder / CONFIG_FILENAME
+    is_own = any(name.endswith(_OWN_NAME) for name in state)
+    if not config_path.is_file() and (weights_path.name != WEIGHTS_FILENAME or not is_own):
+        return {}, state
+    config = _read_config(_require_part(config_path))
+    if isinstance(config, dict) and isinstance(config.get("network"), dict):
+        return config, state
+    if is_own:
+        raise ValueError(f"{config_path}: not a configuration of this library: it has no `network`")
+    return {}, state
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _require_part(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: missing: {CONFIG_FILENAME} and {WEIGHTS_FILENAME} belong together"
+        )
+    return path
+
+
+def _read_config(path: Path) -> Any:
     if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
         raise ValueError(
             f"{path}: has {size:,} bytes, a configuration has at most {MAX_CONFIG_BYTES:,}"
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
-        raise ValueError(f"{path}: not a configuration of this library: it has no `network`")
-    return config

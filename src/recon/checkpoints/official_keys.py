@@ -165,8 +165,8 @@ def from_official_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if any(name.startswith("contrastive.") for name in named):  # two towers
         named = {re.sub(r"^encoder\.", "generative.", name): t for name, t in named.items()}
     if family != "ReCon":
-        is_pretraining = any(re.match(r"(module\.)?(MAE|ACT)_encoder\.", name) for name in state)
-        trunk = "tower." if is_pretraining else "encoder."
+        has_head = any(name.startswith(("head.", "point_head.")) for name in named)
+        trunk = "encoder." if has_head else "tower."
         named = {re.sub(r"^encoder\.", trunk, _to_tower_name(n)): t for n, t in named.items()}
     return {
         name: tensor.squeeze(-1) if tensor.ndim == 3 and _CONVOLUTION.match(name) else tensor

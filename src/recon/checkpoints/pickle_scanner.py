@@ -9,7 +9,9 @@ import pickle
 import pickletools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from io import BufferedIOBase, BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,6 +95,24 @@ def scan_pickle(path: Path) -> None:
     with path.open("rb") as file:
         for _ in range(NUM_LEGACY_PICKLES):
             _check_opcodes(file)
+
+
+def read_pickle_texts(path: Path) -> list[str]:
+    """Return the texts in a checkpoint's pickle, such as the names of weights, up to an error.
+
+    Nothing in the file is executed.
+    """
+    texts: list[str] = []
+    with suppress(Exception):  # the file may be damaged in any way
+        if is_zip_archive(path):
+            file: Any = BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl"))
+        else:
+            file = path.open("rb")
+        with file:
+            for _ in range(NUM_LEGACY_PICKLES):
+                opcodes = islice(pickletools.genops(file), MAX_PICKLE_OPS)
+                texts += [text for _, text, _ in opcodes if isinstance(text, str)]
+    return texts
 
 
 def is_zip_archive(path: Path) -> bool:

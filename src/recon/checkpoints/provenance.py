@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from recon.checkpoints.locate import locate_checkpoint
-from recon.checkpoints.reader import METADATA_KEY, PROVENANCE_KEY, describe_family, read_checkpoint
+from recon.checkpoints.reader import METADATA_KEY, PROVENANCE_KEY, describe_format, read_checkpoint
 from recon.checkpoints.run_config import get_nested, read_config
 from recon.data.io.arrays import read_json
 from recon.data.io.file_checks import wrap_read_errors
@@ -72,8 +72,7 @@ def read_provenance(checkpoint: str | Path) -> dict[str, Any]:
         metrics = [row for row in rows or () if _is_metric_row(row)]
         return {**stored, "metrics": metrics, "format": "saved folder"}
     if METADATA_KEY not in contents:
-        family = describe_family(path, contents)
-        provenance: dict[str, Any] = {"format": f"released {family} weights"}
+        provenance: dict[str, Any] = {"format": describe_format(path, contents)}
         metrics = [*_extract_released_metrics(contents)]
         return provenance | _extract_progress(contents) | {"metrics": metrics}
     provenance = {"format": "checkpoint of this library", **_extract_progress(contents)}

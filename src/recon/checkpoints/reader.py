@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recon.checkpoints.contents.containers import CONTAINER_KEYS, unwrap_names
+from recon.checkpoints.contents.extraction import extract_external_state
+from recon.checkpoints.contents.families import describe_foreign_family, recognize_family
+from recon.checkpoints.contents.tensors import select_tensors
 from recon.checkpoints.locate import is_safetensors_checkpoint, read_safetensors_checkpoint
 from recon.checkpoints.official_keys import (
     Family,
@@ -20,23 +24,21 @@ from recon.checkpoints.official_keys import (
     has_official_prefix,
     to_official_key,
 )
-from recon.checkpoints.pickle_scanner import SAFE_GLOBALS, is_zip_archive, scan_pickle
+from recon.checkpoints.pickle_scanner import (
+    SAFE_GLOBALS,
+    is_zip_archive,
+    read_pickle_texts,
+    scan_pickle,
+)
 from recon.models.encoder import MODALITIES
-from recon.utils.printable import check_printable
 
 METADATA_KEY = "recon"
 """Key of a checkpoint's metadata: heads, patches and class names, which weights do not contain."""
 PROVENANCE_KEY = "origin"
 """Key of a saved folder's provenance: data, recipe, hardware and metrics of its training."""
 _PREFIX = "model."
-ALLOWED_DTYPES = {
-    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
-    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
-}
-"""Data types of weights that are accepted."""
-MAX_LISTED_NAMES, MAX_BLOCKS = 100, 512
-"""Maximum number of names in a message, and of blocks in a network."""
-MAX_FLOAT32 = torch.finfo(torch.float32).max
+MAX_BLOCKS = 512
+"""Maximum number of blocks in a network."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -47,6 +49,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if path.exists() and is_safetensors_checkpoint(path):
         config, state = read_safetensors_checkpoint(path)
+        if not config:
+            return {"state_dict": state}
         named = {_PREFIX + name: tensor for name, tensor in state.items()}
         provenance = config.get(PROVENANCE_KEY, {})
         return {METADATA_KEY: config["network"], "state_dict": named, PROVENANCE_KEY: provenance}
@@ -75,12 +79,15 @@ def _explain_refusal(path: Path, message: str) -> str:
     refusal = f"not a checkpoint that can be read safely ({reason})"
     if not re.search("Unsupported (global|class|operand)|Trying to (call|instantiate)", reason):
         return refusal
+    if family := recognize_family(read_pickle_texts(path)):
+        return describe_foreign_family(family)
     target = path.with_name(f"{path.stem}_weights.pth")
     convert = (
-        f"import torch; checkpoint = torch.load({str(path)!r}, weights_only=False); "
-        "keys = ('base_model', 'model_state_dict', 'model'); "
-        "weights = next((checkpoint[k] for k in keys if k in checkpoint), checkpoint); "
-        f"torch.save(weights, {str(target)!r})"
+        f"import torch; w = torch.load({str(path)!r}, weights_only=False); "
+        "w = w.state_dict() if hasattr(w, 'state_dict') else w; "
+        f"w = next((w[k] for k in {CONTAINER_KEYS} if k in w), w); "
+        "w = w.state_dict() if hasattr(w, 'state_dict') else w; "
+        f"torch.save({{k: v for k, v in w.items() if torch.is_tensor(v)}}, {str(target)!r})"
     )
     return (
         f"{refusal}; if you trust its author, save only its weights by this command, which "
@@ -159,64 +166,26 @@ class CheckpointWeights(NamedTuple):
 def extract_weights(path: Path, checkpoint: Mapping[str, Any]) -> CheckpointWeights:
     """Return a checkpoint's weights by this library's names; raise ValueError if it has none."""
     if METADATA_KEY in checkpoint:
-        state = _select_tensors(path, checkpoint.get("state_dict"), checkpoint)
-        model = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
+        state = select_tensors(path, checkpoint.get("state_dict"), checkpoint)
+        named = unwrap_names(state).items()
+        model = {k.removeprefix(_PREFIX): v for k, v in named if k.startswith(_PREFIX)}
         return CheckpointWeights(path, model, has_official_keys=False)
-    official_keys = ("base_model", "model_state_dict", "model")
-    weights = next((checkpoint[key] for key in official_keys if key in checkpoint), checkpoint)
-    state = _select_tensors(path, weights, checkpoint)
+    state = extract_external_state(path, checkpoint)
     return CheckpointWeights(
         path, from_official_state_dict(state), has_official_prefix(state), detect_family(state)
     )
 
 
-def describe_family(path: Path, checkpoint: Mapping[str, Any]) -> str:
-    """Return the name of the implementation that wrote a released file.
+def describe_format(path: Path, checkpoint: Mapping[str, Any]) -> str:
+    """Return the format of a file without this library's metadata.
 
     Classifiers of Point-MAE and ACT have the same names and cannot be told apart.
     """
     weights = extract_weights(path, checkpoint)
+    if not weights.has_official_keys:
+        return "weights by the names of this library, without metadata"
     ambiguous = weights.family == "Point-MAE" and weights.kind == "classify"
-    return "Point-MAE or ACT" if ambiguous else weights.family
-
-
-def _select_tensors(path: Path, state: Any, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Check and return named tensors; raise ValueError for any other entry."""
-    if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path}: holds no weights, only {sorted(map(str, checkpoint))}")
-    named = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if others := [str(name) for name in state if name not in named]:
-        raise ValueError(
-            f"{path}: some entries are not weights: {', '.join(others[:MAX_LISTED_NAMES])}"
-        )
-    check_printable(named, path)
-    _check_tensors(path, named)
-    return named
-
-
-def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for tensors that are not dense, not fully stored, or not finite."""
-    for name, value in state.items():
-        is_dense = value.layout == torch.strided and not (
-            value.is_meta or value.is_nested or value.is_quantized
-        )
-        if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{path}: {name!r} is not a dense tensor with all its values stored")
-        if value.dtype not in ALLOWED_DTYPES:
-            raise ValueError(
-                f"{path}: {name!r} has type {value.dtype}, which no network of this library uses"
-            )
-        if value.is_floating_point() and value.numel() and not _is_finite(value):
-            raise ValueError(
-                f"{path}: {name!r} has values that are NaN or infinite: its training diverged; "
-                "use an earlier checkpoint"
-            )
-
-
-def _is_finite(value: Tensor) -> bool:
-    """Tell whether all values are finite in float32, the type of the networks."""
-    low, high = value.aminmax()
-    return bool(low >= -MAX_FLOAT32) and bool(high <= MAX_FLOAT32)
+    return f"released {'Point-MAE or ACT' if ambiguous else weights.family} weights"
 
 
 def count_blocks(names: Iterable[str], pattern: str) -> int:
