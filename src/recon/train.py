@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -98,17 +98,22 @@ def _train(cfg: DictConfig) -> TrainingResult:
     task = instantiate(cfg.task, _convert_="all")
     data.keys |= task.keys
     if cfg.ckpt_path:
-        check_resumable(Path(cfg.ckpt_path), task)
+        check_resumable(Path(cfg.ckpt_path), task, data, _to_plain(cfg))
     if cfg.compile:
         compile_parts(task.model)
     trainer = _build_trainer(cfg)
     if trainer.is_global_zero:
         _save_config(cfg)
-    with logger_session(trainer, task, OmegaConf.to_container(cfg)):
+    with logger_session(trainer, task, _to_plain(cfg)):
         result = TrainingResult(trainer, _fit_and_test(cfg, trainer, task, data))
     if trainer.is_global_zero:
         write_final_metrics(Path(cfg.output_dir), result.metrics)
     return result
+
+
+def _to_plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return a resolved configuration as plain values."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg))
 
 
 def _set_num_classes(cfg: DictConfig, dataset: Any) -> None:
@@ -151,7 +156,11 @@ def _fit_and_test(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> 
     if "eval" in cfg:
         # This is the first use of the test split. The checkpoint is the one selected by the
         # validation split, or the last one without a selection.
-        has_selection = getattr(trainer.checkpoint_callback, "monitor", None) is not None
+        selection: Any = trainer.checkpoint_callback
+        has_selection = getattr(selection, "monitor", None) is not None
+        if has_selection and not selection.best_model_path:
+            has_selection = False
+            print("no validation was run, so the last weights are tested", flush=True)
         trainer.test(task, data, ckpt_path="best" if has_selection else None, verbose=False)
     return metrics
 
@@ -160,11 +169,13 @@ def _build_trainer(cfg: DictConfig) -> "Trainer":
     """Build the trainer, with synchronized BatchNorm on CPUs too if it is enabled."""
     from hydra.utils import instantiate
 
+    from recon.callbacks.resuming import ExactResume
     from recon.callbacks.sync_batchnorm import SyncBatchNormPlugin
 
     check_devices(cfg.trainer)
     options: dict[str, Any] = {"logger": instantiate(cfg.logger)}
-    options["callbacks"] = [instantiate(item, _convert_="all") for item in cfg.callbacks.values()]
+    callbacks = [instantiate(item, _convert_="all") for item in cfg.callbacks.values()]
+    options["callbacks"] = [ExactResume(_to_plain(cfg)), *callbacks]
     if cfg.trainer.get("sync_batchnorm"):
         options["plugins"] = [*instantiate(cfg.trainer.get("plugins", [])), SyncBatchNormPlugin()]
     return instantiate(cfg.trainer, **options, _convert_="all")

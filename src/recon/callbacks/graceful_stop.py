@@ -45,6 +45,15 @@ class BufferSnapshot:
             buffer.copy_(copy)
 
 
+def starts_optimizer_step(trainer: Trainer) -> bool:
+    """Tell whether the batch that begins is the first one of an optimizer step.
+
+    Training stops only before such a batch: the gradients of the others are not stored.
+    """
+    num_begun = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return (num_begun - 1) % trainer.accumulate_grad_batches == 0
+
+
 class BeforeOptimizerStepError(ValueError):
     """Raised before the optimizer changed any weight."""
 
@@ -103,10 +112,10 @@ class GracefulStop(Callback):
     whichever of them received the signal. Lightning's own handler starts a collective at once,
     which may meet another one in progress and hang.
 
-    A step that is interrupted, also by an error, has updated the BatchNorm statistics but not the
-    weights. The statistics are restored before anything is saved. If the optimizer was already
-    running, nothing is saved: the previous checkpoint stays, and a resumed run repeats the steps
-    after it.
+    A step that is interrupted, also by an error or between the batches that it accumulates, has
+    updated the BatchNorm statistics but not the weights. The statistics are restored before
+    anything is saved. If the optimizer was already running, nothing is saved: the previous
+    checkpoint stays, and a resumed run repeats the steps after it.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -139,6 +148,8 @@ class GracefulStop(Callback):
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         # After resuming between two steps, Lightning counts one step too many for its loggers.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        if not starts_optimizer_step(trainer):
+            return
         if number := self._reduce_signal_number(trainer):
             # The epoch is not finished if its last batch is still to come.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
@@ -149,9 +160,15 @@ class GracefulStop(Callback):
     def on_before_optimizer_step(self, *_: Any) -> None:
         self._in_optimizer_step = True
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self._snapshot.discard()
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._in_optimizer_step = False
+        if not trainer.fit_loop.epoch_loop._should_accumulate():
+            self._snapshot.discard()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A time limit or an early stop may come between the accumulated batches of a step.
+        self._snapshot.restore()
+        self._snapshot.discard()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number, handler in self._previous_handlers.items():

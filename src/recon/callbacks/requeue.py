@@ -17,6 +17,7 @@ from recon.callbacks.checkpoints import (
     disable_save_on_exception,
     read_global_step,
 )
+from recon.callbacks.graceful_stop import starts_optimizer_step
 from recon.utils.printable import format_count
 from recon.utils.scheduler_env import is_restarted
 
@@ -53,7 +54,9 @@ class Requeue(Callback):
         self._is_warned = True
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if self._is_active and trainer.strategy.reduce_boolean_decision(self._is_warned, all=False):
+        if not self._is_active or not starts_optimizer_step(trainer):
+            return
+        if trainer.strategy.reduce_boolean_decision(self._is_warned, all=False):
             self._save_and_exit(trainer)
 
     def _save_and_exit(self, trainer: Trainer) -> NoReturn:

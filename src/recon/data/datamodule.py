@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from recon.data.batch import Batch, collate, get_clouds, global_batch_size, replace_clouds
 from recon.data.dataset import PointCloudDataset, concat_datasets
+from recon.data.epoch_position import EpochLayout, ResumedEpoch
 from recon.data.image_augmentation import ImageAugmentation
 from recon.data.orientation import align_up_axis
 from recon.data.prepared.dataset import PreparedDataset
@@ -23,7 +24,6 @@ from recon.data.sampler import (
     OrderedDistributedSampler,
     ResumableDistributedSampler,
     check_world_size,
-    compute_epoch_size,
     find_resume_position,
 )
 from recon.data.seeded_transforms import RandomStream, seed_generators, transform_each
@@ -106,6 +106,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         self.keys, self.image_views = frozenset(keys), image_views
         self.augment_image = augment_image or ImageAugmentation()
         self.on_error, self.skipped = on_error, dict[str, None]()
+        self.resumed_epoch: ResumedEpoch | None = None
 
     @abstractmethod
     def read_part(self, part: str) -> PointCloudDataset:
@@ -235,21 +236,40 @@ class PointCloudDataModule(LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
         )
 
-    def _build_train_sampler(self) -> ResumableDistributedSampler:
-        rank, world_size, epoch, num_batches = 0, 1, 0, 0
-        if self.trainer is not None:
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            epoch, num_batches = find_resume_position(self.trainer)
-        return ResumableDistributedSampler(
+    def epoch_layout(self, trainer: Trainer | None) -> EpochLayout:
+        """Return the options on which the batches of an epoch depend."""
+        if trainer is None:
+            return EpochLayout(len(self.dataset), self.batch_size, 1, self.drop_last)
+        limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
+        return EpochLayout(
             len(self.dataset),
+            self.batch_size,
+            trainer.world_size,
+            self.drop_last,
+            None if limit == 1.0 and isinstance(limit, float) else limit,
+            accumulate,
+        )
+
+    def _build_train_sampler(self) -> ResumableDistributedSampler:
+        layout, rank, epoch, position = self.epoch_layout(self.trainer), 0, 0, dict[str, int]()
+        if self.trainer is not None:
+            rank = self.trainer.global_rank
+            epoch, num_batches = find_resume_position(self.trainer)
+            position["consumed_samples"] = num_batches * layout.global_batch
+        if (resumed := self.resumed_epoch) is not None and resumed.epoch == epoch:
+            position = {
+                "consumed_samples": resumed.start,
+                "resumed_stop": resumed.stop,
+                "counted_samples": resumed.skipped_batches * self.batch_size,
+            }
+        return ResumableDistributedSampler(
+            layout.num_samples,
             seed=self.seed,
             rank=rank,
-            num_replicas=world_size,
+            num_replicas=layout.world_size,
             epoch=epoch,
-            consumed_samples=num_batches * self.batch_size,
-            epoch_size=compute_epoch_size(
-                len(self.dataset), self.batch_size, world_size, drop_last=self.drop_last
-            ),
+            epoch_size=layout.epoch_size,
+            **position,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -30,8 +30,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     Order and seeds depend on nothing else: not on workers, earlier epochs, or how often the run
     was stopped. All ranks share one order and take turns; no sample is repeated. `epoch_size` is
-    the number of samples per epoch of all ranks, by default all samples. `consumed_samples` is the
-    number of samples that this rank skips at the start of epoch `epoch`.
+    the number of samples per epoch of all ranks, by default all samples. Epoch `epoch` begins after
+    `consumed_samples` samples of all ranks, and ends at sample `resumed_stop`, by default at its
+    end. `counted_samples` are the samples of this rank that the length of this epoch counts as
+    consumed, by default those that were.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         epoch: int = 0,
         consumed_samples: int = 0,
         epoch_size: int | None = None,
+        resumed_stop: int | None = None,
+        counted_samples: int | None = None,
     ) -> None:
         self.dataset_size = dataset_size
         self.epoch_size = dataset_size if epoch_size is None else epoch_size
@@ -51,17 +55,31 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             _SizedDataset(dataset_size), num_replicas=num_replicas, rank=rank, seed=seed
         )
         self._resumed_epoch, self._consumed_samples = epoch, consumed_samples
+        self._resumed_stop = self.epoch_size if resumed_stop is None else resumed_stop
+        if counted_samples is None:
+            counted_samples = len(range(rank, consumed_samples, num_replicas))
+        self._counted_samples = counted_samples
         self.set_epoch(epoch)
 
+    @property
+    def start(self) -> int:
+        """Number of samples of all ranks that this epoch skips."""
+        return self._consumed_samples if self.epoch == self._resumed_epoch else 0
+
+    @property
+    def stop(self) -> int:
+        """Number of samples of all ranks in this epoch, the skipped ones included."""
+        return self._resumed_stop if self.epoch == self._resumed_epoch else self.epoch_size
+
     def __len__(self) -> int:
-        return len(range(self.rank, self.epoch_size, self.num_replicas))
+        counted = self._counted_samples if self.epoch == self._resumed_epoch else 0
+        return counted + len(range(self.start + self.rank, self.stop, self.num_replicas))
 
     def __iter__(self) -> Iterator[SeededIndex]:
         seeds = _draw_seeds(self.dataset_size, self.seed, self.epoch)
-        skip = self._consumed_samples if self.epoch == self._resumed_epoch else 0
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.dataset_size, generator=generator).tolist()[: self.epoch_size]
-        for row in order[self.rank :: self.num_replicas][skip:]:
+        order = torch.randperm(self.dataset_size, generator=generator).tolist()
+        for row in order[self.start : self.stop][self.rank :: self.num_replicas]:
             yield SeededIndex(row, seeds[row])
 
 

@@ -21,12 +21,11 @@ from recon.ops.distributed import rescale_local_mean, synced_rng
 from recon.tasks.gather import gather_in_sample_order, gather_rows_in_sample_order
 from recon.tasks.optim import (
     OptimizerFactory,
+    ScheduledTask,
     SchedulerFactory,
     build_finetune_optimizer,
     build_optimizer_config,
-    step_scheduler_by_epoch,
 )
-from recon.tasks.training_mode import TrainingTask
 
 
 def is_head(name: str) -> bool:
@@ -62,7 +61,7 @@ def _check_classes(data: PointCloudDataModule, count: int) -> tuple[str, ...]:
     return names
 
 
-class Classification(TrainingTask):
+class Classification(ScheduledTask):
     """Train a classifier by cross entropy [1].
 
     `freeze_encoder` trains only the head and the `cls` query; the encoder stays in evaluation mode.
@@ -170,8 +169,6 @@ class Classification(TrainingTask):
         return build_optimizer_config(
             build_finetune_optimizer(self, self.optimizer, is_head), self.scheduler
         )
-
-    lr_scheduler_step = step_scheduler_by_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METADATA_KEY] = build_metadata(self.model)

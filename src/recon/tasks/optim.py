@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from lightning import LightningModule
+import torch
 from timm.scheduler.scheduler import Scheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from recon.tasks.training_mode import TrainingTask
 
 HEAD_LR_FACTOR = 10.0
 """Factor on the learning rate of a new head, as released."""
@@ -30,19 +32,73 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def build_optimizer_config(optimizer: Optimizer, scheduler: SchedulerFactory | None) -> Any:
-    """Return the value for `configure_optimizers`: an optimizer and its schedule, if any."""
+    """Return the value for `configure_optimizers`: an optimizer and its schedule, if any.
+
+    On resuming, the optimizer gets its moments from the checkpoint, and keeps its own learning
+    rates, weight decay and other options.
+    """
+    optimizer.register_load_state_dict_pre_hook(_keep_optimizer_options)
     if scheduler is None:
         return optimizer
     return [optimizer], [{"scheduler": scheduler(optimizer), "interval": "epoch"}]
 
 
-def step_scheduler_by_epoch(module: LightningModule, scheduler: Scheduler, metric: Any) -> None:
-    """Step a schedule at the end of an epoch with the number of that epoch, as released.
+def _keep_optimizer_options(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Replace the options in a stored state of an optimizer by those of the optimizer.
 
-    Epoch e therefore runs at the rate scheduled for e - 1. Tasks use this as their
-    `lr_scheduler_step`.
+    Raises ValueError if the stored parameter groups have other sizes.
     """
-    scheduler.step(epoch=module.current_epoch)
+    stored, asked = state["param_groups"], optimizer.param_groups
+    sizes = [[len(group["params"]) for group in groups] for groups in (stored, asked)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"the checkpoint trains groups of {sizes[0]} weights, this run of {sizes[1]}: resume "
+            "with the same student, protocol and trained weights"
+        )
+    groups = [{**new, "params": old["params"]} for old, new in zip(stored, asked, strict=True)]
+    return {**state, "param_groups": groups}
+
+
+class ScheduledTask(TrainingTask):
+    """Base class of tasks: one optimizer, a schedule by epoch, gradients of accumulated batches.
+
+    The schedule depends on the options and the epoch alone, so that a resumed run with another
+    `trainer.max_epochs` has the rates of the longer run. The gradient of a step is the mean over
+    its batches, also if the last step of an epoch has fewer than `accumulate_grad_batches`.
+    """
+
+    _num_accumulated = 0
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lr_schedulers"] = []  # they store the options of the earlier run
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._num_accumulated = 0
+        if self.current_epoch:
+            for config in self.trainer.lr_scheduler_configs:
+                scheduler: Any = config.scheduler
+                scheduler.step(epoch=self.current_epoch - 1)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule at the end of an epoch with the number of that epoch, as released.
+
+        Epoch e therefore runs at the rate scheduled for e - 1.
+        """
+        scheduler.step(epoch=self.current_epoch)
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self._num_accumulated += 1
+
+    def on_after_backward(self) -> None:
+        if self.trainer.fit_loop.epoch_loop._should_accumulate():
+            return
+        # Lightning divides each loss by the full number of batches.
+        count, self._num_accumulated = self._num_accumulated, 0
+        if count < (full := self.trainer.accumulate_grad_batches):
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            if gradients:
+                torch._foreach_mul_(gradients, full / count)
 
 
 def build_finetune_optimizer(

@@ -17,13 +17,12 @@ from recon.models.recon import PretrainingNetwork, PretrainingOutput
 from recon.ops.distributed import all_gather_with_grad, rescale_local_mean, synced_rng
 from recon.tasks.optim import (
     OptimizerFactory,
+    ScheduledTask,
     SchedulerFactory,
     build_optimizer_config,
     parameter_groups,
-    step_scheduler_by_epoch,
 )
 from recon.tasks.self_contrast import SelfContrast
-from recon.tasks.training_mode import TrainingTask
 from recon.teachers.base import Teacher
 
 MaskSampler = Callable[[Float[Tensor, "b g 3"]], Bool[Tensor, "b g"]]
@@ -72,7 +71,7 @@ class EnsembleDistillation(nn.Module):
         return losses
 
 
-class Pretraining(TrainingTask, ABC):
+class Pretraining(ScheduledTask, ABC):
     """Base class of pretraining: mask patches, run the network and sum the weighted losses.
 
     `mask` maps patch centers (B, G, 3) to a mask (B, G), True for masked patches; None masks
@@ -128,8 +127,6 @@ class Pretraining(TrainingTask, ABC):
 
     def configure_optimizers(self) -> Any:
         return build_optimizer_config(self.optimizer(parameter_groups(self)), self.scheduler)
-
-    lr_scheduler_step = step_scheduler_by_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METADATA_KEY] = build_metadata(self.model)

@@ -25,12 +25,11 @@ from recon.tasks.iou import (
 )
 from recon.tasks.optim import (
     OptimizerFactory,
+    ScheduledTask,
     SchedulerFactory,
     build_finetune_optimizer,
     build_optimizer_config,
-    step_scheduler_by_epoch,
 )
-from recon.tasks.training_mode import TrainingTask
 
 
 def is_head(name: str) -> bool:
@@ -53,7 +52,7 @@ class SegmentedCloud(NamedTuple):
     predicted: Int[Tensor, " n"]
 
 
-class Segmentation(TrainingTask, ABC):
+class Segmentation(ScheduledTask, ABC):
     """Base class: learn classes of points by negative log-likelihood, ignoring points labeled -1.
 
     `double_step` repeats each optimizer step on the same gradients, as the released script does by
@@ -129,8 +128,6 @@ class Segmentation(TrainingTask, ABC):
         return build_optimizer_config(
             build_finetune_optimizer(self, self.optimizer, is_head), self.scheduler
         )
-
-    lr_scheduler_step = step_scheduler_by_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METADATA_KEY] = build_metadata(self.model)
