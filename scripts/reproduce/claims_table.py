@@ -36,17 +36,21 @@ def read_results(folder: Path, name: str) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
+def get_metric(results: dict[str, Any], name: str) -> float:
+    """Return the value of a metric in results.json."""
+    return results["metrics"][name]["value"]
+
+
 def get_single_view_accuracy(results: dict[str, Any]) -> float:
     """Return the overall accuracy of a single view."""
-    return results["results"]["one view"]["overall_accuracy"]["mean"]
+    return get_metric(results, "overall_accuracy")
 
 
 def read_few_shot_accuracy(folder: Path, name: str) -> dict[str, float]:
     """Return the mean over folds for each seed."""
     accuracies = {}
     for path in sorted((folder / name).glob("*/sweep.json")):
-        (rows,) = json.loads(path.read_text()).values()
-        accuracies[path.parent.name] = statistics.mean(next(iter(rows.values()))) / 100
+        accuracies[path.parent.name] = json.loads(path.read_text())["rows"][0]["value"]
     return accuracies
 
 
@@ -59,11 +63,13 @@ def build_table(folder: Path) -> list[str]:
     controls: dict[str, list[float]] = {"untrained": [], "calibrated": []}
     for name, title in STUDENTS.items():
         pretrained = read_results(folder / "pretrain", name)
-        svm = [row["svm"]["pretrained"][0] for row in pretrained.values()]
-        zero = [row["zero_shot"] for row in pretrained.values() if row["zero_shot"] is not None]
+        svm = [get_metric(row, "linear_svm") for row in pretrained.values()]
+        zero = [row["metrics"]["zero_shot"]["value"] for row in pretrained.values()
+                if "zero_shot" in row["metrics"]]  # fmt: skip
         if name == "recon":
             for control, values in controls.items():
-                values += [row["svm"][control][0] for row in pretrained.values()]
+                baselines = (row["baselines"][control] for row in pretrained.values())
+                values += [metrics["linear_svm"]["value"] for metrics in baselines]
         tuned = [
             get_single_view_accuracy(row)
             for row in read_results(folder / "finetune", name).values()
@@ -80,7 +86,7 @@ def build_paired_table(folder: Path) -> list[str]:
     """Return a line per comparison with ReCon, with the difference for each seed."""
     measured: dict[str, Callable[[str], dict[str, float]]] = {
         "linear SVM": lambda name: {
-            seed: row["svm"]["pretrained"][0]
+            seed: get_metric(row, "linear_svm")
             for seed, row in read_results(folder / "pretrain", name).items()
         },
         "few-shot": lambda name: read_few_shot_accuracy(folder / "few_shot", name),

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import exit_on_interrupt
 from recon.cli.renamed_options import check_renamed_options
+from recon.cli.run_summary import describe_network, print_config, print_summary
 from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
 from recon.utils.atomic_write import write_lock
 from recon.utils.printable import format_count
@@ -45,13 +46,13 @@ def _embed_locked(cfg: DictConfig) -> int:
     # Imported here since it takes seconds: --help and errors in options appear at once.
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import track
     from torch.utils.data import DataLoader
 
     from recon.data.datasets.file_list import RawCloudDataset
     from recon.data.io.feature_writer import ResumableParquetWriter
     from recon.data.workers import end_with_parent
     from recon.point_encoder import PointEncoder
+    from recon.utils.progress import track
 
     silence_known_warnings()
     configure_malloc()
@@ -74,6 +75,7 @@ def _embed_locked(cfg: DictConfig) -> int:
         row for row, name in enumerate(dataset.ids) if not table.is_done(name, modified_times[name])
     ]
     console = Console()
+    _print_summary(cfg, encoder, len(dataset))
     if len(rows_to_do) < len(modified_times):
         num_done = len(modified_times) - len(rows_to_do)
         console.print(f"{num_done:,} of {format_count(len(modified_times), 'shape')} already done")
@@ -88,7 +90,7 @@ def _embed_locked(cfg: DictConfig) -> int:
         num_workers=cfg.num_workers,
         worker_init_fn=end_with_parent,
     )
-    progress = track(loader, "embedding", console=console, disable=not rows_to_do)
+    progress = track(loader, "embedding", "batches", console=console) if rows_to_do else loader
     num_printed = 0
     for rows, clouds in zip(batches, progress, strict=True):
         feature_rows, skipped = _embed_batch(encoder, dataset, rows, clouds)
@@ -102,6 +104,20 @@ def _embed_locked(cfg: DictConfig) -> int:
         message += f"; {num_skipped:,} of {len(modified_times):,} cannot be read and were skipped"
     console.print(message, soft_wrap=True, highlight=False)
     return count
+
+
+def _print_summary(cfg: DictConfig, encoder: "PointEncoder", num_shapes: int) -> None:
+    """Print what is embedded, by which network, and into which file."""
+    source = cfg.files if cfg.get("data") is None else f"split {cfg.data.split} of the data set"
+    rows = {
+        "shapes": f"{num_shapes:,} of {source}",
+        "checkpoint": str(cfg.checkpoint),
+        "network": describe_network(encoder.network),
+        "device": f"{encoder.device}, {format_count(cfg.num_points, 'point')} per shape",
+        "output": str(cfg.out),
+    }
+    print_summary("embed", rows)
+    print_config(cfg)
 
 
 def build_feature_metadata(cfg: DictConfig, encoder: "PointEncoder") -> dict[str, Any]:

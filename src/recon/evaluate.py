@@ -15,15 +15,26 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
-from recon.cli.errors import one_line_errors
+from recon.cli.errors import format_error, one_line_errors
 from recon.cli.named_transforms import compose_named_transforms
 from recon.cli.renamed_options import check_renamed_options
+from recon.cli.run_summary import (
+    describe_network,
+    describe_source,
+    print_config,
+    print_summary,
+    shorten_path,
+)
 from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
 from recon.utils.atomic_write import write_atomic
+from recon.utils.printable import format_count
+from recon.utils.run_log import run_log
 
 DEFAULT_NUM_POINTS = 1024
 VIEW_OPTIONS = {"test": "view", "train": "train_view"}
 """Option with the view of each split."""
+TASKS = {"LinearProbe": "svm", "ZeroShotClassifier": "zero_shot", "TrainedClassifier": "classify"}
+"""Names of the tasks in results.json, by class."""
 
 if TYPE_CHECKING:
     from recon.tasks.feature_extraction import ExtractedFeatures
@@ -44,6 +55,7 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     )
     from recon.reports.run_reports import inspect_network
     from recon.tasks.metrics import classification_scores
+    from recon.utils.progress import show_status
 
     silence_known_warnings()
     configure_malloc()
@@ -53,6 +65,8 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     data = instantiate(cfg.data, _convert_="all")
     views = _build_views(cfg, task)
     network = _load_network(cfg, task.checkpoint_task)
+    print_summary(str(cfg.name), _describe_evaluation(cfg, task, data, network))
+    print_config(cfg)
     shapes = _extract_splits(network, data, views)
     has_labels = bool(len(data.test_dataset.labels))
     classes = _choose_classes(cfg, data, shapes["test"])
@@ -61,7 +75,8 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     if has_labels:
         names = data.test_dataset.classes
         shapes = {split: _remap_labels(part, names, classes) for split, part in shapes.items()}
-    logits = task(shapes, classes)
+    with show_status(f"classifying {format_count(len(shapes['test'].ids), 'test shape')}"):
+        logits = task(shapes, classes)
     protocol = {
         **task.fingerprint_fields(),
         **_describe_protocol(cfg, data, network, views, shapes["test"], classes),
@@ -71,6 +86,7 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(
         name=cfg.name,
+        task=TASKS.get(type(task).__name__, type(task).__name__),
         checkpoint=str(cfg.checkpoint),
         protocol=protocol,
         fingerprint=compute_fingerprint(protocol),
@@ -79,13 +95,32 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
         scores=scores,
         published=cfg.published,
     )
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
     write_predictions(folder / "predictions.csv", evaluation, shapes["test"], logits)
     write_results(folder, evaluation)
     num_points = cfg.num_points or DEFAULT_NUM_POINTS
-    inspection = inspect_network(network, data, data.test_dataset, num_points)
-    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
-    write_evaluation_report(folder, evaluation, inspection)
+    with show_status("writing the report"):
+        inspection = inspect_network(network, data, data.test_dataset, num_points)
+        write_evaluation_report(folder, evaluation, inspection)
     return scores
+
+
+def _describe_evaluation(cfg: DictConfig, task: Any, data: Any, network: Any) -> dict[str, str]:
+    """Return the rows of the summary of an evaluation."""
+    splits = {"train": data.split, "test": data.test_split}
+    names = ", ".join(f"{name} split: {_to_container(splits[name])}" for name in task.splits)
+    return {
+        "evaluate": f"{type(task).__name__}; {names}",
+        "checkpoint": str(cfg.checkpoint),
+        "network": describe_network(network),
+        "data": describe_source(data),
+        "view": f"{format_count(cfg.num_points or DEFAULT_NUM_POINTS, 'point')} per shape"
+        if cfg.view is None
+        else "",
+        "device": f"{next(network.parameters()).device}",
+        "seed": str(cfg.seed),
+        "output": shorten_path(cfg.output_dir),
+    }
 
 
 def _load_network(cfg: DictConfig, task: Literal["pretrain", "classify"]) -> Any:
@@ -109,6 +144,7 @@ def _extract_splits(
 ) -> dict[str, "ExtractedFeatures"]:
     """Set up the data, and extract the features of each split after its view."""
     from recon.tasks.feature_extraction import extract_features
+    from recon.utils.progress import track
 
     if "train" in views:
         data.setup("fit")
@@ -117,8 +153,9 @@ def _extract_splits(
     loaders = {"test": data.test_dataloader}
     if "train" in views:
         loaders["train"] = lambda: data.sequential_dataloader(data.dataset)
+    tracked = {name: track(loaders[name](), f"encoding split {name}", "batches") for name in views}
     return {
-        split: extract_features(network, data, loaders[split](), view, is_test=split == "test")
+        split: extract_features(network, data, tracked[split], view, is_test=split == "test")
         for split, view in views.items()
     }
 
@@ -247,7 +284,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     cfg.output_dir = HydraConfig.get().runtime.output_dir  # differs by job of a multirun
-    with one_line_errors():
+    with one_line_errors(), run_log(Path(cfg.output_dir), describe_error=format_error):
         evaluate(cfg)
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
 from recon.cli.renamed_options import check_renamed_options
+from recon.cli.run_summary import describe_network, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
 
 FORMATS = {
@@ -25,6 +26,7 @@ def export(cfg: DictConfig) -> str:
     """Export the checkpoint of a configuration; return the path or address of the result."""
     # Imported here, because it takes seconds: --help and a misspelled option should not wait.
     from recon.checkpoints.hub import push_to_hub, save_pretrained
+    from recon.utils.progress import show_status
 
     if cfg.format not in FORMATS:
         raise ValueError(f"format={cfg.format}: choose {', '.join(FORMATS)}")
@@ -33,14 +35,17 @@ def export(cfg: DictConfig) -> str:
     silence_known_warnings()
     configure_malloc()
     settings = dict(cfg.network)
+    print_config(cfg)
     if cfg.push:
-        address = push_to_hub(
-            cfg.checkpoint, cfg.out, license=cfg.license, private=cfg.private, **settings
-        )
+        with show_status(f"uploading {cfg.checkpoint} to {cfg.out}"):
+            address = push_to_hub(
+                cfg.checkpoint, cfg.out, license=cfg.license, private=cfg.private, **settings
+            )
         print(f"uploaded to {address}")
         return address
     if cfg.format == "pretrained":
-        folder = save_pretrained(cfg.checkpoint, cfg.out, license=cfg.license, **settings)
+        with show_status(f"writing {cfg.checkpoint} to {cfg.out}"):
+            folder = save_pretrained(cfg.checkpoint, cfg.out, license=cfg.license, **settings)
         print(f"written to {folder}: config.json, model.safetensors and README.md, the model card")
         return str(folder)
     return str(_export_file(cfg, settings))
@@ -52,6 +57,7 @@ def _export_file(cfg: DictConfig, settings: dict[str, Any]) -> Path:
     from recon.checkpoints.loading import load, read_task
     from recon.checkpoints.provenance import read_provenance
     from recon.checkpoints.writer import write_official_checkpoint
+    from recon.utils.progress import show_status
 
     target = Path(cfg.out) / FORMATS[cfg.format]
     if target.exists():
@@ -64,7 +70,14 @@ def _export_file(cfg: DictConfig, settings: dict[str, Any]) -> Path:
         )
         print(f"written to {target}: num_heads, num_groups and class names are not in this format")
         return target
-    result = export_graph(network, target, cfg.num_points, cfg.format)
+    rows = {
+        "format": cfg.format,
+        "checkpoint": str(cfg.checkpoint),
+        "network": describe_network(network),
+        "output": str(target),
+    }
+    print_summary("export", rows)
+    result = export_graph(network, target, cfg.num_points, cfg.format, show_status)
     print(
         f"written to {target}: clouds of {cfg.num_points} points, batches of any size; outputs "
         f"{', '.join(result.output_names)}, error at most {result.max_error:.0e}"

@@ -7,7 +7,6 @@ python -m recon.train experiment=pretrain_shapenet data.root=<ShapeNet55-34>-pre
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,10 @@ from omegaconf import DictConfig
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import exit_on_interrupt
 from recon.cli.renamed_options import check_renamed_options
+from recon.cli.run_summary import print_config, print_summary
 from recon.utils.atomic_write import write_atomic, write_lock
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from recon.data.datamodule import PointCloudDataModule
     from recon.data.dataset import PointCloudDataset
     from recon.data.prepared.check_report import CheckReport
@@ -126,11 +124,6 @@ def _check_options(cfg: DictConfig) -> None:
             raise ValueError(f"{name} must be true or false, got {cfg[name]!r}")
 
 
-def _advance_progress(progress: "Progress", task: "TaskID", count: int) -> None:
-    progress.advance(task, count)
-    progress.refresh()
-
-
 def _prepare_parts(
     parts: "dict[str, PointCloudDataset]",
     cfg: DictConfig,
@@ -139,31 +132,28 @@ def _prepare_parts(
     published_sizes: Mapping[str, int],
 ) -> "CheckReport":
     """Check all splits and, if `out` is a folder, write those without errors."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from recon.data.prepared.check_report import CheckReport
     from recon.data.prepared.dataset import PreparedDataset
     from recon.data.prepared.shard import PrepareJob
     from recon.data.prepared.writer import prepare_split, write_index
+    from recon.utils.progress import ProgressCounter
 
     report, settings_key = CheckReport(), json.dumps(settings, sort_keys=True)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Do not refresh from a thread: workers are forked in the meantime.
-    with Progress(*columns, auto_refresh=False) as progress:
-        for part, dataset in parts.items():
-            task = progress.add_task(part, total=len(dataset))
-            job = PrepareJob(dataset, out and out / part, cfg.images, settings_key)
-            shards = prepare_split(job, cfg.num_workers, partial(_advance_progress, progress, task))
-            report.add_split(part, dataset, shards, published_sizes.get(part))
-            if isinstance(dataset, PreparedDataset):
-                report.errors += dataset.find_damaged_files()
-            if not any(shard.rows for shard in shards):
-                raise ValueError(
-                    f"{part}: none of {len(dataset)} clouds can be read: {report.errors[-1]}"
-                )
-            has_errors = any(shard.errors for shard in shards)
-            if out is not None and (not has_errors or cfg.on_error == "skip"):
-                write_index(job, shards, settings)
+    verb = "checking" if out is None else "preparing"
+    for part, dataset in parts.items():
+        job = PrepareJob(dataset, out and out / part, cfg.images, settings_key)
+        with ProgressCounter(f"{verb} split {part}", len(dataset), "clouds") as progress:
+            shards = prepare_split(job, cfg.num_workers, progress.advance)
+        report.add_split(part, dataset, shards, published_sizes.get(part))
+        if isinstance(dataset, PreparedDataset):
+            report.errors += dataset.find_damaged_files()
+        if not any(shard.rows for shard in shards):
+            raise ValueError(
+                f"{part}: none of {len(dataset)} clouds can be read: {report.errors[-1]}"
+            )
+        has_errors = any(shard.errors for shard in shards)
+        if out is not None and (not has_errors or cfg.on_error == "skip"):
+            write_index(job, shards, settings)
     return report
 
 
@@ -179,6 +169,15 @@ def prepare(cfg: DictConfig) -> "CheckReport":
     data: PointCloudDataModule = instantiate(cfg.data, _convert_="all")
     settings = {"data": type(data).__name__, **data.settings()}
     out, parts = _resolve_output(cfg, data, settings), _open_parts(data, cfg.splits)
+    counts = ", ".join(f"{part} {len(dataset):,}" for part, dataset in parts.items())
+    rows = {
+        "data": f"{settings['data'].removesuffix('DataModule')} in {data.root}",
+        "clouds": counts,
+        "processes": str(cfg.num_workers),
+        "output": "nothing is written" if out is None else str(out),
+    }
+    print_summary("prepare", rows)
+    print_config(cfg)
     if out is None:
         report = _prepare_parts(parts, cfg, out, settings, data.published_sizes)
         _print_report(report, None)

@@ -14,6 +14,7 @@ from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
 from recon.cli.overrides import quote_override
 from recon.cli.renamed_options import check_renamed_options
+from recon.cli.run_summary import print_config
 from recon.cli.runtime import resolve_device, silence_known_warnings
 
 if TYPE_CHECKING:
@@ -56,21 +57,26 @@ def search(cfg: DictConfig) -> "Neighbors":
     # Imported here since it takes seconds: --help and errors in options appear at once.
     from recon.data.io.feature_table import read_table_metadata
     from recon.tasks.linear_probe import nearest_neighbors
+    from recon.utils.progress import show_status
 
     silence_known_warnings()
     if not isinstance(cfg.top, int) or cfg.top < 1:
         raise ValueError(f"top must be an integer of at least 1, got {cfg.top!r}")
     path = Path(cfg.features).expanduser()
     metadata = read_table_metadata(path)
-    if _is_file(cfg.query):
-        query = _build_cloud_query(cfg, metadata)
-    else:
-        query = _build_sentence_query(cfg, metadata, path)
-    table = _read_column(path, query)
-    gallery = table.columns[query.column]
-    neighbors = nearest_neighbors(
-        query.feature[None], gallery, cfg.top, standardize=query.standardize
-    )
+    print_config(cfg)
+    is_file = _is_file(cfg.query)
+    with show_status("encoding the query"):
+        if is_file:
+            query = _build_cloud_query(cfg, metadata)
+        else:
+            query = _build_sentence_query(cfg, metadata, path)
+    with show_status(f"comparing it with {path}"):
+        table = _read_column(path, query)
+        gallery = table.columns[query.column]
+        neighbors = nearest_neighbors(
+            query.feature[None], gallery, cfg.top, standardize=query.standardize
+        )
     _show_neighbors(cfg, table, query, neighbors)
     return neighbors
 

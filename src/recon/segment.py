@@ -16,7 +16,9 @@ from omegaconf import DictConfig
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
 from recon.cli.renamed_options import check_renamed_options
+from recon.cli.run_summary import describe_network, print_config, print_summary
 from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
+from recon.utils.printable import format_count
 
 MAX_SCENE_METERS = 1000.0
 """Maximum extent of a scene in meters."""
@@ -35,12 +37,12 @@ def segment(cfg: DictConfig) -> list[Path]:
     import numpy as np
     import torch
     from rich.console import Console
-    from rich.progress import track
 
     from recon.checkpoints.loading import load, read_task
     from recon.data.io.labeled_ply import write_labeled_ply
     from recon.data.io.shape import read_shape
     from recon.reports.colors import color_by_class
+    from recon.utils.progress import track
 
     silence_known_warnings()
     configure_malloc()
@@ -52,7 +54,8 @@ def segment(cfg: DictConfig) -> list[Path]:
     model.to(resolve_device(cfg.device))
     label = _parse_object_class(model, cfg.object)
     console, written, counts = Console(), [], Counter[str]()
-    for path, name in track(files.items(), "segmenting", console=console, disable=len(files) < 2):
+    _print_summary(cfg, model, len(files))
+    for path, name in track(files.items(), "segmenting", "files", console=console):
         cloud = read_shape(path, cfg.num_surface_points)
         scores = _predict_scores(model, cloud, label, cfg, str(path))
         predicted = scores.argmax(1).numpy()
@@ -74,6 +77,20 @@ def segment(cfg: DictConfig) -> list[Path]:
         console.print(f"{class_name:20} {share}", markup=False)
     console.print(f"written to {cfg.out}", soft_wrap=True, highlight=False)
     return written
+
+
+def _print_summary(cfg: DictConfig, model: "Segmenter", num_files: int) -> None:
+    """Print what is segmented, by which network, and into which folder."""
+    kind = "scenes" if model.num_objects is None else f"parts of class {cfg.object}"
+    rows = {
+        "files": f"{num_files:,}, {kind}, {format_count(model.num_classes, 'point class')}",
+        "checkpoint": str(cfg.checkpoint),
+        "network": describe_network(model),
+        "device": str(next(model.parameters()).device),
+        "output": str(cfg.out),
+    }
+    print_summary("segment", rows)
+    print_config(cfg)
 
 
 def plan_outputs(patterns: str | Sequence[str], out: str | Path) -> dict[Path, Path]:

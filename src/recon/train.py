@@ -12,12 +12,14 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
-from recon.cli.errors import one_line_errors
+from recon.cli.errors import format_error, one_line_errors
 from recon.cli.named_transforms import compose_named_transforms
 from recon.cli.renamed_options import check_renamed_options
+from recon.cli.run_summary import describe_training, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
 from recon.cli.validation import check_compile_strategy, check_devices, check_numbers, check_seeds
 from recon.utils.atomic_write import write_atomic, write_lock
+from recon.utils.run_log import run_log
 from recon.utils.scheduler_env import (
     is_rank_zero,
     is_restarted,
@@ -55,11 +57,11 @@ def fit(cfg: DictConfig) -> TrainingResult:
     if not is_rank_zero():
         _check_output_dir(cfg)  # else it would wait for a first process that has exited
         return _train(cfg)
-    with write_lock(
-        Path(cfg.output_dir), "wait for it, or choose another folder, output_dir=<new>"
-    ):
+    folder = Path(cfg.output_dir)
+    with write_lock(folder, "wait for it, or choose another folder, output_dir=<new>"):
         _check_output_dir(cfg)
-        return _train(cfg)
+        with run_log(folder, describe_error=format_error):
+            return _train(cfg)
 
 
 def _check_output_dir(cfg: DictConfig) -> None:
@@ -104,6 +106,7 @@ def _train(cfg: DictConfig) -> TrainingResult:
     trainer = _build_trainer(cfg)
     if trainer.is_global_zero:
         _save_config(cfg)
+        print_summary(str(cfg.name), describe_training(cfg, task, data, trainer))
     with logger_session(trainer, task, _to_plain(cfg)):
         result = TrainingResult(trainer, _fit_and_test(cfg, trainer, task, data))
     if trainer.is_global_zero:
@@ -169,13 +172,19 @@ def _build_trainer(cfg: DictConfig) -> "Trainer":
     """Build the trainer, with synchronized BatchNorm on CPUs too if it is enabled."""
     from hydra.utils import instantiate
 
+    from recon.callbacks.loggers import SpawnedProcessLog, add_csv_logger
     from recon.callbacks.resuming import ExactResume
     from recon.callbacks.sync_batchnorm import SyncBatchNormPlugin
 
     check_devices(cfg.trainer)
-    options: dict[str, Any] = {"logger": instantiate(cfg.logger)}
+    loggers = add_csv_logger(instantiate(cfg.get("logger")), cfg.output_dir)
+    options: dict[str, Any] = {"logger": loggers}
     callbacks = [instantiate(item, _convert_="all") for item in cfg.callbacks.values()]
-    options["callbacks"] = [ExactResume(_to_plain(cfg)), *callbacks]
+    options["callbacks"] = [
+        ExactResume(_to_plain(cfg)),
+        *callbacks,
+        SpawnedProcessLog(cfg.output_dir),
+    ]
     if cfg.trainer.get("sync_batchnorm"):
         options["plugins"] = [*instantiate(cfg.trainer.get("plugins", [])), SyncBatchNormPlugin()]
     return instantiate(cfg.trainer, **options, _convert_="all")
@@ -206,7 +215,7 @@ def train_seeds(cfg: DictConfig) -> float | None:
 
     Returns the mean objective, None if no objective is set.
     """
-    from recon.cli.multirun_results import collect_results
+    from recon.cli.multirun_results import collect_results, collect_seeds
     from recon.reports.comparison import report_comparison
 
     if cfg.ckpt_path:
@@ -218,24 +227,21 @@ def train_seeds(cfg: DictConfig) -> float | None:
         seed_cfg.seed, seed_cfg.seeds = seed, None
         seed_cfg.output_dir = str(folder / f"seed_{seed}")
         objectives.append(select_objective(cfg, _train_or_read_metrics(seed_cfg)))
-    report_comparison(collect_results({"": [folder / f"seed_{seed}" for seed in seeds]}), folder)
+    runs = {"": [folder / f"seed_{seed}" for seed in seeds]}
+    report_comparison(collect_results(runs), folder, collect_seeds(runs))
     if cfg.objective is None:
         return None
     return fmean(value for value in objectives if value is not None)
 
 
 def _save_config(cfg: DictConfig) -> None:
-    """Print the resolved configuration; save it, hardware and versions in the run's folder."""
-    from rich import print as rich_print
-    from rich.syntax import Syntax
-
+    """Save the resolved configuration, hardware and versions in the run's folder."""
     from recon.checkpoints.provenance import write_environment
 
-    text = OmegaConf.to_yaml(cfg)
     folder = Path(cfg.output_dir)
-    write_atomic(folder / "config.yaml", text.encode())
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
     write_environment(folder)
-    rich_print(Syntax(text, "yaml", background_color="default"))
+    print_config(cfg)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")

@@ -73,11 +73,12 @@ def test_seeds_run_in_their_own_folders_and_share_a_row(tmp_path: Path) -> None:
         options = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0", "seeds=[3,4]"]
         cfg = compose("train", [*options, f"output_dir={tmp_path}"])
     train_seeds(cfg)
-    ((name, values),) = json.loads((tmp_path / "sweep.json").read_text())[""].items()
-    assert name == "accuracy, one view, selection=val"
-    for seed, value in zip((3, 4), values, strict=True):
+    (row,) = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    assert (row["options"], row["metric"]) == ("", "accuracy, one view, selection=val")
+    assert row["seeds"] == [3, 4]
+    for seed, value in zip((3, 4), row["values"], strict=True):
         results = json.loads((tmp_path / f"seed_{seed}" / "results.json").read_text())
-        assert value == 100 * results["results"]["one view"]["overall_accuracy"]["mean"]
+        assert value == pytest.approx(results["metrics"]["overall_accuracy"]["value"])
         assert f"seed: {seed}" in (tmp_path / f"seed_{seed}" / "config.yaml").read_text()
     cfg.seeds = [1, 1]
     with pytest.raises(
@@ -108,8 +109,8 @@ def test_a_multirun_ends_in_a_table(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "accuracy, one view" in completed.stdout
     (table,) = tmp_path.rglob("sweep.json")
-    (rows,) = json.loads(table.read_text()).values()
-    assert [len(values) for values in rows.values()] == [2]
+    (row,) = json.loads(table.read_text())["rows"]
+    assert (len(row["values"]), row["seeds"]) == (2, [0, 0])
     assert len([*table.parent.glob("*/results.json")]) == 2
 
 
@@ -125,9 +126,8 @@ def test_a_killed_submitit_job_fails_and_the_others_finish(tmp_path: Path) -> No
     )  # fmt: skip
     assert completed.returncode == 1, completed.stderr
     assert "job 0 failed: ended without a result, probably killed" in completed.stdout
-    assert [*json.loads((tmp_path / "sweep" / "sweep.json").read_text())] == [
-        "+callbacks.kill.step=99"
-    ]
+    rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["rows"]
+    assert {row["options"] for row in rows} == {"+callbacks.kill.step=99"}
 
 
 def test_shared_options_are_omitted_and_the_plot_is_written(tmp_path: Path) -> None:
@@ -152,12 +152,14 @@ def test_objectives_and_losses_of_runs_without_accuracies_are_shown(
         OmegaConf.save({"objective": objective}, folder / "config.yaml")
     (tmp_path / "2" / "results.json").unlink()
     report_multirun(tmp_path)
-    accuracy = {"accuracy, one view, selection=val": [25]}
-    assert json.loads((tmp_path / "sweep.json").read_text()) == {
-        "mask.ratio=0.0": accuracy | {"val/accuracy, as logged": [0.5]},
-        "mask.ratio=0.1": accuracy,
-        "mask.ratio=0.2": {"train/total, as logged": [2.25]},
-    }
+    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    accuracy = "accuracy, one view, selection=val"
+    assert [(row["options"], row["metric"], row["value"], row["values"]) for row in rows] == [
+        ("mask.ratio=0.0", accuracy, 0.25, [0.25]),
+        ("mask.ratio=0.0", "val/accuracy, as logged", 0.5, [0.5]),
+        ("mask.ratio=0.1", accuracy, 0.25, [0.25]),
+        ("mask.ratio=0.2", "train/total, as logged", 2.25, [2.25]),
+    ]
     output = capsys.readouterr().out
     assert "2.2500" in output
     assert "without results" not in output

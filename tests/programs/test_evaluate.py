@@ -56,13 +56,13 @@ def test_classes_are_matched_by_name(trained: Path, tmp_path: Path) -> None:
     weights = f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}"
     last_scores = run(["task=classify", weights, f"output_dir={tmp_path / 'a'}", *SMALL])
     assert last_scores is not None
-    results = json.loads((trained / "results.json").read_text())["results"]["one view"]
+    results = json.loads((trained / "results.json").read_text())["metrics"]
     (best,) = (trained / "checkpoints").glob("best.ckpt")
     best_scores = run(
         ["task=classify", f"checkpoint={best}", f"output_dir={tmp_path / 'b'}", *SMALL]
     )
     assert best_scores is not None
-    assert best_scores.overall_accuracy.mean == results["overall_accuracy"]["mean"]
+    assert best_scores.overall_accuracy.mean == results["overall_accuracy"]["value"]
     # Folders sort their classes in another order, and have fewer of them.
     classes = write_shapes(tmp_path / "own", labeled=True)
     own = ["data=folder", f"data.root={tmp_path / 'own'}", "data.test_split=all", weights]

@@ -141,10 +141,13 @@ def test_evaluation_writes_results_with_a_fingerprint(
         return
     scores = evaluate(cfg)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["overall_accuracy"]["mean"] == scores.overall_accuracy.mean
-    assert results["declared"]["test_shapes"] == int(scores.confusion_matrix.sum())
-    assert results["fingerprint"] == compute_fingerprint(results["declared"])
-    assert compute_fingerprint({**results["declared"], "points": 512}) != results["fingerprint"]
+    interval = scores.overall_accuracy
+    assert results["metrics"]["overall_accuracy"] == {
+        "value": interval.mean, "low": interval.low, "high": interval.high,
+    }  # fmt: skip
+    assert results["protocol"]["test_shapes"] == int(scores.confusion_matrix.sum())
+    assert results["fingerprint"] == compute_fingerprint(results["protocol"])
+    assert compute_fingerprint({**results["protocol"], "points": 512}) != results["fingerprint"]
 
 
 @pytest.mark.parametrize("name", [n for n in EXPERIMENTS if "furniture" not in n])

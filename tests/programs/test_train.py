@@ -162,7 +162,7 @@ def test_a_run_from_any_directory_writes_only_into_its_folder(tmp_path: Path) ->
     (run_folder,) = (tmp_path / "outputs" / "pretrain_furniture").iterdir()
     names = {path.name for path in run_folder.iterdir()}
     assert {"config.yaml", "metrics.csv", "checkpoints", ".hydra"} <= names
-    assert "_target_: recon.tasks.pretrain.ReConStudent" in completed.stdout
+    assert "ReCon, generative and contrastive students" in completed.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 

@@ -25,16 +25,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_results_contain_accuracies_with_intervals(folder: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
-    rows = results["svm"]
-    assert rows.keys() == {"pretrained", "untrained", "calibrated", "descriptor", "gain"}
-    for name, (mean, low, high) in rows.items():
-        assert low <= mean <= high, name
-        assert name == "gain" or 0 <= low <= high <= 1
-    gain = rows["pretrained"][0] - rows["untrained"][0]
-    assert rows["gain"][0] == pytest.approx(gain)
-    assert rows["descriptor"][0] == pytest.approx(0.5, abs=0.1)  # the descriptor is not learned
-    assert 0 <= results["zero_shot"] <= 1
+    assert results["baselines"].keys() == {"untrained", "calibrated", "descriptor"}
+    for metrics in (results["metrics"], *results["baselines"].values()):
+        for name, (value, low, high) in ((n, m.values()) for n, m in metrics.items()):
+            assert low <= value <= high, name
+            assert name == "difference" or 0 <= low <= high <= 1
+    svm = results["metrics"]["linear_svm"]["value"]
+    for baseline in results["baselines"].values():
+        expected = svm - baseline["linear_svm"]["value"]
+        assert baseline["difference"]["value"] == pytest.approx(expected)
+    descriptor = results["baselines"]["descriptor"]["linear_svm"]["value"]
+    assert descriptor == pytest.approx(0.5, abs=0.1)  # the descriptor is not learned
+    assert 0 <= results["metrics"]["zero_shot"]["value"] <= 1
     assert 0 < results["seconds"] < 600
+    assert (results["task"], results["seed"], results["split"]) == ("pretrain", 0, "test")
+    assert results["data"]["set"] == "Furniture"
+    assert (folder / results["checkpoint"]).is_file()
 
 
 def test_page_loads_no_other_file(folder: Path, parse_page: ParsePage) -> None:
@@ -67,7 +73,8 @@ def test_generative_student_has_no_zero_shot(tmp_path: Path) -> None:
     options = ["student=generative", f"output_dir={tmp_path}"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         train(compose("train", ["experiment=pretrain_furniture", "debug=tiny", *options]))
-    assert json.loads((tmp_path / "results.json").read_text())["zero_shot"] is None
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["metrics"].keys() == {"linear_svm"}
     text = (tmp_path / "report.html").read_text()
     assert "zero-shot" not in text
     assert "without teachers" in text

@@ -202,14 +202,22 @@ def test_results_store_their_protocol(options: list[str], tmp_path: Path) -> Non
         cfg = compose("train", [*overrides, *options, f"output_dir={tmp_path}"])
     train(cfg)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["selection"] == cfg.eval.selection
-    assert results["test_shapes"] == 141
+    assert results["protocol"]["selection"] == cfg.eval.selection
+    assert results["protocol"]["test_shapes"] == 141
+    assert results["votes"] == 2
+    has_selection = cfg.eval.selection != "last"
+    assert (results["checkpoint"] == "checkpoints/best.ckpt") == has_selection
     rows = ["one view", "one vote of 2 views"]
     if cfg.eval.selection == "test":
         rows.append("best of 3 votes, chosen by test labels")
-    assert list(results["results"]) == rows
-    total = np.sum(results["results"]["one view"]["confusion"])
-    assert total == 141
+    assert list(results["protocols"]) == rows
+    suffixes = ("", "/voted", "/best_vote")[: len(rows)]
+    for details, suffix in zip(results["protocols"].values(), suffixes, strict=True):
+        counts = np.array(details["confusion"])
+        accuracy = results["metrics"][f"overall_accuracy{suffix}"]
+        assert counts.sum() == 141
+        assert accuracy["value"] == pytest.approx(np.trace(counts) / 141)
+        assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
 
 
 def test_optimizer_of_a_head_alone_has_one_group() -> None:
@@ -296,7 +304,8 @@ def test_results_count_tested_training_shapes(tmp_path: Path) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         train(compose("train", [*overrides, f"output_dir={tmp_path}"]))
     results = json.loads((tmp_path / "results.json").read_text())
-    assert 0 < results["tested_on_training_shapes"] < results["test_shapes"] == 269
+    assert 0 < results["protocol"]["tested_on_training_shapes"] < 269
+    assert results["protocol"]["test_shapes"] == 269
 
 
 @pytest.mark.parametrize("name", ["fewshot_furniture", "fewshot_modelnet40"])
@@ -320,10 +329,10 @@ def test_two_processes_test_each_shape_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "recon.train", *overrides, f"output_dir={tmp_path}"]
     subprocess.run(command, check=True, capture_output=True)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["test_shapes"] == 141
-    assert np.sum(results["results"]["one view"]["confusion"]) == 141
+    assert results["protocol"]["test_shapes"] == 141
+    assert np.sum(results["protocols"]["one view"]["confusion"]) == 141
     options = ["task=classify", f"checkpoint={tmp_path / 'checkpoints' / 'best.ckpt'}"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         scores = evaluate(compose("evaluate", [*options, f"output_dir={tmp_path / 'alone'}"]))
-    accuracy = results["results"]["one view"]["overall_accuracy"]["mean"]
+    accuracy = results["metrics"]["overall_accuracy"]["value"]
     assert scores.overall_accuracy.mean == pytest.approx(accuracy)

@@ -114,10 +114,13 @@ def parts_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_part_segmentation_writes_results_pictures_and_report(parts_run: Path) -> None:
     results = json.loads((parts_run / "results.json").read_text())
     shapes = FurnitureParts("test")
-    assert results["shapes"] == len(shapes) == 34
-    assert results["instance_miou"] == pytest.approx(sum(results["ids"].values()) / 34)
-    per_class = results["per_class"]
-    assert results["class_miou"] == pytest.approx(sum(per_class.values()) / len(per_class))
+    assert (results["task"], results["split"], results["seed"]) == ("part_segment", "test", 0)
+    assert results["protocol"]["test_shapes"] == len(shapes) == 34
+    metrics = {name: metric["value"] for name, metric in results["metrics"].items()}
+    assert metrics["instance_miou"] == pytest.approx(sum(results["ids"].values()) / 34)
+    (details,) = results["protocols"].values()
+    per_class = details["per_class"].values()
+    assert metrics["class_miou"] == pytest.approx(sum(per_class) / len(per_class))
     assert {"segments.png", "report.html"} <= {path.name for path in parts_run.iterdir()}
     assert (parts_run / "report.html").read_text().count("<canvas") == 9
     model = load(parts_run / "checkpoints" / "last.ckpt", task="part_segment")
@@ -150,8 +153,11 @@ def test_scene_segmentation_scores_rooms_and_single_windows(tmp_path: Path) -> N
         cfg = compose("train", [*overrides, f"output_dir={tmp_path / 'run'}", "data.min_points=10"])
     train(cfg)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    rooms, windows = results["results"].values()
-    assert set(results["results"]) == {"whole rooms, 3 votes", "single windows"}
+    rooms, windows = results["protocols"].values()
+    assert set(results["protocols"]) == {"whole rooms, 3 votes", "single windows"}
+    assert (results["task"], results["votes"]) == ("scene_segment", 3)
+    assert results["metrics"]["miou"]["protocol"] == "whole rooms, 3 votes"
+    assert results["metrics"]["miou/single_windows"]["protocol"] == "single windows"
     assert np.sum(rooms["confusion"]) == results["points"]
     assert np.sum(windows["confusion"]) >= results["points"]
     model = load(tmp_path / "run" / "checkpoints" / "last.ckpt", task="scene_segment")

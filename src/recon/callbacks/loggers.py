@@ -1,28 +1,69 @@
 """Log metrics to metrics.csv and to Weights & Biases."""
 
+import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from recon.utils.network import explain_unreachable
+from recon.utils.run_log import run_log
 
 WANDB_TIMEOUTS = {"init_timeout": 20.0, "login_timeout": 20.0, "finish_timeout": 60.0}
 """Maximum seconds to wait for W&B; data that were not uploaded stay in the run's folder."""
 
 
 def build_csv_logger(save_dir: str | Path) -> CSVLogger:
-    """Log to metrics.csv; rename the file of an earlier run to metrics_<number>.csv."""
+    """Log to metrics.csv; rename the file of an earlier run to metrics_<number>.csv.
+
+    The numbers count the runs in the order of time; no earlier file is overwritten.
+    """
     path = Path(save_dir) / "metrics.csv"
     if path.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
-        number = len([*path.parent.glob("metrics_*.csv")]) + 1
+        names = (other.stem.removeprefix("metrics_") for other in path.parent.glob("metrics_*.csv"))
+        number = 1 + max((int(name) for name in names if name.isdecimal()), default=0)
         path.rename(path.with_name(f"metrics_{number}.csv"))
     return CSVLogger(save_dir, name="", version="")
+
+
+def add_csv_logger(loggers: Any, save_dir: str | Path) -> list[Logger]:
+    """Return loggers with one that writes metrics.csv, unless they contain one.
+
+    `loggers` is what a configuration gives: one logger, several (a list, or a dictionary by name),
+    or None.
+    """
+    if isinstance(loggers, Mapping):
+        loggers = list(loggers.values())
+    chosen = [*loggers] if isinstance(loggers, Iterable) else [loggers] if loggers else []
+    if any(isinstance(logger, CSVLogger) for logger in chosen):
+        return chosen
+    return [*chosen, build_csv_logger(save_dir)]
+
+
+class SpawnedProcessLog(Callback):
+    """Continue the log file of a run in the first of the processes that training spawns.
+
+    They print for themselves: what they print does not pass through the process that spawned them.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if multiprocessing.parent_process() is not None and trainer.is_global_zero:
+            self._stack = ExitStack()
+            self._stack.enter_context(run_log(self.folder, header=False))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if hasattr(self, "_stack"):
+            self._stack.close()
 
 
 class Wandb(WandbLogger):
@@ -82,16 +123,27 @@ def build_wandb_logger(
     mode = os.environ.get("WANDB_MODE")
     if offline is None:
         offline = mode == "offline" or (mode != "disabled" and not has_key)
+    is_writer = getattr(rank_zero_only, "rank", 0) == 0
+    if not offline and mode != "disabled" and is_writer:
+        # W&B itself waits for `init_timeout`, which is for slow servers.
+        server = (settings or {}).get("base_url") or os.environ.get("WANDB_BASE_URL")
+        if reason := explain_unreachable(server or wandb_settings.base_url):
+            _print_offline(reason)
+            offline = True
     wandb_logger = Wandb(offline=offline, settings=wandb_settings, **logger)
-    if not offline and getattr(rank_zero_only, "rank", 0) == 0:
+    if not offline and is_writer:
         try:
             _ = wandb_logger.experiment
         except (wandb.Error, TimeoutError) as error:
             reason = str(error).strip().split("\n")[0]
-            print(f"W&B cannot be reached ({reason}): logging offline; run `wandb sync` later")
+            _print_offline(reason)
             wandb.teardown()
             wandb_logger = Wandb(offline=True, settings=wandb_settings, **logger)
     return wandb_logger
+
+
+def _print_offline(reason: str) -> None:
+    print(f"W&B cannot be reached ({reason}): logging offline; run `wandb sync` later")
 
 
 def _build_wandb_settings(fields: Mapping[str, Any]) -> Any:

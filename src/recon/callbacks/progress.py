@@ -14,6 +14,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from recon.utils.progress import ProgressCounter
+from recon.utils.run_log import write_log_line
+
 MAX_LOG_LINES = 10
 """Maximum number of progress lines in the log of a run without a terminal."""
 
@@ -38,6 +41,7 @@ class TrainingProgressBar(ProgressBar):
         super().__init__()
         self._enabled, self._task = True, TaskID(0)
         self._progress: Progress | None = None
+        self._test_counter: ProgressCounter | None = None
 
     def disable(self) -> None:
         self._enabled = False
@@ -77,11 +81,14 @@ class TrainingProgressBar(ProgressBar):
         epoch = f"epoch {trainer.current_epoch + 1}/{self._epochs or '?'}"
         num_done = trainer.fit_loop.total_batch_idx + 1
         self._progress.update(self._task, completed=num_done, description=epoch, losses=losses)
-        if not self._progress.console.is_terminal and self._is_line_due(num_done):
+        if self._is_line_due(num_done):
             task = self._progress.tasks[-1]
             left = f", {task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
             line = f"{epoch}: {losses}, {task.elapsed or 0:.0f} s elapsed{left}"
-            self._progress.console.print(line)
+            if self._progress.console.is_terminal:
+                write_log_line(line)
+            else:
+                self._progress.console.print(line)
 
     def _is_line_due(self, num_done: int) -> bool:
         """Tell whether to print a line after `num_done` batches."""
@@ -97,9 +104,25 @@ class TrainingProgressBar(ProgressBar):
         metrics.pop("v_num", None)
         return metrics
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._enabled:
+            total = int(sum(trainer.num_test_batches))
+            self._test_counter = ProgressCounter("testing", total, "batches")
+            self._test_counter.__enter__()
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        if self._test_counter is not None:
+            self._test_counter.advance()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
     def _stop(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+        if self._test_counter is not None:
+            self._test_counter.__exit__()
+            self._test_counter = None
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()

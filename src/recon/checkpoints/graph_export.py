@@ -1,6 +1,7 @@
 """Export networks to ONNX and torch.export, and check the outputs of the exported graphs."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -141,13 +142,20 @@ def _measure_error(graph: nn.Module, network: Network, num_points: int, run: Gra
 
 
 @torch.no_grad()
-def export_graph(network: Network, path: Path, num_points: int, export_format: str) -> ExportResult:
+def export_graph(
+    network: Network,
+    path: Path,
+    num_points: int,
+    export_format: str,
+    show_stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+) -> ExportResult:
     """Export a network as a graph for clouds of `num_points` points, in batches of any size.
 
     `export_format` is `torch_export` (.pt2) or `onnx`, which needs the packages of the extra
     `onnx`. The graph includes the grouping into patches. The file is read back and run, and its
-    outputs are compared with the network's. Raises ValueError for too few points, and for errors
-    above `TOLERANCES`.
+    outputs are compared with the network's. Each stage runs within `show_stage(<its name>)`.
+
+    Raises ValueError for too few points, and for errors above `TOLERANCES`.
     """
     grouper = network.grouper
     if num_points < (min_points := max(grouper.groups, grouper.group_size)):
@@ -159,14 +167,17 @@ def export_graph(network: Network, path: Path, num_points: int, export_format: s
     graph = _wrap_network(network.eval())
     inputs = _draw_inputs(network, 2, num_points)
     path.parent.mkdir(parents=True, exist_ok=True)
-    program, output_names = _trace_graph(graph, inputs), list(graph(**inputs))
-    if export_format == "onnx":
-        run = _write_onnx(program, path, [*inputs], output_names)
-    else:
-        torch.export.save(program, path)
-        read_back: Any = torch.export.load(path).module()
-        run = lambda tensors: read_back(**tensors)  # noqa: E731
-    error = _measure_error(graph, network, num_points, run)
+    with show_stage("tracing the network"):
+        program, output_names = _trace_graph(graph, inputs), list(graph(**inputs))
+    with show_stage(f"writing {path}"):
+        if export_format == "onnx":
+            run = _write_onnx(program, path, [*inputs], output_names)
+        else:
+            torch.export.save(program, path)
+            read_back: Any = torch.export.load(path).module()
+            run = lambda tensors: read_back(**tensors)  # noqa: E731
+    with show_stage("comparing its outputs with those of the network"):
+        error = _measure_error(graph, network, num_points, run)
     tolerance = TOLERANCES[export_format]
     if not error <= tolerance:  # also true for NaN
         raise ValueError(

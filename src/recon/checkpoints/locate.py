@@ -8,6 +8,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from recon.utils.network import explain_unreachable_hub
+
 CONFIG_FILENAME, WEIGHTS_FILENAME = "config.json", "model.safetensors"
 MAX_CONFIG_BYTES, MAX_TENSORS = 2**24, 2**16
 """Maximum size of a config.json in bytes, and maximum number of tensors in a weights file."""
@@ -35,12 +37,16 @@ def locate_checkpoint(checkpoint: str | Path) -> Path:
 def _download_snapshot(checkpoint: str | Path, repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
+    unreachable = explain_unreachable_hub()
     try:
         folder = snapshot_download(
-            repo, revision=revision, allow_patterns=[CONFIG_FILENAME, WEIGHTS_FILENAME]
+            repo,
+            revision=revision,
+            allow_patterns=[CONFIG_FILENAME, WEIGHTS_FILENAME],
+            local_files_only=unreachable is not None,
         )
     except Exception as error:  # from the Hub or from the network
-        reason = " ".join(str(error).split("\n")[0].split())
+        reason = unreachable or " ".join(str(error).split("\n")[0].split())
         raise FileNotFoundError(
             f"{checkpoint}: no such file, and unavailable on the Hugging Face Hub ({reason})"
         ) from error

@@ -16,13 +16,17 @@ from recon.checkpoints.run_config import get_nested, read_config
 from recon.data.io.arrays import read_json
 from recon.data.io.file_checks import wrap_read_errors
 from recon.utils.atomic_write import write_atomic
+from recon.utils.results_file import iter_metrics
 
 ENVIRONMENT_FILENAME = "environment.json"
-SVM_METRIC_NAMES = {
-    "pretrained": "linear SVM accuracy",
-    "calibrated": "linear SVM accuracy, random init, recalibrated BatchNorm",
+PRETRAINING_METRICS = {"linear_svm": "linear SVM accuracy", "zero_shot": "zero-shot accuracy"}
+"""Labels of the metrics of pretraining on the bundled data set."""
+CALIBRATED_METRIC = "linear SVM accuracy, random init, recalibrated BatchNorm"
+BUNDLED_TEST = "141 test shapes of 26 classes of the bundled data set, one seed, one view"
+PRETRAINING_PROTOCOLS = {
+    "linear_svm": BUNDLED_TEST,
+    "zero_shot": f"{BUNDLED_TEST}; the training captions often contain the class word",
 }
-"""Labels of the linear probe, by its keys in results.json."""
 REPORTED_PACKAGES = ("recon-pointcloud", "torch", "lightning", "timm", "numpy")
 
 
@@ -177,52 +181,43 @@ def _get_file_name(path: Any) -> str | None:
     return Path(str(path)).name if path else None
 
 
-METRIC_NAMES = (
-    "overall_accuracy",
-    "mean_class_accuracy",
-    "miou",
-    "macc",
-    "instance_miou",
-    "class_miou",
-)
-TEST_COUNT_KEYS = ("test_shapes", "shapes", "rooms")
+TEST_COUNT_KEYS = ("test_shapes", "shapes", "rooms", "test_rooms")
 
 
 def extract_metrics(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the metrics in a results.json of any task, each with its protocol."""
-    if "pretrained" in (results.get("svm") or {}):
-        yield from _extract_pretraining_metrics(results)
-    if "declared" in results:  # written by recon.evaluate
-        yield from _extract_scores(results, json.dumps(results["declared"]))
-        return
-    test_counts = ", ".join(
-        f"{results[n]} {n.replace('_', ' ')}" for n in TEST_COUNT_KEYS if n in results
-    )
-    protocol = f"eval.selection={results.get('selection')}, {test_counts}"
-    if overlap := results.get("tested_on_training_shapes"):
-        protocol += f", {overlap} of them TRAINED ON"
-    yield from _extract_scores(results, protocol)
-    for view, scores in (results.get("results") or {}).items():
-        yield from _extract_scores(scores, f"{view}, {protocol}")
+    for metric in iter_metrics(results):
+        protocol = ", ".join(filter(None, (metric.protocol, _describe_protocol(results))))
+        is_pretraining = metric.name in PRETRAINING_METRICS
+        if is_pretraining:
+            protocol = PRETRAINING_PROTOCOLS[metric.name]
+        row = {
+            "measure": PRETRAINING_METRICS.get(metric.name) or metric.name.replace("_", " "),
+            "value": metric.value,
+        }
+        interval = {"interval": list(metric.interval)} if metric.interval else {}
+        yield row | interval | {"protocol": protocol}
+        if metric.name == "linear_svm" and (calibrated := _get_calibrated_svm(results)):
+            yield {"measure": CALIBRATED_METRIC, **calibrated, "protocol": protocol}
 
 
-def _extract_scores(scores: Mapping[str, Any], protocol: str) -> Iterator[dict[str, Any]]:
-    for name in METRIC_NAMES:
-        value, row = scores.get(name), {"measure": name.replace("_", " "), "protocol": protocol}
-        if isinstance(value, Mapping):
-            interval = {"interval": [value["low"], value["high"]]} if "low" in value else {}
-            yield row | {"value": value["mean"]} | interval
-        elif isinstance(value, float):
-            yield row | {"value": value}
+def _describe_protocol(results: Mapping[str, Any]) -> str:
+    """Return the protocol of a test as text."""
+    if "declared" in results:  # of recon.evaluate, before the results had a schema
+        return json.dumps(results["declared"])
+    if "fingerprint" in results:
+        return json.dumps(results["protocol"])
+    settings = results["protocol"] if "schema_version" in results else results
+    counts = [f"{settings[n]} {n.replace('_', ' ')}" for n in TEST_COUNT_KEYS if n in settings]
+    overlap = settings.get("tested_on_training_shapes")
+    trained = [f"{overlap} of them TRAINED ON"] if overlap else []
+    return ", ".join([f"eval.selection={settings.get('selection')}", *counts, *trained])
 
 
-def _extract_pretraining_metrics(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the metrics of a pretraining run on the test shapes of the bundled data set."""
-    test_set = "141 test shapes of 26 classes of the bundled data set, one seed, one view"
-    for key, name in SVM_METRIC_NAMES.items():
-        mean, low, high = results["svm"][key]
-        yield {"measure": name, "value": mean, "interval": [low, high], "protocol": test_set}
-    if results.get("zero_shot") is not None:
-        protocol = f"{test_set}; the training captions often contain the class word"
-        yield {"measure": "zero-shot accuracy", "value": results["zero_shot"],
-               "protocol": protocol}  # fmt: skip
+def _get_calibrated_svm(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the linear SVM accuracy of random weights with recalibrated BatchNorm."""
+    if "schema_version" in results:
+        row = results.get("baselines", {}).get("calibrated", {}).get("linear_svm")
+        return row and {"value": row["value"], "interval": [row["low"], row["high"]]}
+    value, low, high = results["svm"]["calibrated"]
+    return {"value": value, "interval": [low, high]}

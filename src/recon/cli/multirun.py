@@ -17,7 +17,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.errors import format_error, one_line_errors
-from recon.cli.multirun_results import collect_results, group_runs, list_job_folders
+from recon.cli.multirun_results import (
+    collect_results,
+    collect_seeds,
+    group_runs,
+    list_job_folders,
+)
 from recon.reports.comparison import report_comparison
 from recon.utils.printable import escape_control_chars
 from recon.utils.scheduler_env import FINISHED_FILE, is_rank_zero
@@ -70,7 +75,8 @@ def read_failures(folder: Path) -> dict[str, str]:
 
 def report_multirun(folder: Path) -> int:
     """Print the results, the failed and the unfinished jobs; return the number of failed jobs."""
-    report_comparison(collect_results(group_runs(folder)), folder)
+    runs = group_runs(folder)
+    report_comparison(collect_results(runs), folder, collect_seeds(runs))
     failures = read_failures(folder)
     for number, reason in failures.items():
         print(f"job {number} failed: {escape_control_chars(reason)}")

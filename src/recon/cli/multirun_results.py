@@ -9,27 +9,36 @@ from recon.checkpoints.run_config import get_nested, read_config
 from recon.data.io.arrays import read_json
 from recon.data.io.file_checks import wrap_read_errors
 from recon.reports.comparison import LOGGED_SUFFIX, RunMetrics
+from recon.utils.results_file import RESULTS_FILE, get_confusions, iter_metrics
 from recon.utils.scheduler_env import FINISHED_FILE
 
 REPEAT_OPTIONS = ("seed", "seeds", "data.fold", "data.episode_seed", "data.test_area")
 """Options that repeat a measurement rather than change it."""
 
 
+METRIC_TITLES = {"linear_svm": "linear SVM", "zero_shot": "zero-shot", "miou": "mIoU",
+                 "overall_accuracy": "accuracy"}  # fmt: skip
+TABULATED_METRICS = (*METRIC_TITLES, "instance_miou", "class_miou")
+"""Metrics of the table of a multirun."""
+
+
 def _iter_accuracies(results: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the metrics in a run's results.json by name, as fractions."""
-    if "overall_accuracy" in results:
-        yield "overall accuracy", results["overall_accuracy"]["mean"]
-    if "svm" in results:  # of pretraining on the bundled data set
-        yield "linear SVM", results["svm"]["pretrained"][0]
-    if results.get("zero_shot") is not None:
-        yield "zero-shot", results["zero_shot"]
-    for name in ("instance_miou", "class_miou"):
-        if name in results:
-            yield f"{name}, selection={results['selection']}", results[name]
-    for name, row in results.get("results", {}).items():
-        if "miou" in row:
-            yield f"mIoU, {name}, selection={results['selection']}", row["miou"]
-        yield f"accuracy, {name}, selection={results['selection']}", row["overall_accuracy"]["mean"]
+    """Yield the tabulated metrics in a run's results.json by title, as fractions."""
+    selection = _get_selection(results)
+    for metric in iter_metrics(results):
+        if metric.name not in TABULATED_METRICS:
+            continue
+        title = METRIC_TITLES.get(metric.name, metric.name)
+        if metric.name == "overall_accuracy" and metric.protocol is None:  # of recon.evaluate
+            title = "overall accuracy"
+        protocol = metric.protocol if metric.name in ("miou", "overall_accuracy") else None
+        suffix = f"selection={selection}" if selection is not None else None
+        yield ", ".join(filter(None, (title, protocol, suffix))), metric.value
+
+
+def _get_selection(results: dict[str, Any]) -> str | None:
+    settings = results["protocol"] if "schema_version" in results else results
+    return settings.get("selection")
 
 
 def collect_results(runs: Mapping[str, Sequence[Path]]) -> RunMetrics:
@@ -54,6 +63,19 @@ def collect_results(runs: Mapping[str, Sequence[Path]]) -> RunMetrics:
     return table
 
 
+def collect_seeds(runs: Mapping[str, Sequence[Path]]) -> dict[str, list[int | None]]:
+    """Return the seeds of the runs with results, in the order of `collect_results`."""
+    return {
+        options: [
+            get_nested(read_config(folder / "config.yaml"), "seed")
+            for folder in folders
+            if (folder / "config.yaml").is_file()
+            and any((folder / name).is_file() for name in (RESULTS_FILE, FINISHED_FILE))
+        ]
+        for options, folders in runs.items()
+    }
+
+
 def _iter_logged_metrics(folder: Path) -> Iterator[tuple[str, float]]:
     """Yield the objective of a search, and the total loss of a run without accuracies."""
     if not (folder / FINISHED_FILE).is_file():
@@ -70,19 +92,23 @@ def _iter_logged_metrics(folder: Path) -> Iterator[tuple[str, float]]:
 def _iter_joint_mious(all_results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float]]:
     """Yield the mIoU over the rooms of several runs together, if each tested other rooms."""
     rooms = [name for results in all_results for name in results.get("ids", ())]
-    has_rooms = len(all_results) > 1 and "rooms" in all_results[0]
-    protocols = all_results[0].get("results", {}) if has_rooms else {}
-    if not protocols or len(set(rooms)) < len(rooms):
+    confusions = [get_confusions(results) for results in all_results]
+    has_rooms = len(all_results) > 1 and _has_rooms(all_results[0])
+    if not has_rooms or len(set(rooms)) < len(rooms):
         return
     import torch
 
     from recon.tasks.iou import scene_scores
 
-    selection = all_results[0]["selection"]
-    for protocol in protocols:
-        matrices = [results["results"][protocol]["confusion"] for results in all_results]
+    selection = _get_selection(all_results[0])
+    for protocol in confusions[0]:
+        matrices = [matrix[protocol] for matrix in confusions]
         miou = scene_scores(torch.tensor(matrices).sum(0)).miou
         yield f"mIoU, {protocol}, selection={selection}, rooms of all runs", miou
+
+
+def _has_rooms(results: dict[str, Any]) -> bool:
+    return "rooms" in results or results.get("task") == "scene_segment"
 
 
 def list_job_folders(folder: Path) -> list[Path]:

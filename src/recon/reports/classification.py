@@ -1,6 +1,5 @@
 """Report a classifier's test: accuracy tables, confusion matrix, results.json, report.html."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,22 +14,25 @@ from recon.callbacks.history import get_curves
 from recon.data.datamodule import PointCloudDataModule
 from recon.reports.confusion import (
     build_class_table,
+    build_score_details,
+    build_score_metrics,
     count_trained_samples,
     plot_confusion_matrix,
-    scores_to_dict,
 )
 from recon.reports.html_page import get_run_name
 from recon.reports.html_sections import Bar, build_bar
-from recon.reports.run_reports import inspect_network, write_test_report
+from recon.reports.run_reports import inspect_network, write_run_results, write_test_report
 from recon.reports.wandb_media import iter_wandb_runs, log_confusion
 from recon.tasks.classify import Classification
 from recon.tasks.metrics import ClassificationScores, classification_scores
-from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import format_count
+from recon.utils.results_file import ProtocolResults, combine_protocols
 
 # Keys of results.json; `_label_protocol` returns their printed names.
 SINGLE_VIEW_KEY, VOTE_KEY = "one view", "one vote of {} views"
 BEST_VOTE_KEY = "best of {} votes, chosen by test labels"
+VARIANTS = ("", "voted", "best_vote")
+"""Suffixes of the names of their metrics, in the order of `summarize_votes`."""
 
 
 class ClassificationReport(Callback):
@@ -63,15 +65,7 @@ class ClassificationReport(Callback):
         }
         scores = summarize_votes(all_scores, pl_module.votes)
         num_trained = count_trained_samples(data, pl_module.ids)
-        results = {
-            "tested_on_training_shapes": num_trained,
-            "selection": self.selection,
-            "test_shapes": len(labels),
-            "classes": [*classes],
-            "results": {name: scores_to_dict(row, classes) for name, row in scores.items()},
-            "published": dict(self.published),
-        }
-        write_atomic(self.folder / "results.json", json.dumps(results, indent=1).encode())
+        self._write_results(trainer, scores, classes, len(labels), num_trained, pl_module.votes)
         single_view = scores[SINGLE_VIEW_KEY]
         predicted = torch.cat(pl_module.test_logits[SINGLE_VIEW_KEY]).argmax(1)
         for run in iter_wandb_runs(trainer):
@@ -84,6 +78,43 @@ class ClassificationReport(Callback):
         shapes += f", {num_trained} of them TRAINED ON" if num_trained else ""
         self._write_page(trainer, pl_module, scores, classes, shapes)
         self._print_tables(scores, build_class_table(single_view, classes), shapes, pl_module.votes)
+
+    def _write_results(
+        self,
+        trainer: Trainer,
+        scores: Mapping[str, ClassificationScores],
+        classes: Sequence[str],
+        num_tested: int,
+        num_trained: int,
+        votes: int,
+    ) -> None:
+        variants = dict(zip(scores, VARIANTS, strict=False))
+        metrics, protocols = combine_protocols(
+            [
+                ProtocolResults(
+                    name,
+                    variants[name],
+                    build_score_metrics(row),
+                    build_score_details(row, classes),
+                )
+                for name, row in scores.items()
+            ]
+        )
+        write_run_results(
+            self.folder,
+            trainer,
+            task="classify",
+            metrics=metrics,
+            protocol={
+                "selection": self.selection,
+                "test_shapes": num_tested,
+                "tested_on_training_shapes": num_trained,
+            },
+            votes=max(votes, 1),
+            published=dict(self.published),
+            classes=[*classes],
+            protocols=protocols,
+        )
 
     def _write_page(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import escape_control_chars
+from recon.utils.results_file import SCHEMA_VERSION, build_metric, describe_version
 
 RunMetrics = dict[str, dict[str, list[float]]]
 """Values of all repeats, by the options of the runs, then by metric. Accuracies are in %."""
@@ -19,8 +20,13 @@ LOGGED_SUFFIX = ", as logged"
 """Suffix of metrics that were read from the log and are not in %."""
 
 
-def report_comparison(metrics: RunMetrics, folder: Path) -> None:
-    """Print the mean and standard deviation of each metric; write sweep.json and sweep.png."""
+def report_comparison(
+    metrics: RunMetrics, folder: Path, seeds: Mapping[str, Sequence[int | None]] | None = None
+) -> None:
+    """Print the mean and standard deviation of each metric; write sweep.json and sweep.png.
+
+    `seeds` are those of the runs with results, by their options.
+    """
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
@@ -46,8 +52,32 @@ def report_comparison(metrics: RunMetrics, folder: Path) -> None:
                 str(len(values)),
             )
     Console().print(table)
-    write_atomic(folder / "sweep.json", json.dumps(metrics, indent=1).encode())
+    content = build_sweep_results(metrics, seeds or {})
+    write_atomic(folder / "sweep.json", json.dumps(content, indent=1).encode())
     plot_comparison(metrics, folder / "sweep.png")
+
+
+def build_sweep_results(
+    metrics: RunMetrics, seeds: Mapping[str, Sequence[int | None]]
+) -> dict[str, Any]:
+    """Return the content of sweep.json: one row per setting and metric, accuracies as fractions."""
+    rows = []
+    for options, by_name in metrics.items():
+        for name, repeats in by_name.items():
+            scale = 1.0 if name.endswith(LOGGED_SUFFIX) else 0.01
+            values = [scale * value for value in repeats]
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            rows.append(
+                {
+                    "options": options,
+                    "metric": name,
+                    **build_metric(statistics.mean(values)),
+                    "std": deviation,
+                    "values": values,
+                    "seeds": [*seeds.get(options, ())],
+                }
+            )
+    return {"schema_version": SCHEMA_VERSION, **describe_version(), "rows": rows}
 
 
 def shorten_options(options: str) -> str:

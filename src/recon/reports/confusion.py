@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recon.data.datamodule import PointCloudDataModule
 from recon.tasks.metrics import ClassificationScores
+from recon.utils.results_file import build_metric
 
 MAX_ANNOTATED_CLASSES = 60
 """Maximum number of classes for which counts are written into the plot."""
@@ -32,13 +33,23 @@ def count_trained_samples(data: Any, ids: Sequence[str]) -> int:
     return sum(name in train_ids for name in ids)
 
 
-def scores_to_dict(scores: ClassificationScores, classes: Sequence[str]) -> dict[str, Any]:
-    """Return scores as plain values for JSON; classes without test shapes are null."""
+def build_score_metrics(scores: ClassificationScores) -> dict[str, dict[str, Any]]:
+    """Return accuracies as metrics of results.json."""
+    top_k = {f"top_{k}_accuracy": value for k, value in scores.top_k_accuracy.items() if k > 1}
+    return {
+        "overall_accuracy": build_metric(scores.overall_accuracy),
+        "mean_class_accuracy": build_metric(scores.mean_class_accuracy),
+        **{name: build_metric(value) for name, value in top_k.items()},
+    }
+
+
+def build_score_details(scores: ClassificationScores, classes: Sequence[str]) -> dict[str, Any]:
+    """Return accuracies by class and the confusion matrix, for results.json.
+
+    Classes without test shapes are null.
+    """
     per_class = [None if value != value else value for value in scores.per_class_accuracy.tolist()]
     return {
-        "overall_accuracy": scores.overall_accuracy._asdict(),
-        "mean_class_accuracy": scores.mean_class_accuracy,
-        "top": {f"top{k}": value for k, value in scores.top_k_accuracy.items()},
         "per_class": dict(zip(classes, per_class, strict=True)),
         "confusion": scores.confusion_matrix.tolist(),
     }

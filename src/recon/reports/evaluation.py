@@ -1,7 +1,6 @@
 """Write the results of an evaluation: predictions.csv, tables, results.json and report.html."""
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from recon.reports.confusion import build_class_table, plot_confusion_matrix, scores_to_dict
+from recon.reports.confusion import (
+    build_class_table,
+    build_score_details,
+    build_score_metrics,
+    plot_confusion_matrix,
+)
 from recon.reports.html_sections import Bar, build_bar
-from recon.reports.run_reports import NetworkInspection, write_test_report
+from recon.reports.run_reports import NetworkInspection, write_run_results, write_test_report
 from recon.tasks.feature_extraction import ExtractedFeatures
 from recon.tasks.metrics import ClassificationScores
-from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import format_count
 
 
@@ -26,6 +29,8 @@ class Evaluation(NamedTuple):
     """Results of an evaluation, with its protocol."""
 
     name: str
+    task: str
+    """svm, zero_shot or classify."""
     checkpoint: str
     protocol: dict[str, Any]
     """Settings that enter the fingerprint."""
@@ -57,19 +62,13 @@ def write_predictions(
 def write_results(folder: Path, evaluation: Evaluation) -> None:
     """Print the tables and the protocol; write results.json, and confusion.png if labeled."""
     console, scores, classes = Console(), evaluation.scores, evaluation.classes
-    results = {
-        "fingerprint": evaluation.fingerprint,
-        "declared": evaluation.protocol,
-        "checkpoint": evaluation.checkpoint,
-        "classes": classes,
-        "published": evaluation.published,
-    }
+    details: dict[str, Any] = {}
     if scores is None:
         counts = Counter(evaluation.predicted).most_common()
         table = Table("predicted class", "shapes", title="Predictions (no labels)", box=SIMPLE)
         for name, count in counts:
             table.add_row(escape(name), str(count))
-        results["predicted"] = dict(counts)
+        details["predicted"] = dict(counts)
     else:
         console.print(build_class_table(scores, classes))
         path = folder / "confusion.png"
@@ -78,13 +77,24 @@ def write_results(folder: Path, evaluation: Evaluation) -> None:
         table = Table("metric", "value", "published, paper's protocol", title=title, box=SIMPLE)
         for row in _iter_metric_rows(scores, evaluation.published):
             table.add_row(*row)
-        results |= scores_to_dict(scores, classes)
+        details |= build_score_details(scores, classes)
     console.print(table)
     for key, value in evaluation.protocol.items():
         console.print(f"{key}: {value}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"fingerprint: {evaluation.fingerprint}", highlight=False)
     console.print(f"written to {folder}", soft_wrap=True, highlight=False)
-    write_atomic(folder / "results.json", json.dumps(results, indent=1).encode())
+    write_run_results(
+        folder,
+        None,
+        task=evaluation.task,
+        checkpoint=evaluation.checkpoint,
+        metrics={} if scores is None else build_score_metrics(scores),
+        protocol=evaluation.protocol,
+        fingerprint=evaluation.fingerprint,
+        classes=classes,
+        published=evaluation.published,
+        **details,
+    )
 
 
 def write_evaluation_report(

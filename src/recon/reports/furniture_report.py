@@ -3,11 +3,10 @@
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float
 from lightning import Callback, LightningModule, Trainer
@@ -30,12 +29,19 @@ from recon.reports.introspection import (
 )
 from recon.reports.probe_tables import (
     FEATURE_TITLES,
+    PROTOCOL,
+    build_baselines,
+    build_feature_metrics,
     build_probe_section,
-    format_results_json,
     print_probe_table,
 )
 from recon.reports.report_data import ConfusionMatrix, ReportData, write_report_data
-from recon.reports.run_reports import NUM_ATTENTION_CLOUDS, NUM_SHOWN_CLOUDS, describe_training
+from recon.reports.run_reports import (
+    NUM_ATTENTION_CLOUDS,
+    NUM_SHOWN_CLOUDS,
+    describe_training,
+    write_run_results,
+)
 from recon.reports.wandb_media import log_probe_accuracy, log_reconstructions
 from recon.tasks.linear_probe import (
     CloudFeatures,
@@ -46,7 +52,7 @@ from recon.tasks.linear_probe import (
     recalibrate_batch_norm,
 )
 from recon.tasks.pretrain import Pretraining
-from recon.utils.atomic_write import write_atomic
+from recon.utils.progress import show_status
 
 
 class FeatureEvaluation(NamedTuple):
@@ -77,10 +83,10 @@ class FurnitureReport(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task, console = _check_task(pl_module), Console()
-        with _show_status(console, "evaluating the features"):
+        with show_status("evaluating the features", console):
             evaluation = _evaluate_features(task, self.untrained, self.num_points)
         results, test = evaluation.results, evaluation.test
-        with _show_status(console, "writing the report"):
+        with show_status("writing the report", console):
             report_data = _build_report_data(trainer, task, evaluation)
             write_report_data(self.folder, report_data)
             neighbors = _build_neighbor_section(evaluation)
@@ -100,8 +106,17 @@ class FurnitureReport(Callback):
         log_reconstructions(trainer, report_data.reconstructions)
         log_probe_accuracy(trainer, results, FEATURE_TITLES, test.labels, test.classes)
         seconds = self.seconds
-        text = format_results_json(results, seconds)
-        write_atomic(self.folder / "results.json", text.encode())
+        write_run_results(
+            self.folder,
+            None,
+            checkpoint="checkpoints/last.ckpt",
+            task="pretrain",
+            split="test",
+            protocol=PROTOCOL | {"test_shapes": len(test)},
+            metrics=build_feature_metrics(results, "pretrained"),
+            baselines=build_baselines(results),
+            seconds=round(seconds, 1),
+        )
         print_probe_table(console, results, num_classes=len(test.classes))
         _print_next_steps(console, self.folder, seconds)
 
@@ -109,14 +124,6 @@ class FurnitureReport(Callback):
     def seconds(self) -> float:
         """Wall time since the start of the run."""
         return (datetime.now() - self.started).total_seconds()
-
-
-def _show_status(console: Console, status: str) -> AbstractContextManager[Any]:
-    """Show a spinner in a terminal, else print a line."""
-    if console.is_terminal:
-        return console.status(status)
-    console.print(f"{status} ...")
-    return nullcontext()
 
 
 def _check_task(module: LightningModule) -> Pretraining:

@@ -1,7 +1,8 @@
 """Draw the report data of a run as PNG figures for a paper."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -29,38 +30,60 @@ from recon.reports.report_data import (
 
 Panel = tuple[str, Float[np.ndarray, "_ 3"], UInt8[np.ndarray, "_ 3"]]
 """Title, points and colors of one panel."""
+FIGURE_PARTS = {
+    "curves": "curves",
+    "rebuilt": "reconstructions",
+    "attention": "attention_maps",
+    "tsne": "tsne",
+    "confusion": "confusion_matrix",
+}
+"""Names of the figures, and the parts of the report data that they show."""
 MAX_LEGEND_CLASSES, LEGEND_ROWS = 60, 20
 """Maximum number of classes in a legend, and of rows in each of its columns."""
 
 
-def write_figures(report_data: ReportData, folder: Path, *, dpi: int = 200) -> list[Path]:
+def write_figures(
+    report_data: ReportData,
+    folder: Path,
+    *,
+    dpi: int = 200,
+    track: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> list[Path]:
     """Draw each part of the report data as one PNG file; return the paths.
 
-    Parts that the run does not have are skipped.
+    Parts that the run does not have are skipped. `track` iterates over the names of the figures,
+    and may show the progress.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-
-    def save(figure: Figure, name: str) -> None:
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=dpi)
-
-    with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "text.parse_math": False}):
-        if report_data.curves:
-            save(plot_curves(report_data.curves), "curves")
-        if report_data.reconstructions:
-            rows = [_build_reconstruction_row(shape) for shape in report_data.reconstructions]
-            save(_plot_clouds(rows), "rebuilt")
-        if report_data.attention_maps:
-            rows = [_build_attention_row(shape) for shape in report_data.attention_maps]
-            save(_plot_clouds(rows), "attention")
-        if report_data.tsne is not None:
-            save(_plot_tsne(report_data.tsne), "tsne")
-    if report_data.confusion_matrix is not None:
-        counts = torch.from_numpy(report_data.confusion_matrix.counts)
-        paths.append(folder / "confusion.png")
-        plot_confusion_matrix(counts, report_data.confusion_matrix.classes, "", paths[-1], dpi=dpi)
+    style: Any = {"font.size": 8, "axes.spines.top": False, "text.parse_math": False}
+    names = [name for name, field in FIGURE_PARTS.items() if _has_part(report_data, field)]
+    paths = [folder / f"{name}.png" for name in names]
+    for name in track(names):
+        path = folder / f"{name}.png"
+        if report_data.confusion_matrix is not None and name == "confusion":
+            matrix = report_data.confusion_matrix
+            plot_confusion_matrix(
+                torch.from_numpy(matrix.counts), matrix.classes, "", path, dpi=dpi
+            )
+            continue
+        with mpl.rc_context(style):
+            _draw_part(report_data, name).savefig(path, dpi=dpi)
     return paths
+
+
+def _has_part(report_data: ReportData, field: str) -> bool:
+    part = getattr(report_data, field)
+    return part is not None and (field in ("tsne", "confusion_matrix") or bool(part))
+
+
+def _draw_part(report_data: ReportData, name: str) -> Figure:
+    if name == "curves":
+        return plot_curves(report_data.curves)
+    if name == "tsne" and report_data.tsne is not None:
+        return _plot_tsne(report_data.tsne)
+    if name == "rebuilt":
+        return _plot_clouds([_build_reconstruction_row(s) for s in report_data.reconstructions])
+    return _plot_clouds([_build_attention_row(shape) for shape in report_data.attention_maps])
 
 
 def _build_reconstruction_row(shape: ReconstructedShape) -> list[Panel]:

@@ -1,6 +1,6 @@
 """Tabulate linear-probe and zero-shot accuracies: HTML section, printed table, results.json."""
 
-import json
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -10,6 +10,7 @@ from recon.data.datasets.furniture import Furniture
 from recon.reports.html_page import Section
 from recon.reports.html_sections import Bar, build_bar, build_bar_table
 from recon.tasks.linear_probe import ProbeResults
+from recon.utils.results_file import build_metric
 
 FEATURE_TITLES = {
     "pretrained": "pretrained",
@@ -18,6 +19,14 @@ FEATURE_TITLES = {
     "descriptor": "shape descriptor",
 }
 """Printed names of the features, by their keys in `ProbeResults`."""
+PROTOCOL = {
+    "probe": "linear SVM on frozen features of the training split",
+    "hyperparameters": "scaling and C by cross-validation on the training split",
+    "zero_shot": "cosine of projected text queries and text features of class names",
+    "interval": "95 % bootstrap over test shapes",
+    "views": 1,
+}
+"""Protocol of results.json."""
 PROBE_NOTE = (
     "Brackets are 95 % bootstrap intervals over the test shapes; they are wide because "
     "there are few shapes. Random init: the same network before the first step. Recalibrated "
@@ -88,17 +97,20 @@ def print_probe_table(console: Console, results: ProbeResults, *, num_classes: i
     console.print(table)
 
 
-def format_results_json(results: ProbeResults, seconds: float) -> str:
-    """Return the content of results.json."""
-    svm = {name: list(row.accuracy) for name, row in results.svm.items()}
-    zero_shot = results.zero_shot.get("pretrained")
-    differences = {name: list(value) for name, value in results.paired_differences.items()}
-    return json.dumps(
-        {
-            "svm": svm | {"gain": differences["untrained"]},
-            "gain_over": differences,
-            "zero_shot": zero_shot.mean if zero_shot else None,
-            "seconds": round(seconds, 1),
-        },
-        indent=2,
-    )
+def build_feature_metrics(results: ProbeResults, name: str) -> dict[str, dict[str, Any]]:
+    """Return the accuracies of one kind of features as metrics of results.json."""
+    metrics = {"linear_svm": build_metric(results.svm[name].accuracy)}
+    if name in results.zero_shot:
+        metrics["zero_shot"] = build_metric(results.zero_shot[name])
+    return metrics
+
+
+def build_baselines(results: ProbeResults) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the metrics of the other features, and the difference of the pretrained ones to them.
+
+    `difference` is that of the linear SVM, paired by test shape.
+    """
+    return {
+        name: build_feature_metrics(results, name) | {"difference": build_metric(difference)}
+        for name, difference in results.paired_differences.items()
+    }

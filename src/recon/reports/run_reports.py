@@ -1,5 +1,6 @@
 """Write the report.html of any pretraining run, and of any tested network."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from recon.callbacks.history import Curves, get_curves
+from recon.checkpoints.run_config import read_config
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.reports.colors import uniform_color
@@ -42,7 +44,10 @@ from recon.reports.report_data import (
 from recon.reports.wandb_media import log_reconstructions
 from recon.tasks.metrics import ClassificationScores
 from recon.tasks.pretrain import Pretraining
+from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import format_count
+from recon.utils.progress import show_status
+from recon.utils.results_file import RESULTS_FILE, build_results
 
 MAX_SHAPES = 400
 """Maximum number of shapes that a report encodes, evenly spaced in the data set."""
@@ -118,6 +123,12 @@ class PretrainingReport(Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, Pretraining) or not isinstance(data, PointCloudDataModule):
             return
+        with show_status("writing the report"):
+            self._write_report(trainer, pl_module, data)
+
+    def _write_report(
+        self, trainer: Trainer, pl_module: Pretraining, data: PointCloudDataModule
+    ) -> None:
         # A dry run trains on a few batches only, and its report shows no more shapes.
         num_trained = int(trainer.num_training_batches) * data.batch_size
         inspection = inspect_network(
@@ -191,6 +202,24 @@ def write_test_report(
             *build_curve_sections(report_data, predictor=predictor),
         ],
     )
+
+
+def write_run_results(
+    folder: Path, trainer: Trainer | None, *, checkpoint: str | None = None, **content: Any
+) -> dict[str, Any]:
+    """Write and return results.json of a run, whose config.yaml is in the same folder.
+
+    `content` are arguments of `build_results`. The default of `checkpoint` is the one that the
+    trainer has tested; None means the last weights.
+    """
+    config = read_config(folder / "config.yaml") if (folder / "config.yaml").is_file() else {}
+    if checkpoint is None and trainer is not None and trainer.ckpt_path is not None:
+        path = Path(trainer.ckpt_path)
+        inside = path.is_relative_to(folder)
+        checkpoint = str(path.relative_to(folder) if inside else path)
+    results = build_results(config, checkpoint=checkpoint, **content)
+    write_atomic(folder / RESULTS_FILE, json.dumps(results, indent=1).encode())
+    return results
 
 
 def describe_training(trainer: Trainer, task: Pretraining) -> str:

@@ -1,6 +1,5 @@
 """Report a segmenter's test: IoU tables, results.json, images of the best and worst cloud."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,17 @@ from recon.reports.html_sections import (
     build_curve_sections,
 )
 from recon.reports.report_data import ReportData, write_report_data
+from recon.reports.run_reports import write_run_results
 from recon.reports.wandb_media import iter_wandb_runs
 from recon.tasks.iou import IGNORE_INDEX
 from recon.tasks.segment import Segmentation, SegmentedCloud
-from recon.utils.atomic_write import write_atomic
 from recon.utils.printable import format_count
+from recon.utils.results_file import (
+    METRIC_NAMES,
+    ProtocolResults,
+    build_metric,
+    combine_protocols,
+)
 
 ColoredViews = list[tuple[str, UInt8[np.ndarray, "n 3"]]]
 """Title and point colors of each view of a cloud."""
@@ -66,12 +71,9 @@ class SegmentationReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Segmentation)
         results = pl_module.compute_results()
-        metadata: dict[str, Any] = {"selection": self.selection, "published": dict(self.published)}
         data = getattr(trainer, "datamodule", None)
         num_trained = count_trained_samples(data, [cloud.name for cloud in pl_module.test_clouds])
-        metadata["tested_on_training_shapes"] = num_trained
-        text = json.dumps(metadata | results, indent=1)
-        write_atomic(self.folder / "results.json", text.encode())
+        self._write_results(trainer, results, num_trained)
         up = data.test_dataset.up if isinstance(data, PointCloudDataModule) else "y"
         selected = pick_best_median_worst(pl_module.test_clouds)
         plot_segmentations(selected, self.folder / "segments.png", up=up)
@@ -80,6 +82,25 @@ class SegmentationReport(Callback):
         for run in iter_wandb_runs(trainer):
             _log_to_wandb(run, selected, per_class)
         self._print_tables(results, protocol, per_class, num_trained)
+
+    def _write_results(self, trainer: Trainer, results: dict[str, Any], num_trained: int) -> None:
+        unit = "shapes" if "shapes" in results else "rooms"
+        metrics, protocols = combine_protocols(separate_protocols(results))
+        write_run_results(
+            self.folder,
+            trainer,
+            task="part_segment" if unit == "shapes" else "scene_segment",
+            metrics=metrics,
+            protocol={
+                "selection": self.selection,
+                f"test_{unit}": results[unit],
+                "tested_on_training_shapes": num_trained,
+            },
+            votes=results.get("votes", 1),
+            published=dict(self.published),
+            protocols=protocols,
+            **{name: results[name] for name in ("points", "ids") if name in results},
+        )
 
     def _print_tables(
         self,
@@ -133,6 +154,22 @@ class SegmentationReport(Callback):
                 *build_curve_sections(report_data),
             ],
         )
+
+
+def separate_protocols(results: dict[str, Any]) -> list[ProtocolResults]:
+    """Return the metrics and details of each protocol of a task's results."""
+    by_protocol = results.get("results") or {"mean over shapes": results}
+    rows = []
+    for protocol, values in by_protocol.items():
+        numbers = {name: values[name] for name in METRIC_NAMES if name in values}
+        metrics = {
+            name: build_metric(value["mean"] if isinstance(value, Mapping) else value)
+            for name, value in numbers.items()
+        }
+        details = {name: values[name] for name in ("per_class", "confusion") if name in values}
+        variant = protocol.partition(",")[0].replace(" ", "_")
+        rows.append(ProtocolResults(protocol, variant, metrics, details))
+    return rows
 
 
 def summarize_results(results: dict[str, Any]) -> dict[str, float]:

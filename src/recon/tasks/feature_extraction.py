@@ -24,6 +24,7 @@ from recon.tasks.training_mode import evaluation_mode
 from recon.teachers.base import Teacher
 from recon.teachers.cached import read_cache
 from recon.teachers.prompts import TemplateSource, build_prompts, load_templates
+from recon.utils.progress import Tracked
 
 
 class ExtractedFeatures(NamedTuple):
@@ -50,7 +51,7 @@ class ExtractedFeatures(NamedTuple):
 def extract_features(
     network: PretrainingNetwork | Classifier,
     data: PointCloudDataModule,
-    loader: DataLoader[Any],
+    loader: DataLoader[Any] | Tracked,
     view: Transform,
     *,
     is_test: bool = True,

@@ -111,6 +111,7 @@ class SceneSegmentation(Segmentation):
         }
         return {
             "rooms": len(self.test_clouds),
+            "votes": votes,
             "points": int(self.room_confusion.sum()),
             "results": {
                 name: _scores_to_dict(counts, self.model.class_names)

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from recon.utils.network import cached_hub_files, explain_unreachable_hub
+
 
 class Teacher(nn.Module, ABC):
     """A frozen encoder of another modality: maps a batch to features (B, dim).
@@ -77,16 +79,24 @@ class LiveTeacher(Teacher):
         """Encode a batch; runs without gradients."""
 
 
-def load_teacher_network(name: str, weights: str | None, build: Callable[[], nn.Module]) -> Any:
-    """Build a network with downloaded or local weights; raise OSError with a hint on failure."""
+def load_teacher_network(
+    name: str, weights: str | None, build: Callable[[], Any], *, option: str, needs_hub: bool
+) -> Any:
+    """Build a network with downloaded or local weights; raise OSError with a hint on failure.
+
+    `option` sets a local file instead of a download, e.g. `teacher.text.weights`. If `needs_hub`,
+    files come from the Hugging Face Hub, or from its local cache if the Hub does not answer.
+    """
+    unreachable = explain_unreachable_hub() if needs_hub else None
     try:
-        return build()
+        with cached_hub_files(only=unreachable is not None):
+            return build()
     except (OSError, RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = unreachable or str(error).strip().split("\n")[0]
         hint = (
             "give a weights file of this model"
             if weights and Path(weights).exists()
-            else "connect to the internet once, or give a local file as `weights`, "
+            else f"connect to the internet once, or give a local file, {option}=<file>, "
             "or train with teacher=cached"
         )
         raise OSError(f"cannot load teacher {name} ({reason}): {hint}") from error

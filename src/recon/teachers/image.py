@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from recon.teachers.base import LiveTeacher, load_teacher_network
 from recon.teachers.clip import create_clip
 
+WEIGHTS_OPTION = "teacher.image.weights"
+
 
 class ImageTeacher(LiveTeacher):
     """Base class of frozen image encoders; key `image`, RGB bytes (B, 3, H, W), to (B, dim).
@@ -80,6 +82,8 @@ class TimmImageTeacher(ImageTeacher):
             lambda: timm.create_model(
                 name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0
             ),
+            option=WEIGHTS_OPTION,
+            needs_hub=pretrained and weights is None,
         )
         config = timm.data.resolve_model_data_config(network)
         channels, height, width = config["input_size"]
@@ -103,7 +107,7 @@ class OpenClipImageTeacher(ImageTeacher):
     """
 
     def __init__(self, name: str, dim: int, *, weights: str | None = "openai") -> None:
-        tower = create_clip(name, weights).visual
+        tower = create_clip(name, weights, option=WEIGHTS_OPTION).visual
         height, width = to_2tuple(tower.image_size)
         super().__init__(
             tower, dim, mean=tower.image_mean, std=tower.image_std, size=(height, width)

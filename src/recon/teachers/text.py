@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import open_clip
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from recon.teachers.base import LiveTeacher
-from recon.teachers.clip import create_clip
+from recon.teachers.clip import create_clip, load_tokenizer
+
+WEIGHTS_OPTION = "teacher.text.weights"
 
 
 class OpenClipTextTeacher(LiveTeacher):
@@ -24,11 +25,11 @@ class OpenClipTextTeacher(LiveTeacher):
     keys = ("text",)
 
     def __init__(self, name: str, dim: int, *, weights: str | None = "openai") -> None:
-        model = create_clip(name, weights)
+        model = create_clip(name, weights, option=WEIGHTS_OPTION)
         model.visual = nn.Identity()  # frees the memory of the unused image tower
         super().__init__(model, dim)
         self.description = f"open_clip {name}, weights {weights}"
-        self.tokenizer = open_clip.get_tokenizer(name)
+        self.tokenizer = load_tokenizer(name, option=WEIGHTS_OPTION)
         self.check_dim(name, self({"text": ["a point cloud"]}))
 
     def __str__(self) -> str:
