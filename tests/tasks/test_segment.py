@@ -76,6 +76,14 @@ def test_unlabeled_points_do_not_enter_the_loss() -> None:
     assert torch.allclose(compute_loss(task, partly_labeled), expected)
 
 
+def test_batches_without_labels_have_no_loss_and_no_gradient() -> None:
+    task = PartSegmentation(toy(num_objects=2), optimizer=ADAMW)
+    loss = compute_loss(task, torch.full((2, 40), -1))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or not p.grad.any() for p in task.parameters())
+
+
 def test_class_weights_are_cube_roots_of_inverse_frequencies() -> None:
     task = SceneSegmentation(toy(), windows=SlidingWindowConfig(), optimizer=ADAMW)
 

@@ -195,6 +195,9 @@ def summarize_network(network: Network) -> dict[str, Any]:
     }
     if isinstance(network, Segmenter):
         rows |= {"channels per point": network.channels, "up axis": network.up}
+        if network.num_objects:
+            objects = ", ".join(network.object_names)
+            rows["object classes"] = ": ".join(filter(None, [str(network.num_objects), objects]))
     elif not isinstance(network, Classifier):
         widths = network.projections.dims
         rows["projection widths"] = ", ".join(f"{name} {width}" for name, width in widths.items())

@@ -18,6 +18,7 @@ from recon.data.seeded_transforms import RandomStream, seed_generators, transfor
 from recon.data.transforms import Transform
 from recon.models.classifier import Classifier
 from recon.ops.distributed import rescale_local_mean, synced_rng
+from recon.tasks.class_names import check_checkpoint_classes, check_data_classes
 from recon.tasks.gather import gather_in_sample_order, gather_rows_in_sample_order
 from recon.tasks.optim import (
     OptimizerFactory,
@@ -103,6 +104,8 @@ class Classification(ScheduledTask):
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, PointCloudDataModule):
             self.model.class_names = _check_classes(data, self.model.num_classes)
+        elif stage == "test" and data and hasattr(data, "test_dataset"):
+            check_data_classes(self.model, data.test_dataset)
 
     def find_frozen_modules(self) -> list[nn.Module]:
         """Return the frozen modules, and the whole encoder if only its `cls` query is trained."""
@@ -169,6 +172,10 @@ class Classification(ScheduledTask):
         return build_optimizer_config(
             build_finetune_optimizer(self, self.optimizer, is_head), self.scheduler
         )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        check_checkpoint_classes(self.model, checkpoint)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METADATA_KEY] = build_metadata(self.model)

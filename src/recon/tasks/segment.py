@@ -15,6 +15,7 @@ from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import PointCloudDataset
 from recon.models.segmenter import Segmenter
 from recon.ops.distributed import rescale_local_mean, synced_rng
+from recon.tasks.class_names import check_checkpoint_classes, check_data_classes
 from recon.tasks.gather import gather_in_sample_order
 from recon.tasks.iou import (
     IGNORE_INDEX,
@@ -75,8 +76,14 @@ class Segmentation(ScheduledTask, ABC):
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and isinstance(data, PointCloudDataModule):
+        if not isinstance(data, PointCloudDataModule):
+            return
+        if stage == "fit":
             self.set_class_names(data.dataset)
+        elif stage == "test" and hasattr(data, "test_dataset"):
+            check_data_classes(self.model, data.test_dataset)
+            if not self.model.class_names:  # released files have no names
+                self.set_class_names(data.test_dataset)
 
     def set_class_names(self, dataset: PointCloudDataset) -> None:
         """Copy the class names of the data; raise ValueError if the network has another number."""
@@ -102,6 +109,8 @@ class Segmentation(ScheduledTask, ABC):
         labels = clouds.point_labels.flatten()
         loss = F.nll_loss(scores.flatten(0, 1), labels, weight, ignore_index=IGNORE_INDEX)
         used = labels[labels != IGNORE_INDEX]
+        if not len(used):  # the mean over no points is NaN
+            loss = scores.sum() * 0
         loss = rescale_local_mean(loss, len(used) if weight is None else weight[used].sum())
         size = len(clouds.points)
         self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
@@ -128,6 +137,10 @@ class Segmentation(ScheduledTask, ABC):
         return build_optimizer_config(
             build_finetune_optimizer(self, self.optimizer, is_head), self.scheduler
         )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        check_checkpoint_classes(self.model, checkpoint)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METADATA_KEY] = build_metadata(self.model)

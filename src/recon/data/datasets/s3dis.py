@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
-from recon.data.datasets.layouts.class_subset import to_names
+from recon.data.datasets.layouts.class_subset import to_names, warn_once
 from recon.data.datasets.layouts.find_rooms import find_areas, find_room_layout
 from recon.data.datasets.layouts.room_classes import CLASS_ORDERS, resolve_classes
 from recon.data.datasets.rooms import RoomBlocks, WholeRooms
@@ -119,7 +119,7 @@ class S3DISDataModule(PointCloudDataModule):
         if channels not in CHANNELS:
             raise ValueError(f"channels must be 3, 6 or 9, got {channels}")
         super().__init__(root, test_split=test_split, **loading)
-        self.order = order
+        self.order, self._warnings = order, set[str]()
         self.classes = None if classes is None else to_names(classes)
         self.ignored_classes = to_names(ignored_classes or ())
         _check_class_options(order, self.classes)
@@ -168,8 +168,8 @@ class S3DISDataModule(PointCloudDataModule):
     def open_part(self, part: str) -> PointCloudDataset:
         rooms = super().open_part(part)
         if isinstance(rooms, S3DISRooms):
-            for message in rooms.room_classes.warnings:
-                warnings.warn(f"{self.root}: {message}", stacklevel=2)
+            messages = rooms.room_classes.warnings
+            warn_once((f"{self.root}: {message}" for message in messages), self._warnings)
         return rooms
 
     def open_split(self, split: Split) -> WholeRooms:

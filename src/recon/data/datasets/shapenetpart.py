@@ -16,7 +16,7 @@ from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.hdf5.shapenetpart import ShapeNetPartHDF5, find_hdf5_folder, list_hdf5
 from recon.data.datasets.layout import ExpectedLayout
-from recon.data.datasets.layouts.class_subset import ClassSubset, to_names
+from recon.data.datasets.layouts.class_subset import ClassSubset, to_names, warn_once
 from recon.data.datasets.layouts.part_table import (
     CLASS_TO_PARTS,
     POINT_CLASSES,
@@ -196,7 +196,7 @@ class ShapeNetPartDataModule(PointCloudDataModule):
     ) -> None:
         super().__init__(root, split=split, test_split=test_split, num_points=num_points, **loading)
         self.classes = None if classes is None else to_names(classes)
-        self.own_parts = parts
+        self.own_parts, self._warnings = parts, set[str]()
 
     def settings(self) -> dict[str, Any]:
         if is_prepared(self.root) and self.own_parts is None:
@@ -218,14 +218,13 @@ class ShapeNetPartDataModule(PointCloudDataModule):
 
     def open_part(self, part: str) -> PointCloudDataset:
         shapes = super().open_part(part)
-        for message in shapes.file_warnings():
-            warnings.warn(message, stacklevel=2)
+        warn_once(shapes.file_warnings(), self._warnings)
         return shapes
 
     def open_split(self, split: Split) -> PointCloudDataset:
         names = [split] if isinstance(split, str) else split
         if "trainval" in names and not self._has_val():
-            warnings.warn(f"{self.root}: has no split val: training on train alone", stacklevel=2)
+            warn_once([f"{self.root}: has no split val: training on train alone"], self._warnings)
             names = ["train" if name == "trainval" else name for name in names]
         shapes = super().open_split(names)
         return shapes if self.classes is None else ClassSubset(shapes, self.classes)

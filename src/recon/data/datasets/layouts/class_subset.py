@@ -1,6 +1,7 @@
 """Select some classes of a data set of shapes with parts."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -11,6 +12,14 @@ from recon.data.dataset import Cloud, DatasetView, PointCloudDataset
 def to_names(names: Sequence[str] | str) -> list[str]:
     """Return names as a list; a single name may be given without one."""
     return [names] if isinstance(names, str) else [str(name) for name in names]
+
+
+def warn_once(messages: Iterable[str], given: set[str]) -> None:
+    """Warn of messages that are not in `given`, and add them."""
+    for message in messages:
+        if message not in given:
+            given.add(message)
+            warnings.warn(message, stacklevel=3)
 
 
 class ClassSubset(DatasetView):
