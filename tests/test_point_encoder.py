@@ -165,6 +165,12 @@ def test_stream_reads_one_batch_at_a_time_and_equals_encode(encoder: PointEncode
         assert_close(row, Features(*(None if f is None else f[number] for f in expected)))
 
 
+def test_an_unavailable_device_is_refused_before_the_file_is_read() -> None:
+    with pytest.raises(ValueError, match="device=gpu: unknown device, a GPU is device=cuda"):
+        PointEncoder("missing.pth", device="gpu")
+    assert PointEncoder(PATH, device="auto", **SETTINGS).device.type in ("cpu", "cuda")
+
+
 def test_bfloat16_features_are_close_and_float32(encoder: PointEncoder) -> None:
     points = draw_cloud(1500)
     features = PointEncoder(PATH, precision="bf16", **SETTINGS).encode(points)

@@ -15,8 +15,9 @@ from recon.cli.config_dir import conf_dir
 from recon.cli.errors import exit_on_interrupt
 from recon.cli.renamed_options import check_renamed_options
 from recon.cli.run_summary import describe_network, print_config, print_summary
-from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
+from recon.cli.runtime import configure_malloc, silence_known_warnings
 from recon.utils.atomic_write import write_lock
+from recon.utils.device import resolve_device
 from recon.utils.printable import format_count
 
 if TYPE_CHECKING:

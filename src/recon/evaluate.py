@@ -25,8 +25,9 @@ from recon.cli.run_summary import (
     print_summary,
     shorten_path,
 )
-from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
+from recon.cli.runtime import configure_malloc, silence_known_warnings
 from recon.utils.atomic_write import write_atomic
+from recon.utils.device import resolve_device
 from recon.utils.printable import format_count
 from recon.utils.run_log import run_log
 
@@ -128,9 +129,9 @@ def _load_network(cfg: DictConfig, task: Literal["pretrain", "classify"]) -> Any
     from recon.checkpoints.loading import load
     from recon.layers.grouping import PatchGrouper
 
-    options = dict(cfg.network)
+    options, device = dict(cfg.network), resolve_device(cfg.device)
     group_size = options.pop("group_size")
-    network = load(cfg.checkpoint, task=task, **options).to(resolve_device(cfg.device))
+    network = load(cfg.checkpoint, task=task, **options).to(device)
     if group_size is not None:  # it may differ from the size in training
         grouper = network.grouper
         network.grouper = PatchGrouper(

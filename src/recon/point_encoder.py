@@ -19,6 +19,7 @@ from recon.models.segmenter import Segmenter
 from recon.ops.interpolation import three_interpolate, three_nn
 from recon.ops.neighbors import gather_rows
 from recon.ops.sampling import farthest_point_sample
+from recon.utils.device import resolve_device
 from recon.utils.printable import format_count
 
 PointsLike = Any
@@ -73,8 +74,10 @@ class PointEncoder:
     only: columns after x y z are ignored. `settings` are arguments of `load` that released files
     need. `precision="bf16"` runs the network in bfloat16, which is faster on processors that
     support it. Features are still float32; their cosine similarity to those of "32" is 0.999.
+    `device` is a torch device or its name; `auto` is CUDA if it is available.
 
-    Raises what `load` raises, and ValueError for an unknown axis or precision.
+    Raises what `load` raises, and ValueError for an unknown axis or precision, and for a device
+    that is unavailable.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class PointEncoder:
         axis_index(up)
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        self.device = resolve_device(device)
         if isinstance(checkpoint, str | Path):
             task: Any = read_task(checkpoint)
             network: Network = load(checkpoint, task=task, **settings)
@@ -97,12 +101,11 @@ class PointEncoder:
             network = checkpoint
         if isinstance(network, Segmenter):
             raise ValueError("a segmenter has no features of whole clouds: use `recon.segment`")
-        self.network = network.eval().to(device)
+        self.network = network.eval().to(self.device)
         self.folded = fold_batch_norms(
             self.network, torch.bfloat16 if precision == "bf16" else None
         )
-        self.up, self.num_points, self.device = up, num_points, torch.device(device)
-        self.precision = precision
+        self.up, self.num_points, self.precision = up, num_points, precision
 
     def encode(
         self, points: PointsLike, *, up: str | None = None, batch_size: int = 32

@@ -15,7 +15,8 @@ from recon.cli.errors import one_line_errors
 from recon.cli.overrides import quote_override
 from recon.cli.renamed_options import check_renamed_options
 from recon.cli.run_summary import print_config
-from recon.cli.runtime import resolve_device, silence_known_warnings
+from recon.cli.runtime import silence_known_warnings
+from recon.utils.device import resolve_device
 
 if TYPE_CHECKING:
     import numpy as np

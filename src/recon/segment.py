@@ -17,7 +17,8 @@ from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
 from recon.cli.renamed_options import check_renamed_options
 from recon.cli.run_summary import describe_network, print_config, print_summary
-from recon.cli.runtime import configure_malloc, resolve_device, silence_known_warnings
+from recon.cli.runtime import configure_malloc, silence_known_warnings
+from recon.utils.device import resolve_device
 from recon.utils.printable import format_count
 
 MAX_SCENE_METERS = 1000.0
@@ -46,12 +47,12 @@ def segment(cfg: DictConfig) -> list[Path]:
 
     silence_known_warnings()
     configure_malloc()
-    files = plan_outputs(cfg.files, cfg.out)
+    files, device = plan_outputs(cfg.files, cfg.out), resolve_device(cfg.device)
     task: Any = read_task(cfg.checkpoint)
     if not task.endswith("segment"):
         raise ValueError(f"{cfg.checkpoint}: was trained for task={task!r}, not for segmentation")
     model: Segmenter = load(cfg.checkpoint, task=task, **cfg.network)
-    model.to(resolve_device(cfg.device))
+    model.to(device)
     label = _parse_object_class(model, cfg.object)
     console, written, counts = Console(), [], Counter[str]()
     _print_summary(cfg, model, len(files))

@@ -1,11 +1,10 @@
-"""Set up a process: warning filters, memory allocator, device."""
+"""Set up a process: warning filters and memory allocator."""
 
 import ctypes
 import logging
 import os
 import sys
 import warnings
-from typing import Any
 
 
 def silence_known_warnings() -> None:
@@ -41,16 +40,3 @@ def configure_malloc() -> None:
         if hasattr(libc, "mallopt"):
             libc.mallopt(mmap_max, 0)
             libc.mallopt(trim_threshold, -1)
-
-
-def resolve_device(name: str) -> Any:
-    """Return a torch device by name, `auto` for CUDA if available; raise ValueError if not."""
-    import torch
-
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).split("\n")[0]
-            raise ValueError(f"device={name}: unavailable ({reason})") from error
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
