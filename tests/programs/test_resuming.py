@@ -1,5 +1,6 @@
 """A stopped run, resumed under the same or other options, equals the run that it should equal."""
 
+import csv
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -233,3 +234,26 @@ def test_a_stop_between_accumulated_batches_repeats_them(
     expected, actual = (torch.load(path, weights_only=True) for path in paths)
     for name, value in expected["state_dict"].items():  # with BatchNorm statistics
         assert torch.equal(value, actual["state_dict"][name]), name
+
+
+@pytest.mark.slow
+def test_the_validation_that_follows_the_checkpoint_of_a_last_step_is_run_on_resuming(
+    tmp_path: Path,
+) -> None:
+    options = [
+        *("experiment=finetune_furniture", "debug=tiny", "eval.votes=0"),
+        *("trainer.limit_train_batches=3", "trainer.max_epochs=3"),
+        *("data.fraction=0.3", *OPTIONS[-4:]),
+    ]
+    accuracies = {}
+    for name, more in (
+        ("whole", []),
+        ("rest", [f"ckpt_path={tmp_path}/whole/checkpoints/6.ckpt"]),
+    ):
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            train(compose("train", [*options, *more, f"output_dir={tmp_path / name}"]))
+        with (tmp_path / name / "metrics.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["val/accuracy"]]
+        accuracies[name] = [(row["epoch"], row["step"], row["val/accuracy"]) for row in rows]
+    assert len(accuracies["whole"]) == 3
+    assert accuracies["rest"] == accuracies["whole"][1:]

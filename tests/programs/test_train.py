@@ -20,6 +20,7 @@ from recon.callbacks.checkpoints import AtomicCheckpointIO, find_intact_checkpoi
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import exit_on_interrupt, one_line_errors
 from recon.prepare import prepare
+from recon.utils.printable import format_count
 from runs import EVERY_STEP, TINY, run
 
 
@@ -87,7 +88,7 @@ def test_an_interrupted_run_resumes_exactly(
     with pytest.raises(SystemExit):
         run(tmp_path / "interrupted", *interrupt)
     last = tmp_path / "interrupted" / "checkpoints" / "last.ckpt"
-    message = f"stopped after {step + 1} steps; resume with ckpt_path={last}"
+    message = f"stopped after {format_count(step + 1, 'step')}; resume with ckpt_path={last}"
     assert message in capsys.readouterr().out
     resumed = run(tmp_path / "resumed", f"ckpt_path={last}")
     assert resumed == {k: v for k, v in uninterrupted[1].items() if k > step}

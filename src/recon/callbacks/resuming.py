@@ -32,6 +32,7 @@ class ExactResume(Callback):
         self.options = dict(options or {})
         self._position: EpochPosition | None = None
         self._num_batches = self._total_batches = 0
+        self._is_validation_due = False
         self._ids_digest = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -42,6 +43,8 @@ class ExactResume(Callback):
         data = _get_datamodule(trainer)
         self._ids_digest = "" if data is None else digest_ids(data.dataset.ids)
         self._start_epoch(trainer)
+        if self._is_validation_due:
+            _validate_previous_epoch(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start_epoch(trainer)
@@ -54,7 +57,12 @@ class ExactResume(Callback):
         self._num_batches += 1
         loop = trainer.fit_loop.epoch_loop
         if not loop._should_accumulate():  # the optimizer took a step
-            self._record_position(trainer, is_complete=loop._num_ready_batches_reached())
+            is_complete = loop._num_ready_batches_reached()
+            self._record_position(trainer, is_complete=is_complete)
+            self._is_validation_due = is_complete
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_validation_due = False
 
     def _record_position(self, trainer: Trainer, *, is_complete: bool) -> None:
         data = _get_datamodule(trainer)
@@ -76,6 +84,7 @@ class ExactResume(Callback):
         )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_validation_due = False
         data = _get_datamodule(trainer)
         if data is not None and (resumed := data.resumed_epoch) and not resumed.is_regular:
             # Lightning keeps the number of batches of the first epoch unless it loads data anew.
@@ -88,6 +97,7 @@ class ExactResume(Callback):
         state: dict[str, Any] = {"options": self.options}
         if self._position is not None:
             state |= {"position": self._position._asdict(), "total_batches": self._total_batches}
+            state["is_validation_due"] = self._is_validation_due
         checkpoint[STATE_KEY] = state
 
     def on_load_checkpoint(
@@ -103,6 +113,7 @@ class ExactResume(Callback):
         resumed = find_resumed_epoch(EpochPosition(**state["position"]), data.epoch_layout(trainer))
         rewrite_loops(checkpoint["loops"], resumed, state["total_batches"], step)
         data.resumed_epoch = resumed
+        self._is_validation_due = not resumed.start and state["is_validation_due"]
         if resumed.batch_limit is not None:  # a share would be taken of the batches left
             trainer.limit_train_batches = resumed.batch_limit
         if trainer.is_global_zero and self.options:
@@ -111,6 +122,19 @@ class ExactResume(Callback):
             if resumed.start:
                 place += f", {resumed.start} of {resumed.stop} samples done"
             print(f"resuming at step {step}, {place}{'; ' if changes else ''}{changes}", flush=True)
+
+
+def _validate_previous_epoch(trainer: Trainer) -> None:
+    """Run the validation of the epoch that ended, if the checkpoint was saved just before it."""
+    loop, epochs = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
+    epochs.completed -= 1
+    loop._batches_that_stepped -= 1  # Lightning counts a step after its validation
+    if trainer.enable_validation and loop._should_check_val_epoch():
+        trainer.validating = True
+        loop.val_loop.run()
+        trainer.training = True
+    epochs.completed += 1
+    loop._batches_that_stepped += 1
 
 
 def _keep_callback_options(trainer: Trainer, states: dict[str, Any]) -> None:
