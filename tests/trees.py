@@ -153,6 +153,28 @@ def write_s3dis(
     return tables
 
 
+def write_own_rooms(root: Path, areas: tuple[str, ...] = ("Area_1", "Area_x")) -> Path:
+    """Write one room of three objects per area: ground, tree and car."""
+    rng = np.random.default_rng(0)
+    for area in areas:
+        for number, name in enumerate(("ground", "street_tree", "car")):
+            table = np.c_[rng.uniform(size=(400, 3)) + number, rng.integers(0, 256, (400, 3))]
+            write_table(root / area / "plot_1" / "Annotations" / f"{name}_1.txt", table)
+    return root
+
+
+def write_own_shapes(root: Path, offset: int) -> Path:
+    """Write a nut of two parts and a bolt of three for each split; bolts count from `offset`."""
+    rng = np.random.default_rng(0)
+    (root / "train_test_split").mkdir(parents=True)
+    for split in ("train", "test"):
+        for name, parts in (("Nut", [0, 1, -1]), ("Bolt", [offset + p for p in range(3)])):
+            table = np.c_[rng.normal(size=(30, 3)), np.repeat(parts, 10)]
+            write_table(root / name / f"{split}.txt", table)
+        (root / "train_test_split" / f"{split}.txt").write_text(f"Nut/{split}\nBolt/{split}.txt\n")
+    return root
+
+
 def write_objaverse(root: Path, split: str = "lvis") -> dict[str, dict[str, Any]]:
     """Write three shapes of two categories as OpenShape does. Returns their content by id."""
     contents, entries = {}, []

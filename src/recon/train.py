@@ -96,6 +96,8 @@ def _train(cfg: DictConfig) -> TrainingResult:
             f"nothing to test on: set data.test_split to one of {', '.join(data.splits)}"
         )
     _set_num_classes(cfg, data.dataset)
+    if not data.has_published_classes():
+        cfg.published = None  # results of other classes
     OmegaConf.resolve(cfg)
     task = instantiate(cfg.task, _convert_="all")
     data.keys |= task.keys

@@ -36,6 +36,8 @@ from trees import (
     write_modelnet,
     write_modelnet_cache,
     write_objaverse,
+    write_own_rooms,
+    write_own_shapes,
     write_s3dis,
     write_scanobjectnn,
     write_shapenetpart,
@@ -101,6 +103,30 @@ def test_prepared_samples_equal_the_original_ones(
             if name not in ("shapenetpart", "s3dis", "few_shot"):
                 assert [*other.texts(row)] == [*one.texts(row)]
                 assert other.category(row) == one.category(row)
+
+
+def test_prepared_rooms_and_shapes_keep_classes_of_ones_own(tmp_path: Path) -> None:
+    rooms, shapes = write_own_rooms(tmp_path / "rooms"), write_own_shapes(tmp_path / "shapes", 0)
+    (shapes / "parts.json").write_text('{"Nut": ["a", "b"], "Bolt": ["c", "d", "e"]}')
+    names = ["ground", "street_tree", "car"]
+    report = run_prepare("data=s3dis", f"data.root={rooms}", f"data.classes={names}")
+    assert not report.warnings
+    run_prepare("data=shapenetpart", f"data.root={shapes}")
+    for module, root, options in (
+        (S3DISDataModule, rooms, {"classes": names, "test_area": "x"}),
+        (ShapeNetPartDataModule, shapes, {"split": "train"}),
+    ):
+        before = module(root, **options)
+        for chosen in (options, {k: v for k, v in options.items() if k != "classes"}):
+            after = module(f"{root}-prepared", **chosen)
+            one, other = before.open_split("test"), after.open_split("test")
+            assert list(one.point_classes) == list(other.point_classes)
+            assert np.array_equal(one.cloud(0).point_labels, other.cloud(0).point_labels)
+    with pytest.raises(ValueError, match=r"was prepared with classes=\['ground'"):
+        S3DISDataModule(f"{rooms}-prepared", classes=["car"]).open_split("Area_1")
+    bolts = ShapeNetPartDataModule(f"{shapes}-prepared", classes=["Bolt"]).open_split("test")
+    assert bolts.point_classes == ["Bolt/c", "Bolt/d", "Bolt/e"]
+    assert bolts.cloud(0).point_labels.tolist() == np.repeat([0, 1, 2], 10).tolist()
 
 
 def test_prepared_batches_equal_the_original_ones(shapenet_root: Path, tmp_path: Path) -> None:

@@ -116,6 +116,10 @@ class PointCloudDataModule(LightningDataModule, ABC):
         with the file name if a file is invalid.
         """
 
+    def has_published_classes(self) -> bool:
+        """Return whether published results are about the classes of the training data."""
+        return True
+
     def settings(self) -> dict[str, Any]:
         """Return the options that affect the samples; prepared files record them."""
         return {}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recon.data.datasets.s3dis import CLASS_ORDERS, S3DISDataModule, S3DISRooms
-from trees import write_s3dis, write_table
+from trees import write_own_rooms, write_s3dis
 
 CLASSES = ("ceiling", "chair", "chair", "floor", "clutter")
 
@@ -89,16 +89,6 @@ def test_test_area_and_channels(channels: int, fields: list[str], tmp_path: Path
         S3DISDataModule(tmp_path, channels=4)
     with pytest.raises(ValueError, match=r"has Area_1, .*Area_6, not the test area Area_7"):
         S3DISDataModule(tmp_path, test_area=7).setup("fit")
-
-
-def write_own_rooms(root: Path, areas: tuple[str, ...] = ("Area_1", "Area_x")) -> Path:
-    """Write one room of three objects per area: ground, tree and car."""
-    rng = np.random.default_rng(0)
-    for area in areas:
-        for number, name in enumerate(("ground", "street_tree", "car")):
-            table = np.c_[rng.uniform(size=(400, 3)) + number, rng.integers(0, 256, (400, 3))]
-            write_table(root / area / "plot_1" / "Annotations" / f"{name}_1.txt", table)
-    return root
 
 
 def read_classes(data: S3DISDataModule) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recon.data.datasets.shapenetpart import CLASS_TO_PARTS, ShapeNetPart, ShapeNetPartDataModule
-from trees import write_shapenetpart, write_table
+from trees import write_own_shapes, write_shapenetpart, write_table
 
 
 def test_files_round_trip(tmp_path: Path) -> None:
@@ -35,6 +35,7 @@ def test_batches_have_2048_points_with_labels(tmp_path: Path) -> None:
     data = ShapeNetPartDataModule(tmp_path, keys=["point_labels", "label"], batch_size=6)
     data.setup()
     assert len(data.dataset) == 6
+    assert data.has_published_classes()
     assert len(data.test_dataset) == 3
     batch = next(iter(data.train_dataloader()))
     assert batch["points"].shape == (6, 2048, 3)
@@ -82,6 +83,7 @@ def test_classes_select_shapes_and_their_parts(tmp_path: Path) -> None:
     assert data.dataset.classes == ["Table"]
     assert data.dataset.point_classes == ["Table 47", "Table 48", "Table 49"]
     assert data.dataset.parts == {"Table": [0, 1, 2]}
+    assert not data.has_published_classes()
     assert len(data.dataset) == 2
     batch = next(iter(data.train_dataloader()))
     assert batch["label"].tolist() == [0, 0]
@@ -111,18 +113,6 @@ def test_shapes_of_unlisted_classes_are_left_out_with_a_warning(tmp_path: Path) 
         data.setup("fit")
     with pytest.raises(ValueError, match=r"no sample to train on: check data.split=train"):
         data.train_dataloader()
-
-
-def write_own_shapes(root: Path, offset: int) -> Path:
-    """Write a nut of two parts and a bolt of three for each split; bolts count from `offset`."""
-    rng = np.random.default_rng(0)
-    (root / "train_test_split").mkdir(parents=True)
-    for split in ("train", "test"):
-        for name, parts in (("Nut", [0, 1, -1]), ("Bolt", [offset + p for p in range(3)])):
-            table = np.c_[rng.normal(size=(30, 3)), np.repeat(parts, 10)]
-            write_table(root / name / f"{split}.txt", table)
-        (root / "train_test_split" / f"{split}.txt").write_text(f"Nut/{split}\nBolt/{split}.txt\n")
-    return root
 
 
 LISTS = {"Nut": ["thread", "head"], "Bolt": ["shaft", "head", "tip"]}
@@ -169,6 +159,14 @@ def test_wrong_tables_of_parts_raise_value_error(parts: Any, message: str, tmp_p
     (root / "parts.json").write_text(json.dumps(parts))
     with pytest.raises(ValueError, match=message):
         ShapeNetPart(root).cloud(1)
+
+
+def test_parts_of_unlisted_classes_raise_value_error(tmp_path: Path) -> None:
+    root = write_own_shapes(tmp_path, 0)
+    (root / "parts.json").write_text(json.dumps(LISTS | {"nuts": ["a"]}))
+    (root / "synsetoffset2category.txt").write_text("Nut Nut\nBolt Bolt\n")
+    with pytest.raises(ValueError, match=r"parts.json: has parts of 'nuts', .* Nut, Bolt in"):
+        ShapeNetPart(root)
 
 
 def test_version_0_counts_the_parts_of_each_class_from_1(tmp_path: Path) -> None:

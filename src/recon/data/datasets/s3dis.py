@@ -136,6 +136,9 @@ class S3DISDataModule(PointCloudDataModule):
         )
         self.keys |= {"point_labels", *CHANNELS[channels]}
 
+    def has_published_classes(self) -> bool:
+        return {*self.dataset.point_classes} == {*CLASS_ORDERS["pointnet"]}
+
     def settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"order": self.order}
         if (classes := self._find_own_classes()) is not None:

@@ -19,6 +19,7 @@ from recon.data.datasets.layout import ExpectedLayout
 from recon.data.datasets.layouts.class_subset import ClassSubset, to_names, warn_once
 from recon.data.datasets.layouts.part_table import (
     CLASS_TO_PARTS,
+    PARTS_FILE,
     POINT_CLASSES,
     SYNSETS,
     build_part_table,
@@ -75,6 +76,12 @@ class ShapeNetPart(PointCloudDataset):
         path = self.root / CATEGORIES_FILE
         if own is None or path.is_file():
             self._read_classes(LAYOUT.require(path, self.root))
+            if unused := [name for name in own or () if name not in self.classes]:
+                source = parts if isinstance(parts, str | Path) else PARTS_FILE
+                raise ValueError(
+                    f"{source}: has parts of {unused[0]!r}, which is none of the classes "
+                    f"{', '.join(self.classes)} in {path}: rename or remove it"
+                )
         else:
             self.classes, self._synsets = list(own), {n: row for row, n in enumerate(own)}
         self._read_split(split)
@@ -237,6 +244,9 @@ class ShapeNetPartDataModule(PointCloudDataModule):
             return _list_path(folder, "val").is_file() or not _list_path(folder, "train").is_file()
         folder = find_hdf5_folder(self.root)
         return folder is None or bool(list_hdf5(folder, "val"))
+
+    def has_published_classes(self) -> bool:
+        return tuple(self.dataset.point_classes) == POINT_CLASSES
 
     def stored_parts(self) -> list[str]:
         if self.classes is not None:

@@ -145,9 +145,41 @@ def test_rooms_without_labels_or_colors_say_so(tmp_path: Path) -> None:
 def test_unknown_layouts_list_those_that_are_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"(?s)Area_1_<room>.npy.*coord.npy"):
         find_room_layout(tmp_path)
-    with h5py.File(tmp_path / "ply_data_all_0.h5", "w") as file:
-        file["data"] = np.zeros((1, 4, 9))
-    with pytest.raises(ValueError, match=r"ply_data_all_0.h5: has blocks of rooms"):
+
+
+def write_blocks(root: Path, rooms: list[str]) -> list[np.ndarray]:
+    """Write two blocks in each of two files, as PointNet does; return points of each block."""
+    extents, clouds = {"Area_1_office_1": [4.0, 6, 3], "Area_2_hall_1": [2.0, 9, 3]}, []
+    root.mkdir()
+    for number in range(2):
+        with h5py.File(root / f"ply_data_all_{number}.h5", "w") as file:
+            tables = []
+            for room in rooms[2 * number : 2 * number + 2]:
+                points = RNG.uniform(size=(40, 3)) + [len(clouds), 1, 0]
+                local = points - [len(clouds) + 0.5, 1.5, 0]
+                colors = np.full((40, 3), 0.5)
+                tables.append(np.c_[local, colors, points / extents[room]])
+                clouds.append(points)
+            file["data"] = np.array(tables, dtype=np.float32)
+            file["label"] = np.full((2, 40), number, dtype=np.uint8)
+    (root / "room_filelist.txt").write_text("\n".join(rooms))
+    return clouds
+
+
+def test_rooms_are_composed_of_their_blocks(tmp_path: Path) -> None:
+    names = ["Area_1_office_1", "Area_1_office_1", "Area_1_office_1", "Area_2_hall_1"]
+    clouds = write_blocks(tmp_path / "indoor3d_sem_seg_hdf5_data", names)
+    rooms = S3DISRooms(tmp_path, "Area_1")
+    assert list(rooms.ids) == ["Area_1/office_1"]
+    room = rooms.cloud(0)
+    assert np.allclose(room.points, np.concatenate(clouds[:3]), atol=1e-5)
+    assert room.point_labels.tolist() == [0] * 80 + [1] * 40
+    assert np.allclose(room.colors, 0.5)
+    assert [path.name for path in rooms.file_paths(0)] == ["ply_data_all_0.h5", "ply_data_all_1.h5"]
+    hall = S3DISRooms(tmp_path, "Area_2").cloud(0)
+    assert np.allclose(hall.points, clouds[3], atol=1e-5)
+    (tmp_path / "indoor3d_sem_seg_hdf5_data" / "room_filelist.txt").write_text("Area_1_a\n")
+    with pytest.raises(ValueError, match="room_filelist.txt: lists the rooms of 1 blocks, .* 4"):
         find_room_layout(tmp_path)
 
 

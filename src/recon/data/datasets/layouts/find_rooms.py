@@ -5,11 +5,15 @@ from pathlib import Path
 from recon.data.datasets.layout import ExpectedLayout
 from recon.data.datasets.layouts.annotated_rooms import AnnotatedRooms
 from recon.data.datasets.layouts.array_rooms import FieldRooms, TableRooms
+from recon.data.datasets.layouts.block_rooms import BlockRooms
 from recon.data.datasets.layouts.room_layout import RoomLayout
 
-SUBFOLDERS = ("Stanford3dDataset_v1.2_Aligned_Version", "stanford_indoor3d", "s3dis")
+SUBFOLDERS = (
+    "Stanford3dDataset_v1.2_Aligned_Version", "stanford_indoor3d", "s3dis",
+    "indoor3d_sem_seg_hdf5_data",
+)  # fmt: skip
 """Usual names of the folder of the areas."""
-LAYOUTS = (AnnotatedRooms, FieldRooms, TableRooms)
+LAYOUTS = (AnnotatedRooms, FieldRooms, TableRooms, BlockRooms)
 """Layouts in order of preference, if a folder has several."""
 LAYOUT = ExpectedLayout(
     "S3DIS",
@@ -20,6 +24,8 @@ or
   Area_1_<room>.npy, or Area_1/<room>.npy          rows x y z r g b label
 or
   Area_1/<room>/coord.npy, segment.npy             also color.npy, normal.npy (Pointcept)
+or
+  ply_data_all_0.h5, ..., room_filelist.txt        blocks of rooms (PointNet)
 and Area_2 to Area_6 likewise, or only some of them: data.test_area=2, data.split=[Area_1]""",
     "http://buildingparser.stanford.edu/dataset.html",
 )
@@ -29,7 +35,7 @@ def find_room_layout(root: Path) -> RoomLayout:
     """Return the rooms of a folder, or of one of its usual subfolders.
 
     Raises FileNotFoundError with the accepted layouts, or ValueError for rooms in folders that are
-    not named as areas and for files of blocks.
+    not named as areas.
     """
     for folder in (root, *(root / name for name in SUBFOLDERS)):
         for layout_class in LAYOUTS:
@@ -39,11 +45,6 @@ def find_room_layout(root: Path) -> RoomLayout:
         raise ValueError(
             f"{root}: the folders of areas must be named Area_<name>: rename {others[0]} to "
             f"Area_{others[0]}"
-        )
-    if blocks := sorted(root.glob("*ply_data_all_*.h5")):
-        raise ValueError(
-            f"{blocks[0]}: has blocks of rooms, but tests need whole rooms: use the tables of "
-            "rooms (stanford_indoor3d) or the original data set"
         )
     LAYOUT.require(root / "Area_1", root)
     raise FileNotFoundError(
