@@ -146,23 +146,28 @@ def _predict_scores(
 
     from recon.data.batch import concat_channels
     from recon.data.transforms import UnitSphere
-    from recon.tasks.sliding_windows import SlidingWindowConfig, segment_room
+    from recon.tasks.sliding_windows import SlidingWindowConfig, segment_room, segment_shapes
 
     windows = SlidingWindowConfig(**cfg.windows)
     clouds = _prepare_cloud(model, cloud, cfg, source)
 
-    def predict(batch: "Clouds") -> "Tensor":
-        if label is None:
-            return model(concat_channels(batch))
-        labels = torch.full((len(batch.points),), label, device=batch.points.device)
-        return model(concat_channels(UnitSphere()(batch)), labels)
+    def predict(batch: "Clouds", labels: "Tensor | None" = None) -> "Tensor":
+        return model(concat_channels(batch), labels)
 
-    if label is not None:  # one window holds the object
-        clouds = UnitSphere()(clouds)
-        windows = windows._replace(width=4.0, stride=4.0)
-    prediction = segment_room(predict, clouds, model.num_classes, windows, windows.votes, cfg.seed)
-    scores = prediction.log_probs
-    if label is not None and model.parts:
+    if label is None:
+        return segment_room(
+            predict, clouds, model.num_classes, windows, windows.votes, cfg.seed
+        ).log_probs
+    (scores,) = segment_shapes(
+        predict,
+        [UnitSphere()(clouds)],
+        torch.tensor([label], device=clouds.points.device),
+        [cfg.seed],
+        num_points=windows.num_points,
+        votes=windows.votes,
+        batch_size=windows.batch_size,
+    )
+    if model.parts:
         is_part = torch.zeros(model.num_classes, dtype=torch.bool)
         is_part[model.parts[model.object_names[label]]] = True
         scores = scores.masked_fill(~is_part, -torch.inf)

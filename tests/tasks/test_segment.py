@@ -9,19 +9,23 @@ import pytest
 import torch
 import wandb
 from hydra import compose, initialize_config_dir
+from lightning import Trainer
 from torch import Tensor, nn
 
 from conftest import released_json
 from recon.checkpoints.loading import load
 from recon.checkpoints.official_keys import to_official_key
 from recon.cli.config_dir import conf_dir
-from recon.data.batch import Batch, get_clouds
+from recon.data.batch import Batch, Clouds, get_clouds
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.furniture_parts import FurnitureParts
+from recon.data.transforms import RandomPointSample
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter
 from recon.reports.colors import color_by_class
-from recon.reports.segmentation import pick_best_median_worst
+from recon.reports.segmentation import describe_points, pick_best_median_worst
 from recon.tasks.scene import SceneSegmentation
 from recon.tasks.segment import PartSegmentation, SegmentedCloud
 from recon.tasks.sliding_windows import SlidingWindowConfig
@@ -109,6 +113,119 @@ def test_double_step_applies_the_same_gradients_twice() -> None:
     assert twice.tolist() == [0.0, 0.0]
 
 
+class LabeledShapes(PointCloudDataset):
+    """Shapes with fewer and with more than 64 points; parts 0, 1 and 2, 3."""
+
+    def __init__(self) -> None:
+        self.ids, self.classes = [f"shape{row}" for row in range(6)], ("a", "b")
+        self.labels, self.point_classes = np.arange(6) % 2, ("w", "x", "y", "z")
+        self.parts = {"a": [0, 1], "b": [2, 3]}
+
+    def cloud(self, index: int) -> Cloud:
+        rng = np.random.default_rng(index)
+        points = rng.normal(size=(20 + 40 * index, 3)).astype(np.float32)
+        is_upper = points[:, 1] + rng.normal(0, 0.2, len(points)) > 1.2  # a rare part
+        labels = 2 * (index % 2) + is_upper.astype(np.int64)
+        labels[: index // 2] = -1
+        return Cloud(points, point_labels=labels)
+
+
+class LabeledShapesModule(PointCloudDataModule):
+    splits = {"train": ["train"], "test": ["test"]}
+
+    def read_part(self, part: str) -> LabeledShapes:
+        return LabeledShapes()
+
+
+class SplitByHeight(PartSegmentation):
+    """Predict the second part of a shape above a height, wherever the network sees the point."""
+
+    def forward(self, clouds: Clouds, label: Tensor | None = None) -> Tensor:
+        self.sizes.append(clouds.points.shape[1])
+        above = clouds.points[..., 1] > 1.2
+        return nn.functional.one_hot(2 * label[:, None] + above, 4).float()
+
+
+@pytest.mark.parametrize("votes", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("num_points", [None, 64])
+def test_iou_is_that_of_all_points_of_the_files(
+    num_points: int | None, batch_size: int, votes: int
+) -> None:
+    data = LabeledShapesModule(
+        ".", test_split="test", val_split="test", keys=PartSegmentation.keys,
+        batch_size=batch_size, num_points=num_points,
+    )  # fmt: skip
+    task, shapes = SplitByHeight(toy(num_objects=2), optimizer=ADAMW, votes=votes), LabeledShapes()
+    task.sizes = []
+    task.set_class_names(shapes)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    (validated,) = trainer.validate(task, data, verbose=False)
+    trainer.test(task, data, verbose=False)
+    expected = {}
+    for index, name in enumerate(shapes.ids):
+        cloud = shapes.cloud(index)
+        predicted = 2 * (index % 2) + (cloud.points[:, 1] > 1.2)
+        known = cloud.point_labels >= 0
+        ious = []
+        for part in shapes.parts[shapes.classes[index % 2]]:
+            truth, guess = (labels[known] == part for labels in (cloud.point_labels, predicted))
+            union = (truth | guess).sum()
+            ious.append((truth & guess).sum() / union if union else 1.0)
+        expected[name] = np.mean(ious)
+    results = task.compute_results()
+    assert results["ids"] == pytest.approx(expected)
+    assert results["instance_miou"] == pytest.approx(np.mean([*expected.values()]))
+    assert validated["val/instance_miou"] == pytest.approx(results["instance_miou"], abs=1e-6)
+    assert results["points"] == sum(20 + 40 * index for index in range(6))
+    assert (results["eval_points"], results["votes"]) == ("file", votes)
+    assert {*task.sizes} == ({64} if num_points else {20 + 40 * index for index in range(6)})
+
+
+def test_drawn_points_are_scored_on_request() -> None:
+    data = LabeledShapesModule(
+        ".", test_split="test", keys=PartSegmentation.keys, batch_size=2, num_points=64,
+        eval_points="drawn",
+    )  # fmt: skip
+    task = SplitByHeight(toy(num_objects=2), optimizer=ADAMW)
+    task.sizes = []
+    task.set_class_names(LabeledShapes())
+    Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(
+        task, data, verbose=False
+    )
+    results = task.compute_results()
+    assert (results["points"], results["eval_points"]) == (6 * 64, "drawn")
+    assert describe_points(results) == "drawn points of each shape"
+    with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
+        PartSegmentation(toy(num_objects=2), optimizer=ADAMW, votes=0)
+
+
+def test_rooms_are_scored_on_all_points_whatever_the_test_transform_keeps() -> None:
+    class Rooms(LabeledShapes):
+        parts = {}
+
+    class RoomsModule(LabeledShapesModule):
+        def read_part(self, part: str) -> Rooms:
+            return Rooms()
+
+    class ByHeight(SceneSegmentation):
+        def forward(self, clouds: Clouds, label: Tensor | None = None) -> Tensor:
+            return nn.functional.one_hot((clouds.points[..., 2] > 1).long(), 4).float()
+
+    windows = SlidingWindowConfig(num_points=32, votes=2)
+    data = RoomsModule(
+        ".", test_split="test", keys=["point_labels"], batch_size=1,
+        test_transform=RandomPointSample(12),
+    )  # fmt: skip
+    task = ByHeight(toy(), windows=windows, optimizer=ADAMW)
+    task.set_class_names(Rooms())
+    Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(
+        task, data, verbose=False
+    )
+    labeled = sum((Rooms().cloud(index).point_labels >= 0).sum() for index in range(6))
+    assert task.compute_results()["points"] == labeled
+
+
 @pytest.fixture(scope="module")
 def parts_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parts")
@@ -129,6 +246,7 @@ def test_part_segmentation_writes_results_pictures_and_report(parts_run: Path) -
     (details,) = results["protocols"].values()
     per_class = details["per_class"].values()
     assert metrics["class_miou"] == pytest.approx(sum(per_class) / len(per_class))
+    assert (results["points"], results["protocol"]["eval_points"]) == (34 * 2048, "file")
     assert {"segments.png", "report.html"} <= {path.name for path in parts_run.iterdir()}
     assert (parts_run / "report.html").read_text().count("<canvas") == 9
     model = load(parts_run / "checkpoints" / "last.ckpt", task="part_segment")

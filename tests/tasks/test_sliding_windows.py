@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from recon.data.batch import Clouds
-from recon.tasks.sliding_windows import SlidingWindowConfig, iter_room_batches, segment_room
+from recon.data.dataset import resample_rows
+from recon.tasks.sliding_windows import (
+    SlidingWindowConfig,
+    cover_points,
+    iter_room_batches,
+    segment_room,
+    segment_shapes,
+)
 
 CONFIG = SlidingWindowConfig(num_points=64, batch_size=3, votes=2)
 
@@ -85,3 +92,54 @@ def test_rooms_with_few_points_are_segmented(count: int) -> None:
     points = build_room(count)
     clouds = Clouds(points, colors=torch.ones_like(points))
     assert segment_room(predict_colors, clouds, 2, CONFIG, 1, seed=0).log_probs.shape == (count, 2)
+
+
+@pytest.mark.parametrize("num_points", [None, 1, 16, 50, 64, 100])
+@pytest.mark.parametrize("vote", [0, 1])
+@pytest.mark.parametrize("count", [1, 50, 64, 65, 200])
+def test_each_point_of_a_shape_is_new_in_one_pass(
+    count: int, num_points: int | None, vote: int
+) -> None:
+    passes = cover_points(count, num_points, 3, vote)
+    new = np.concatenate([part.rows[part.is_new] for part in passes])
+    assert sorted(new) == list(range(count))
+    size = num_points or count
+    assert {len(part.rows) for part in passes} == {size}
+    assert len(passes) == -(-count // size)
+    for part in passes:  # as in training: no point twice, unless there are too few
+        assert len({*part.rows.tolist()}) == min(count, size)
+
+
+def test_the_first_pass_has_the_points_drawn_in_training() -> None:
+    for count, num_points in ((700, 64), (50, 64)):
+        drawn = resample_rows(count, num_points, 7)
+        assert np.array_equal(cover_points(count, num_points, 7)[0].rows, drawn)
+    assert np.array_equal(cover_points(64, 64, 7)[0].rows, np.arange(64))
+    first, second = (cover_points(64, 64, 7, vote)[0].rows for vote in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+@pytest.mark.parametrize("num_points", [None, 16, 90])
+def test_scores_of_shapes_are_assigned_to_their_points(num_points: int | None, votes: int) -> None:
+    calls = []
+
+    def predict(clouds: Clouds, labels: Tensor) -> Tensor:
+        calls.append(clouds.points.shape)
+        assert clouds.point_labels is None
+        return clouds.points + labels[:, None, None]
+
+    shapes = [
+        Clouds(torch.rand(1, size, 3), point_labels=torch.zeros(1, size).long())
+        for size in (30, 90, 64, 30)
+    ]
+    labels = torch.tensor([1, 2, 3, 4])
+    scores = segment_shapes(
+        predict, shapes, labels, [5, 6, 7, 8], num_points=num_points, votes=votes
+    )
+    for shape, label, predicted in zip(shapes, labels, scores, strict=True):
+        assert torch.allclose(predicted, shape.points[0] + label, atol=1e-6)
+    assert max(batch for batch, _, _ in calls) <= len(shapes)
+    assert {points for _, points, _ in calls} == (
+        {30, 64, 90} if num_points is None else {num_points}
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -22,6 +22,8 @@ class Clouds(NamedTuple):
     """Height above the lowest point, in the units of the points."""
     point_labels: Int[Tensor, "b n"] | None = None
     """Class of each point."""
+    file_rows: Int[Tensor, "b n"] | None = None
+    """Row of each point in its file, while a test transform selects points."""
 
 
 class Batch(TypedDict, total=False):
@@ -41,6 +43,13 @@ class Batch(TypedDict, total=False):
     """Up axis of the stored coordinates of each cloud, before they are aligned."""
     mirrored: Bool[Tensor, " b"]
     """Whether aligning the up axis mirrors the cloud, see `PointCloudDataset.mirrored`."""
+    sizes: Int[Tensor, " b"]
+    """Number of points of each file, in validation and test batches with all points of the files.
+
+    The points after them pad a cloud to the largest one: they repeat its first point, labeled -1.
+    """
+    whole_clouds: list[Any]
+    """The clouds of such a batch without padding, see `recon.data.whole_clouds.WholeCloud`."""
     second_view: Float[Tensor, "b n 3"]
     """A second, independent augmentation of the same clouds."""
     id: list[str]
@@ -111,16 +120,29 @@ def concat_channels(clouds: Clouds) -> Float[Tensor, "b n c"]:
     return torch.cat([channel for channel in channels if channel is not None], -1)
 
 
+def pad_rows(name: str, field: Num[Tensor, "n *c"], count: int) -> Num[Tensor, "count *c"]:
+    """Append copies of the first row of a field of points, for labels and file rows -1."""
+    repeats = field[:1].expand(count - len(field), *field.shape[1:])
+    is_index = name in ("point_labels", "file_rows")
+    return torch.cat([field, repeats.new_full(repeats.shape, -1) if is_index else repeats])
+
+
 def collate(samples: Sequence[dict[str, Any] | UnreadableSample]) -> Batch:
     """Collate samples into a batch and leave out unreadable ones.
 
-    Raises ValueError if clouds differ in size (names two of them) or no sample is readable.
+    Clouds of samples with `sizes` are padded to the largest cloud. Raises ValueError if other
+    clouds differ in size (names two of them) or no sample is readable.
     """
     skipped = [sample.reason for sample in samples if isinstance(sample, UnreadableSample)]
     readable = [dict(sample) for sample in samples if not isinstance(sample, UnreadableSample)]
     skipped += [reason for sample in readable for reason in sample.pop("skipped", ())]
     if not readable:
         raise ValueError(f"none of the {len(samples)} samples of a batch can be read: {skipped[0]}")
+    if "sizes" in readable[0]:
+        count = max(sample["sizes"] for sample in readable)
+        for sample in readable:
+            fields = sample.keys() & {*Clouds._fields}
+            sample |= {name: pad_rows(name, sample[name], count) for name in fields}
     first = readable[0]
     for sample in readable:
         if len(sample["points"]) != len(first["points"]):

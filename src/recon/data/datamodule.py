@@ -26,9 +26,9 @@ from recon.data.sampler import (
     check_world_size,
     find_resume_position,
 )
-from recon.data.seeded_transforms import RandomStream, seed_generators, transform_each
 from recon.data.splits import split_train_val, stratified_subset
 from recon.data.transforms import Transform, axis_index
+from recon.data.whole_clouds import transform_for_test
 from recon.data.workers import end_with_parent
 from recon.ops.distributed import all_gather_with_grad, rank_and_world_size, synced_rng
 from recon.utils.deprecation import renamed_arguments
@@ -46,10 +46,12 @@ class PointCloudDataModule(LightningDataModule, ABC):
     the fields of a batch beside points (see `Batch`). `num_points` is the number of points drawn
     from each cloud, None uses all points. `target_up` rotates clouds so that this axis points up,
     None keeps them unrotated. `transform` augments training batches on the device, `test_transform`
-    those of validation and tests; it never acts on training data. `image_views` is the number of
-    fixed augmentations per image, None draws a new one each time. Unreadable samples raise
-    ValueError. With `on_error=skip` they are counted: tests omit them, and in training the next
-    readable samples replace them.
+    those of validation and tests; it never acts on training data. If `keys` has "point_labels",
+    clouds in validation and tests have all points of their files, padded to the largest cloud of a
+    batch; with `eval_points=drawn` they have `num_points` drawn points, as in published code.
+    `image_views` is the number of fixed augmentations per image, None draws a new one each time.
+    Unreadable samples raise ValueError. With `on_error=skip` they are counted: tests omit them, and
+    in training the next readable samples replace them.
 
     A batch depends only on `seed`, epoch and position, so that a resumed run sees the same batches
     as an uninterrupted one, also within an epoch.
@@ -79,6 +81,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         keys: Collection[str] = (),
         augment_image: Callable[[Image.Image, int], Tensor] | None = None,
         image_views: int | None = None,
+        eval_points: str = "file",
         on_error: str = "raise",
         num_workers: int = 0,
         seed: int = 0,
@@ -90,11 +93,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
             raise ValueError(f"num_points must be at least 1, got {num_points}")
         if target_up is not None:
             axis_index(target_up)
-        for option, value in (("transform", transform), ("test_transform", test_transform)):
-            if value is not None and not callable(value):
-                raise ValueError(
-                    f"{option} must be a transform of recon.data.transforms, got {value!r}"
-                )
+        _check_evaluation(eval_points, num_points, test_transform)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
         self.root = Path(root).expanduser()
@@ -103,6 +102,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         self.batch_size, self.drop_last, self.num_workers = batch_size, drop_last, num_workers
         self.num_points, self.target_up, self.seed = num_points, target_up, seed
         self.transform, self.test_transform = transform, test_transform
+        self.eval_points = eval_points
         self.keys, self.image_views = frozenset(keys), image_views
         self.augment_image = augment_image or ImageAugmentation()
         self.on_error, self.skipped = on_error, dict[str, None]()
@@ -200,7 +200,10 @@ class PointCloudDataModule(LightningDataModule, ABC):
         return self.test_dataloader()
 
     def sequential_dataloader(self, dataset: PointCloudDataset, **options: Any) -> DataLoader[Any]:
-        """Return a loader of each sample of a data set, once and in order."""
+        """Return a loader of each sample of a data set, once and in order.
+
+        With labels of points and `eval_points=file`, clouds have all points of their files.
+        """
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
@@ -208,7 +211,9 @@ class PointCloudDataModule(LightningDataModule, ABC):
         sampler = OrderedDistributedSampler(
             len(dataset), seed=self.seed, rank=rank, num_replicas=world_size
         )
-        return self._build_loader(dataset, sampler, **{"num_points": self.num_points, **options})
+        options = {"num_points": self.num_points, **options}
+        all_points = "point_labels" in self.keys and self.eval_points == "file"
+        return self._build_loader(dataset, sampler, all_points=all_points, **options)
 
     def _build_loader(
         self,
@@ -216,6 +221,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         sampler: ResumableDistributedSampler | OrderedDistributedSampler,
         *,
         replace_unreadable: bool = False,
+        all_points: bool = False,
         batch_size: int | None = None,
         num_points: int | None,
     ) -> DataLoader[Any]:
@@ -225,6 +231,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
             augment_image=self.augment_image,
             image_views=self.image_views,
             num_points=num_points,
+            all_points=all_points,
             with_orientation=self.target_up is not None,
             skip_unreadable=self.on_error == "skip",
             replace_unreadable=replace_unreadable,
@@ -300,12 +307,9 @@ class PointCloudDataModule(LightningDataModule, ABC):
         transform = self.transform if training else self.test_transform
         if transform is None:
             return batch
-        clouds = get_clouds(batch)
         if not training:
-            generators = seed_generators(
-                batch["seed"], clouds.points.device, RandomStream.TRANSFORM
-            )
-            return replace_clouds(batch, transform_each(transform, clouds, generators))
+            return transform_for_test(batch, transform, self.num_points)
+        clouds = get_clouds(batch)
         seed = batch.get("global_seeds", batch["seed"])[0]
         generator = torch.Generator(clouds.points.device).manual_seed(int(seed))
         with synced_rng(global_batch_size(batch)):
@@ -318,3 +322,18 @@ class PointCloudDataModule(LightningDataModule, ABC):
         if self.skipped:
             count = len(self.skipped)
             warnings.warn(f"{count} samples could not be read and were skipped", stacklevel=2)
+
+
+def _check_evaluation(eval_points: str, num_points: int | None, test_transform: Any) -> None:
+    """Raise ValueError for options of validation and tests that do not fit together."""
+    if test_transform is not None and not callable(test_transform):
+        raise ValueError(
+            f"test_transform must be a transform of recon.data.transforms, got {test_transform!r}"
+        )
+    if eval_points not in ("file", "drawn"):
+        raise ValueError(f"eval_points must be file or drawn, got {eval_points!r}")
+    if eval_points == "drawn" and num_points is None:
+        raise ValueError(
+            "eval_points=drawn scores num_points drawn points, but num_points is null: set it, or "
+            "eval_points=file"
+        )

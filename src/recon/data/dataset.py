@@ -179,12 +179,14 @@ def concat_datasets(datasets: Sequence[PointCloudDataset]) -> PointCloudDataset:
 
 def resample_cloud(cloud: Cloud, num_points: int, seed: int) -> Cloud:
     """Draw `num_points` random points; smaller clouds keep all points and repeat some."""
-    count = len(cloud.points)
-    if count == num_points:
+    if len(cloud.points) == num_points:
         return cloud
+    return cloud.take(resample_rows(len(cloud.points), num_points, seed))
+
+
+def resample_rows(count: int, num_points: int, seed: int) -> Int[np.ndarray, " num_points"]:
+    """Draw the rows of `num_points` of `count` points; all of them and some twice if too few."""
     rng = np.random.default_rng(seed)
-    if count > num_points:
-        return cloud.take(rng.choice(count, num_points, replace=False, shuffle=False))
-    return cloud.take(
-        np.concatenate([np.arange(count), rng.integers(0, count, num_points - count)])
-    )
+    if count >= num_points:
+        return rng.choice(count, num_points, replace=False, shuffle=False)
+    return np.concatenate([np.arange(count), rng.integers(0, count, num_points - count)])

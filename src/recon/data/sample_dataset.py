@@ -30,7 +30,8 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
 
     The seed of a `SeededIndex` determines all random draws: the `num_points` points of a cloud
     (None uses all points), one of the sentences about the shape, and the augmentation of its
-    image, or one of `image_views` fixed augmentations. `with_orientation` adds the up axis.
+    image, or one of `image_views` fixed augmentations. `all_points` uses all points, and adds
+    `sizes`, so that `collate` pads clouds. `with_orientation` adds the up axis.
 
     Unreadable samples raise ValueError. With `skip_unreadable` they become `UnreadableSample`.
     With `replace_unreadable` too, the next readable sample replaces them and lists their errors
@@ -45,13 +46,15 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
         augment_image: Callable[[Image.Image, int], Tensor] | None = None,
         image_views: int | None = None,
         num_points: int | None = None,
+        all_points: bool = False,
         with_orientation: bool = False,
         skip_unreadable: bool = False,
         replace_unreadable: bool = False,
     ) -> None:
         self.dataset, self.keys = dataset, frozenset(keys)
         self.augment_image, self.image_views = augment_image, image_views
-        self.num_points, self.with_orientation = num_points, with_orientation
+        self.num_points, self.all_points = None if all_points else num_points, all_points
+        self.with_orientation = with_orientation
         self.skip_unreadable, self.replace_unreadable = skip_unreadable, replace_unreadable
 
     def __len__(self) -> int:
@@ -79,6 +82,8 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
             "seed": seed,
             **self._select_point_fields(cloud, index),
         }
+        if self.all_points:
+            sample["sizes"] = len(cloud.points)
         if self.with_orientation:
             sample["up"], sample["mirrored"] = self.dataset.orientation(index)
         if "text" in self.keys:

@@ -74,7 +74,9 @@ class SegmentationReport(Callback):
         data = getattr(trainer, "datamodule", None)
         num_trained = count_trained_samples(data, [cloud.name for cloud in pl_module.test_clouds])
         self._write_results(trainer, results, num_trained)
-        up = data.test_dataset.up if isinstance(data, PointCloudDataModule) else "y"
+        up = "y"
+        if isinstance(data, PointCloudDataModule):
+            up = data.target_up or data.test_dataset.up
         selected = pick_best_median_worst(pl_module.test_clouds)
         plot_segmentations(selected, self.folder / "segments.png", up=up)
         protocol, per_class = _get_class_ious(results)
@@ -95,6 +97,7 @@ class SegmentationReport(Callback):
                 "selection": self.selection,
                 f"test_{unit}": results[unit],
                 "tested_on_training_shapes": num_trained,
+                "eval_points": results["eval_points"],
             },
             votes=results.get("votes", 1),
             published=dict(self.published),
@@ -185,13 +188,22 @@ def summarize_results(results: dict[str, Any]) -> dict[str, float]:
 
 def _title_metrics(results: dict[str, Any]) -> str:
     """Return the heading of `summarize_results`: part segmentation has no accuracies."""
-    return "mIoU (%)" if "instance_miou" in results else "mIoU and accuracy (%)"
+    if "instance_miou" in results:
+        return f"mIoU (%), {describe_points(results)}"
+    return "mIoU and accuracy (%)"
+
+
+def describe_points(results: dict[str, Any]) -> str:
+    """Return which points of the shapes are scored, and the number of several votes."""
+    points = {"file": "every point of each file", "drawn": "drawn points of each shape"}
+    votes = f", {results['votes']} votes" if results["votes"] > 1 else ""
+    return points[results["eval_points"]] + votes
 
 
 def _get_class_ious(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
     """Return the protocol and the IoU of each class."""
     if "per_class" in results:
-        return "mean over shapes", results["per_class"]
+        return f"mean over shapes, {describe_points(results)}", results["per_class"]
     name, row = next(iter(results["results"].items()))
     return name, row["per_class"]
 

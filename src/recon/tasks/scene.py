@@ -8,16 +8,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from recon.data.batch import Batch, get_clouds
+from recon.data.batch import Batch
 from recon.data.dataset import PointCloudDataset
+from recon.data.whole_clouds import get_whole_clouds
 from recon.models.segmenter import Segmenter
 from recon.tasks.gather import gather_objects
 from recon.tasks.iou import confusion, scene_scores
-from recon.tasks.segment import Segmentation, SegmentedCloud
+from recon.tasks.segment import Segmentation, SegmentedCloud, subsample_cloud
 from recon.tasks.sliding_windows import SlidingWindowConfig, segment_room
-
-MAX_DRAWN_POINTS = 20_000
-"""Maximum number of points of a tested room in figures."""
 
 
 class SceneSegmentation(Segmentation):
@@ -54,24 +52,17 @@ class SceneSegmentation(Segmentation):
 
     def _segment_room(self, batch: Batch, votes: int) -> tuple[SegmentedCloud, Tensor, Tensor]:
         """Return a segmented room, its confusion matrix, and the one of its single windows."""
-        clouds = get_clouds(batch)
+        (room,) = get_whole_clouds(batch)
         seed = int(batch["seed"][0])
         prediction = segment_room(
-            self.forward, clouds, self.model.num_classes, self.windows, votes, seed
+            self.forward, room.clouds, self.model.num_classes, self.windows, votes, seed
         )
-        assert clouds.point_labels is not None
-        labels, predicted = clouds.point_labels[0].cpu(), prediction.log_probs.argmax(1)
+        assert room.file_labels is not None
+        labels, predicted = room.file_labels.cpu(), room.spread(prediction.log_probs).argmax(1)
         counts = confusion(predicted, labels, self.model.num_classes)
-        drawn_rows = torch.linspace(
-            0, len(labels) - 1, min(len(labels), MAX_DRAWN_POINTS), dtype=torch.float64
-        ).long()
-        points = clouds.points[0].cpu()
-        drawn = (x[drawn_rows].clone() for x in (points, labels, predicted))
-        return (
-            SegmentedCloud(batch["id"][0], scene_scores(counts).miou, *drawn),
-            counts,
-            prediction.window_confusion,
-        )
+        miou, points = scene_scores(counts).miou, room.file_points.cpu()
+        segmented = subsample_cloud(batch["id"][0], miou, points, labels, predicted)
+        return segmented, counts, prediction.window_confusion
 
     def on_validation_epoch_start(self) -> None:
         size = (self.model.num_classes, self.model.num_classes)
@@ -113,6 +104,7 @@ class SceneSegmentation(Segmentation):
             "rooms": len(self.test_clouds),
             "votes": votes,
             "points": int(self.room_confusion.sum()),
+            "eval_points": "file",
             "results": {
                 name: _scores_to_dict(counts, self.model.class_names)
                 for name, counts in confusions.items()

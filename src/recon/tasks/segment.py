@@ -13,6 +13,7 @@ from recon.checkpoints.reader import METADATA_KEY
 from recon.data.batch import Batch, Clouds, concat_channels, get_clouds, global_batch_size
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.dataset import PointCloudDataset
+from recon.data.whole_clouds import get_whole_clouds
 from recon.models.segmenter import Segmenter
 from recon.ops.distributed import rescale_local_mean, synced_rng
 from recon.tasks.class_names import check_checkpoint_classes, check_data_classes
@@ -31,6 +32,10 @@ from recon.tasks.optim import (
     build_finetune_optimizer,
     build_optimizer_config,
 )
+from recon.tasks.sliding_windows import segment_shapes
+
+MAX_DRAWN_POINTS = 20_000
+"""Maximum number of points of a tested cloud in figures."""
 
 
 def is_head(name: str) -> bool:
@@ -51,6 +56,20 @@ class SegmentedCloud(NamedTuple):
     points: Float[Tensor, "n 3"]
     labels: Int[Tensor, " n"]
     predicted: Int[Tensor, " n"]
+
+
+def subsample_cloud(
+    name: str,
+    iou: float,
+    points: Float[Tensor, "n 3"],
+    labels: Int[Tensor, " n"],
+    predicted: Int[Tensor, " n"],
+) -> SegmentedCloud:
+    """Return a segmented cloud with at most `MAX_DRAWN_POINTS` points for figures."""
+    rows = torch.linspace(
+        0, len(labels) - 1, min(len(labels), MAX_DRAWN_POINTS), dtype=torch.float64
+    ).long()
+    return SegmentedCloud(name, iou, *(x[rows].clone() for x in (points, labels, predicted)))
 
 
 class Segmentation(ScheduledTask, ABC):
@@ -149,10 +168,21 @@ class Segmentation(ScheduledTask, ABC):
 class PartSegmentation(Segmentation):
     """Part segmentation of objects whose class is given [1]. Logs `val/instance_miou`.
 
+    Validation and tests score each point of the files once. The network predicts them in passes of
+    `num_points` points, as in training; see `segment_shapes`. A test averages the log-probabilities
+    of `votes` such predictions, validation has one.
+
     [1] Qi et al., arXiv:2302.02318, section 4.1.
     """
 
     keys = frozenset({"label", "point_labels"})
+
+    def __init__(self, model: Segmenter, *, votes: int = 1, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        if votes < 1:
+            raise ValueError(f"votes must be at least 1, got {votes}")
+        self.votes, self.eval_points = votes, "file"
+        self.num_points: int | None = None
 
     def set_class_names(self, dataset: PointCloudDataset) -> None:
         super().set_class_names(dataset)
@@ -165,35 +195,54 @@ class PartSegmentation(Segmentation):
                 "checkpoint"
             )
 
-    def _segment_shapes(self, batch: Batch) -> list[SegmentedCloud]:
-        clouds, label = get_clouds(batch), batch["label"]
-        scores = self(clouds, label)
-        assert clouds.point_labels is not None
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, PointCloudDataModule):
+            self.num_points = data.num_points
+
+    def _segment_shapes(self, batch: Batch, votes: int) -> list[SegmentedCloud]:
+        """Predict all points of the shapes, and score each point of their files once."""
+        clouds, label = get_whole_clouds(batch), batch["label"]
+        all_scores = segment_shapes(
+            self.forward,
+            [cloud.clouds for cloud in clouds],
+            label,
+            batch["seed"].tolist(),
+            num_points=self.num_points,
+            votes=votes,
+        )
         shapes = []
-        for row, number in enumerate(label.tolist()):
+        for name, number, cloud, scores in zip(
+            batch["id"], label.tolist(), clouds, all_scores, strict=True
+        ):
+            assert cloud.file_labels is not None
             parts = self.model.parts[self.model.object_names[number]]
-            predicted, labels = predict_parts(scores[row], parts), clouds.point_labels[row]
-            counts = confusion(predicted, labels, self.model.num_classes)
-            tensors = (x.cpu() for x in (clouds.points[row], labels, predicted))
-            shapes.append(SegmentedCloud(batch["id"][row], part_iou(counts, parts), *tensors))
+            predicted, labels = predict_parts(cloud.spread(scores), parts), cloud.file_labels.cpu()
+            iou = part_iou(confusion(predicted, labels, self.model.num_classes), parts)
+            shapes.append(subsample_cloud(name, iou, cloud.file_points.cpu(), labels, predicted))
         return shapes
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        ious = [shape.iou for shape in self._segment_shapes(batch)]
+        ious = [shape.iou for shape in self._segment_shapes(batch, votes=1)]
         mean = torch.tensor(ious, device=self.device).mean()
         self.log("val/instance_miou", mean, prog_bar=True, batch_size=len(ious), sync_dist=True)
 
     def on_test_start(self) -> None:
         super().on_test_start()
         self.labels: list[int] = []
+        self.point_counts: list[int] = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_clouds += self._segment_shapes(batch)
+        self.test_clouds += self._segment_shapes(batch, self.votes)
         self.labels += batch["label"].tolist()
+        self.point_counts += [len(cloud.file_points) for cloud in get_whole_clouds(batch)]
+        self.eval_points = "file" if "sizes" in batch else "drawn"
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
         self.labels = gather_in_sample_order(self.labels)
+        self.point_counts = gather_in_sample_order(self.point_counts)
 
     def compute_results(self) -> dict[str, Any]:
         """Return the test results as JSON types."""
@@ -203,6 +252,9 @@ class PartSegmentation(Segmentation):
         per_class = dict(zip(names, scores.per_class.tolist(), strict=True))
         return {
             "shapes": len(ious),
+            "points": sum(self.point_counts),
+            "eval_points": self.eval_points,
+            "votes": self.votes,
             "instance_miou": scores.instance_miou,
             "class_miou": scores.class_miou,
             "per_class": {name: value for name, value in per_class.items() if value == value},
