@@ -46,6 +46,13 @@ def test_views_are_named_too_and_interpolations_follow() -> None:
     assert [len(cfg[name].transforms) for name in ("view", "train_view")] == [3, 5]
 
 
+def test_published_results_of_a_view_are_no_transform() -> None:
+    cfg = compose_config("train", "experiment=fewshot_modelnet40")
+    before = cfg.published.view
+    compose_named_transforms(cfg, 1024)
+    assert cfg.published.view == before
+
+
 def test_an_unknown_name_lists_the_names() -> None:
     cfg = compose_config("evaluate", "checkpoint=x", "data.test_transform=any_pse")
     with pytest.raises(ValueError, match=r"data.test_transform=any_pse: .* choose one of any_pose"):

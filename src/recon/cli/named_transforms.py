@@ -10,6 +10,8 @@ from recon.cli.config_dir import conf_dir
 
 OPTIONS = ("transform", "test_transform", "view", "train_view", "vote_view")
 """Names of the options that describe transforms, anywhere in a configuration."""
+OTHER_OPTIONS = ("published",)
+"""Options that contain the same names, with other values."""
 
 
 def compose_named_transforms(cfg: DictConfig, num_points: int | None) -> None:
@@ -36,7 +38,11 @@ def _find_named_transforms(
 ) -> Iterator[tuple[str, DictConfig, str]]:
     """Yield the full name, the parent node and the key of each transform given by name."""
     for key in map(str, node):
-        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+        if (
+            key in OTHER_OPTIONS
+            or OmegaConf.is_missing(node, key)
+            or OmegaConf.is_interpolation(node, key)
+        ):
             continue
         value = node[key]
         if isinstance(value, DictConfig):
