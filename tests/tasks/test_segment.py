@@ -243,7 +243,8 @@ def test_part_segmentation_writes_results_pictures_and_report(parts_run: Path) -
     assert results["protocol"]["test_shapes"] == len(shapes) == 34
     metrics = {name: metric["value"] for name, metric in results["metrics"].items()}
     assert metrics["instance_miou"] == pytest.approx(sum(results["ids"].values()) / 34)
-    (details,) = results["protocols"].values()
+    ((protocol, details),) = results["protocols"].items()
+    assert protocol == "mean over shapes, every point of each file"
     per_class = details["per_class"].values()
     assert metrics["class_miou"] == pytest.approx(sum(per_class) / len(per_class))
     assert (results["points"], results["protocol"]["eval_points"]) == (34 * 2048, "file")

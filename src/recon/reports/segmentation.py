@@ -161,7 +161,7 @@ class SegmentationReport(Callback):
 
 def separate_protocols(results: dict[str, Any]) -> list[ProtocolResults]:
     """Return the metrics and details of each protocol of a task's results."""
-    by_protocol = results.get("results") or {"mean over shapes": results}
+    by_protocol = results.get("results") or {_get_class_ious(results)[0]: results}
     rows = []
     for protocol, values in by_protocol.items():
         numbers = {name: values[name] for name in METRIC_NAMES if name in values}
