@@ -159,15 +159,28 @@ def _fit_and_test(cfg: DictConfig, trainer: "Trainer", task: Any, data: Any) -> 
         raise
     metrics = dict(trainer.callback_metrics)
     if "eval" in cfg:
-        # This is the first use of the test split. The checkpoint is the one selected by the
-        # validation split, or the last one without a selection.
-        selection: Any = trainer.checkpoint_callback
-        has_selection = getattr(selection, "monitor", None) is not None
-        if has_selection and not selection.best_model_path:
-            has_selection = False
-            print("no validation was run, so the last weights are tested", flush=True)
-        trainer.test(task, data, ckpt_path="best" if has_selection else None, verbose=False)
+        # This is the first use of the test split.
+        checkpoint = _choose_tested_checkpoint(trainer)
+        trainer.test(task, data, ckpt_path=checkpoint, verbose=False)
     return metrics
+
+
+def _choose_tested_checkpoint(trainer: "Trainer") -> str | None:
+    """Return "best" for the checkpoint selected by validation, None for the last weights.
+
+    If a limit ended training before its first validation, this is said, also in the results.
+    """
+    selection: Any = trainer.checkpoint_callback
+    if getattr(selection, "monitor", None) is None:
+        return None
+    if selection.best_model_path:
+        return "best"
+    if trainer.is_global_zero:
+        print("training ended before its first validation: testing the last weights", flush=True)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "selection"):
+            callback.selection = "last"
+    return None
 
 
 def _build_trainer(cfg: DictConfig) -> "Trainer":

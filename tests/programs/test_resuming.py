@@ -1,6 +1,7 @@
 """A stopped run, resumed under the same or other options, equals the run that it should equal."""
 
 import csv
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -257,3 +258,15 @@ def test_the_validation_that_follows_the_checkpoint_of_a_last_step_is_run_on_res
         accuracies[name] = [(row["epoch"], row["step"], row["val/accuracy"]) for row in rows]
     assert len(accuracies["whole"]) == 3
     assert accuracies["rest"] == accuracies["whole"][1:]
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_before_its_first_validation_tests_its_last_weights_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["experiment=finetune_furniture", "debug=tiny", "eval.votes=0"]
+    limits = ["trainer.limit_train_batches=3", "trainer.max_steps=2", f"output_dir={tmp_path}"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        train(compose("train", [*options, *limits]))
+    assert "before its first validation: testing the last weights" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text())["protocol"]["selection"] == "last"
