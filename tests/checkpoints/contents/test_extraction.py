@@ -11,6 +11,7 @@ from torch import Tensor
 from conftest import released_path
 from recon.checkpoints.loading import load, read_task
 from recon.checkpoints.provenance import read_provenance
+from recon.checkpoints.reader import extract_weights, read_checkpoint
 from recon.checkpoints.transfer import load_pretrained_encoder
 from recon.models.encoder import Encoder
 from recon.models.recon import PretrainingNetwork
@@ -28,6 +29,15 @@ def state() -> dict[str, Tensor]:
     return torch.load(released_path("recon_pretrain_small.pth"), weights_only=True)["base_model"]
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    return extract_weights(path, read_checkpoint(path)).state_dict
+
+
+def assert_equal(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
 def encode(network: PretrainingNetwork) -> Tensor:
     points = torch.randn(2, 200, 3, generator=torch.Generator().manual_seed(0))
     return network.encode(points).pooled()
@@ -36,35 +46,35 @@ def encode(network: PretrainingNetwork) -> Tensor:
 def test_wrapped_weights_are_those_of_the_released_file(
     network: PretrainingNetwork, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    own = network.state_dict()
+    own, path = network.state_dict(), tmp_path / "x.pth"
     contents: list[Any] = [
         {"state_dict": {f"_orig_mod.{name}": value for name, value in state.items()}},
         {"state_dict": {f"model.{name}": value for name, value in own.items()}},
         own,
     ]
     for content in contents:
-        torch.save(content, tmp_path / "x.pth")
-        loaded = load(tmp_path / "x.pth", **SETTINGS).state_dict()
-        assert all(torch.equal(loaded[name], value) for name, value in own.items())
-    assert read_provenance(tmp_path / "x.pth")["format"].startswith("weights by the names of this")
+        torch.save(content, path)
+        assert_equal(read_weights(path), own)
+    assert read_provenance(path)["format"].startswith("weights by the names of this library")
     for number, weights in enumerate((state, own)):
         path = tmp_path / f"{number}.safetensors"
         save_file({name: value.clone() for name, value in weights.items()}, path)
-        assert torch.equal(encode(load(path, **SETTINGS)), encode(network))
+        assert_equal(read_weights(path), own)
 
 
-@pytest.mark.parametrize("prefix", ["MAE_encoder.", "", "backbone."])
 def test_an_encoder_alone_gives_the_features_of_its_network(
-    prefix: str, network: PretrainingNetwork, state: dict[str, Tensor], tmp_path: Path
+    network: PretrainingNetwork, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    own = "MAE_encoder."
+    path, own = tmp_path / "x.pth", "MAE_encoder."
     encoder = {name.removeprefix(own): v for name, v in state.items() if name.startswith(own)}
-    named = {prefix + name: value for name, value in encoder.items()}
-    torch.save({"state_dict": named}, tmp_path / "x.pth")
-    assert read_task(tmp_path / "x.pth") == "pretrain"
-    assert torch.equal(encode(load(tmp_path / "x.pth", **SETTINGS)), encode(network))
+    expected = {f"encoder.{name}": value for name, value in network.encoder.state_dict().items()}
+    for prefix in ("", own, "backbone."):
+        torch.save({"net": {prefix + name: value for name, value in encoder.items()}}, path)
+        assert_equal(read_weights(path), expected)
+    assert read_task(path) == "pretrain"
+    assert torch.equal(encode(load(path, **SETTINGS)), encode(network))
     target = Encoder(96, depth=len(network.encoder.blocks), heads=4)
-    assert load_pretrained_encoder(tmp_path / "x.pth", target) == []
+    assert load_pretrained_encoder(path, target) == []
     assert torch.equal(target.norm.weight, state["MAE_encoder.norm.weight"])
 
 

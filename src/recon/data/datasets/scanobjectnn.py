@@ -163,16 +163,18 @@ def _find_base(root: Path) -> Path:
 def _require_variant(path: Path, base: Path) -> None:
     """Raise FileNotFoundError that lists the variants in a folder if a missing file is of none."""
     found = [
-        f"{name} ({folder})"
+        (name, folder)
         for folder in FOLDERS
         for name, (usual_folder, suffix) in VARIANTS.items()
         if (name.startswith("PB_") or usual_folder.endswith("_nobg") == folder.endswith("_nobg"))
         and any((base / folder).glob(f"*{suffix}"))
     ]
     if found and not any(path.parent.glob(f"*{path.name.partition('_')[2]}")):
+        (name, folder), partition = found[0], found[0][1].removesuffix("_nobg")
         raise FileNotFoundError(
-            f"{path}: not found; {base} has {', '.join(found)}: set data.variant, data.background "
-            "or data.partition"
+            f"{path}: not found; {base} has {', '.join(f'{n} ({f})' for n, f in found)}: set, for "
+            f"{folder}, data.variant={name}"
+            + (f" data.partition={partition}" if partition != "main_split" else "")
         )
 
 
