@@ -139,6 +139,11 @@ class DatasetView(PointCloudDataset):
             mapped = labels if label_map is None else [label_map[label] for label in labels]
             self.labels = np.array(mapped, dtype=np.int64)
 
+    @property
+    def label_counts(self) -> Int[np.ndarray, " classes"] | None:
+        """Return the number of points of each class in the first data set, None if unknown."""
+        return getattr(self.members[0], "label_counts", None)
+
     def cloud(self, index: int) -> Cloud:
         member, row = self.rows[index]
         return self.members[member].cloud(row)

@@ -156,6 +156,13 @@ def test_a_few_other_names_are_clutter_with_a_warning(tmp_path: Path) -> None:
     assert len(data.dataset.point_classes) == 13
 
 
+def test_a_fraction_of_the_blocks_keeps_the_numbers_of_points_of_classes(tmp_path: Path) -> None:
+    write_own_rooms(tmp_path)
+    data = open_own(tmp_path, classes=["ground", "street_tree", "car"], fraction=0.5)
+    assert data.dataset.label_counts.tolist() == [400, 400, 400]
+    assert data.test_dataset.label_counts is None
+
+
 def test_errors_about_areas_name_the_option(tmp_path: Path) -> None:
     root = write_own_rooms(tmp_path, ("Area_1", "Area_2"))
     with pytest.raises(ValueError, match=r"has Area_1, Area_2, not .* Area_5: .* data.test_area=2"):
