@@ -100,7 +100,7 @@ class ModeRecorder(Callback):
         self.modes.append({module.training for module in pl_module.model.encoder.modules()})
 
 
-def fit(task: TrainingTask, epochs: int = 2, **settings: Any) -> Trainer:
+def fit(task: TrainingTask, epochs: int = 1, **settings: Any) -> Trainer:
     """Train as a user does; validations interrupt the epochs of a classifier."""
     validates = isinstance(task, Classification)
     trainer = Trainer(
@@ -131,13 +131,13 @@ def test_frozen_tensors_are_bit_equal_after_several_real_trainings(
     trainer = fit(task, callbacks=[recorder])
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     fit(task, callbacks=[recorder])
-    fit(task, 3, callbacks=[recorder], ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    fit(task, 2, callbacks=[recorder], ckpt_path=tmp_path / "last.ckpt", weights_only=False)
     changed = find_changed(task, before)
     frozen_norms = {k for k in changed - trainable if "encoder." in k or "teachers." in k}
     assert not frozen_norms
     assert changed >= {k for k in trainable if k.endswith("weight") and "head" in k}
     assert all(not k.startswith("ensemble.teachers.") for k in changed | trainable)
-    assert len(recorder.modes) == 2 * (2 + 2 + 1)
+    assert len(recorder.modes) == 2 * 3
     if name in ("parts", "scenes", "linear", "mlp3", "tower"):
         assert recorder.modes == [{False}] * len(recorder.modes)
     else:  # only the patch embedding is frozen

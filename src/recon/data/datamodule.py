@@ -334,6 +334,6 @@ def _check_evaluation(eval_points: str, num_points: int | None, test_transform: 
         raise ValueError(f"eval_points must be file or drawn, got {eval_points!r}")
     if eval_points == "drawn" and num_points is None:
         raise ValueError(
-            "eval_points=drawn scores num_points drawn points, but num_points is null: set it, or "
-            "eval_points=file"
+            "eval_points=drawn scores num_points drawn points, but num_points is null: set "
+            "data.num_points=<points>, or eval.points=file"
         )
