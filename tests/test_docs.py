@@ -51,6 +51,16 @@ def test_tutorials_run_and_write_to_a_temporary_folder_only(tutorial: Path, tmp_
     assert not [*here.iterdir()]
 
 
+@pytest.mark.slow
+def test_tutorials_run_on_a_checkpoint_of_the_size_of_the_demo(tmp_path: Path) -> None:
+    options = ["experiment=pretrain_furniture", "trainer.max_steps=1", "~callbacks.report"]
+    run("-m", "recon.train", *options, f"output_dir={tmp_path / 'demo'}", cwd=tmp_path)
+    checkpoint = str(tmp_path / "demo" / "checkpoints" / "last.ckpt")
+    for name in ("features", "zero_shot", "fine_tuning", "own_data"):
+        tutorial = ROOT / "docs" / "tutorials" / f"{name}.py"
+        assert run(str(tutorial), checkpoint, cwd=tmp_path, TMPDIR=str(tmp_path))
+
+
 def targets(page: Path) -> set[str]:
     """Return the local targets of a page's links and images."""
     found = re.findall(r'(?:href|src)="([^"]+)"', page.read_text())

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -11,14 +12,18 @@ import recon
 
 # ## Weights
 #
-# Any checkpoint, released file or Hub repository works ([list](../weights.md)). This page trains
-# a toy network for one step, to run in seconds: its features have the right shapes but no
+# Any checkpoint, released file or Hub repository works ([list](../weights.md)). Pass yours, such as
+# that of the demo, to this page: `python docs/tutorials/features.py <checkpoint>`. Without one, it
+# trains a toy network for one step, to run in seconds: its features have the right shapes but no
 # meaning.
 
+checkpoint = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else None
 os.chdir(tempfile.mkdtemp())
-tiny = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report", "output_dir=run"]
-subprocess.run([sys.executable, "-m", "recon.train", *tiny], check=True)
-encoder = recon.PointEncoder("run/checkpoints/last.ckpt")
+if checkpoint is None:
+    tiny = ["experiment=pretrain_furniture", "debug=tiny", "~callbacks.report", "output_dir=run"]
+    subprocess.run([sys.executable, "-m", "recon.train", *tiny], check=True)
+    checkpoint = Path("run/checkpoints/last.ckpt")
+encoder = recon.PointEncoder(checkpoint)
 
 # ## One cloud
 #
@@ -54,7 +59,7 @@ assert np.allclose(features.pooled, z_up_features.pooled, atol=1e-3)
 # Pass a list of clouds of different sizes, or an array of clouds of one size. `stream` takes any
 # iterable and keeps one batch in memory.
 
-list_features = encoder.encode([cloud, cloud[:500], cloud[:40]])
+list_features = encoder.encode([cloud, cloud[:500], cloud[:100]])
 print(tuple(list_features.pooled.shape))
 assert len(list_features.pooled) == 3
 
