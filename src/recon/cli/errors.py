@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from recon.cli.config_dir import conf_dir as conf_dir  # earlier versions defined it here
+from recon.cli.known_errors import explain_known_error
 from recon.utils.printable import escape_control_chars
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,6 +71,8 @@ def format_error(error: BaseException) -> str:
         return explanation
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         return f"{error}: free disk space, or choose another folder"
+    if explanation := explain_known_error(error):
+        return explanation
     # A data-loading worker sends its error as text, after the traceback.
     match = re.search(r"Original Traceback.*\n\w+: (.*)\Z", str(error), re.DOTALL)
     return match[1].strip() if match else str(error)
@@ -85,7 +88,12 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_expected = isinstance(error, input_errors) or _explain_resource_error(error) is not None
+        is_expected = (
+            isinstance(error, input_errors)
+            or _explain_resource_error(error) is not None
+            or explain_known_error(error) is not None
+            or type(error).__name__ == "MisconfigurationException"  # of Lightning
+        )
         if not is_expected or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         _exit_with_message(error)

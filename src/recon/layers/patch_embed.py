@@ -39,6 +39,10 @@ class PatchEmbed(nn.Module):
     ) -> None:
         super().__init__()
         self.embed_visible_only = embed_visible_only
+        if len(widths) != 3:
+            raise ValueError(
+                f"patch_widths={[*widths]}: must be three widths, e.g. [128, 256, 512]"
+            )
         point, patch, joint = widths
         self.point_in, self.point_norm = nn.Linear(3, point), nn.BatchNorm1d(point)
         self.point_out = nn.Linear(point, patch)

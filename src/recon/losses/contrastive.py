@@ -20,6 +20,8 @@ class CategoryContrast(nn.Module):
 
     def __init__(self, temperature: float = TEMPERATURE) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: must be more than 0")
         self.temperature = temperature
 
     def forward(
@@ -43,6 +45,8 @@ class NTXentLoss(nn.Module):
 
     def __init__(self, temperature: float = TEMPERATURE) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: must be more than 0")
         self.temperature = temperature
 
     def forward(

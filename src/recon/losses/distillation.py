@@ -38,6 +38,8 @@ class InfoNCE(nn.Module):
 
     def __init__(self, temperature: float = 0.07) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: must be more than 0")
         self.temperature = temperature
 
     def forward(
