@@ -50,7 +50,6 @@ NUMBER_RANGES = {
     "trainer.accumulate_grad_batches": NumberRange(1),
     "trainer.log_every_n_steps": NumberRange(0),
     "trainer.num_nodes": NumberRange(1),
-    "trainer.check_val_every_n_epoch": NumberRange(1),
     "trainer.gradient_clip_val": NumberRange(0, is_integer=False),
     "trainer.num_sanity_val_steps": NumberRange(-1),
     "eval.votes": NumberRange(0),
