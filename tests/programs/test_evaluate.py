@@ -109,7 +109,7 @@ def test_random_test_transforms_do_not_depend_on_the_batch_size(
         fingerprints.add(results["fingerprint"])
     assert predicted[0] == predicted[1]
     assert len(fingerprints) == 1
-    assert results["declared"]["test_transform"]["transforms"][0]["num_points"] == 64
+    assert results["protocol"]["test_transform"]["transforms"][0]["num_points"] == 64
 
 
 def test_a_view_of_training_shapes_without_any_raises_value_error(trained: Path) -> None:
