@@ -8,7 +8,7 @@ SRC = Path(__file__).parents[1] / "src" / "recon"
 FLOORS = (
     "utils ops", "layers", "losses teachers", "models data", "checkpoints", "tasks point_encoder",
     "callbacks", "reports", "cli",
-    "train prepare evaluate segment embed search figures export info",
+    "train prepare evaluate segment embed search figures export info", "__main__",
 )  # fmt: skip
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names.split()}
 FILES = sorted(path for path in SRC.rglob("*.py") if path != SRC / "__init__.py")

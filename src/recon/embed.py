@@ -3,7 +3,6 @@
 A stopped run resumes by the same command. Unreadable files are printed, counted and skipped.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import exit_on_interrupt
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.program import run_program
 from recon.cli.run_summary import describe_network, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
 from recon.utils.atomic_write import write_lock
@@ -264,5 +263,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    check_renamed_options("embed", sys.argv[1:])
-    main()
+    run_program("embed", main)

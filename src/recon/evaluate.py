@@ -6,7 +6,6 @@ different fingerprints are not comparable.
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import format_error, one_line_errors
 from recon.cli.named_transforms import compose_named_transforms
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.program import run_program
 from recon.cli.run_summary import (
     describe_network,
     describe_source,
@@ -290,5 +289,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    check_renamed_options("evaluate", sys.argv[1:])
-    main()
+    run_program("evaluate", main)

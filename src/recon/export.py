@@ -1,6 +1,5 @@
 """Export weights to other formats: python -m recon.export checkpoint=<file> out=<folder>."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from omegaconf import DictConfig
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.program import run_program
 from recon.cli.run_summary import describe_network, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
 
@@ -93,5 +92,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    check_renamed_options("export", sys.argv[1:])
-    main()
+    run_program("export", main)

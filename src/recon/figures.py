@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
+from recon.cli.program import run_program
 from recon.cli.run_summary import print_config
 
 
@@ -44,4 +45,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("figures", main)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
 from recon.cli.overrides import quote_override
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.program import run_program
 
 _OPTION = re.compile(r"(checkpoint|json|num_points|network(\.\w+)?|hydra(\.\w+)*)=|-")
 
@@ -117,6 +117,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    check_renamed_options("info", sys.argv[1:])
     sys.argv[1:] = quote_checkpoint_argument(sys.argv[1:])
-    main()
+    run_program("info", main)

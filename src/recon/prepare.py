@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import exit_on_interrupt
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.program import run_program
 from recon.cli.run_summary import print_config, print_summary
 from recon.utils.atomic_write import write_atomic, write_lock
 
@@ -223,5 +223,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    check_renamed_options("prepare", sys.argv[1:])
-    main()
+    run_program("prepare", main)

@@ -3,7 +3,6 @@
 python -m recon.search features=features.parquet query="a chair with wheels"
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +11,7 @@ from omegaconf import DictConfig
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
-from recon.cli.overrides import quote_override
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.program import run_program
 from recon.cli.run_summary import print_config
 from recon.cli.runtime import silence_known_warnings
 from recon.utils.device import resolve_device
@@ -262,6 +260,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    check_renamed_options("search", sys.argv[1:])
-    sys.argv[1:] = [quote_override(word, "query") for word in sys.argv[1:]]
-    main()
+    run_program("search", main)

@@ -4,7 +4,6 @@ Writes all points of each file, in their order, as a .ply with labels and colors
 probabilities as .npz.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.program import run_program
 from recon.cli.run_summary import describe_network, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
 from recon.utils.device import resolve_device
@@ -214,5 +213,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    check_renamed_options("segment", sys.argv[1:])
-    main()
+    run_program("segment", main)

@@ -14,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import format_error, one_line_errors
 from recon.cli.named_transforms import compose_named_transforms
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.program import run_program
 from recon.cli.run_summary import describe_training, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
+from recon.cli.unused_options import check_options_have_effect
 from recon.cli.validation import check_compile_strategy, check_devices, check_numbers, check_seeds
 from recon.utils.atomic_write import write_atomic, write_lock
 from recon.utils.run_log import run_log
@@ -186,20 +187,26 @@ def _choose_tested_checkpoint(trainer: "Trainer") -> str | None:
 def _build_trainer(cfg: DictConfig) -> "Trainer":
     """Build the trainer, with synchronized BatchNorm on CPUs too if it is enabled."""
     from hydra.utils import instantiate
+    from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
     from recon.callbacks.loggers import SpawnedProcessLog, add_csv_logger
     from recon.callbacks.resuming import ExactResume
     from recon.callbacks.sync_batchnorm import SyncBatchNormPlugin
 
     check_devices(cfg.trainer)
-    loggers = add_csv_logger(instantiate(cfg.get("logger")), cfg.output_dir)
-    options: dict[str, Any] = {"logger": loggers}
-    callbacks = [instantiate(item, _convert_="all") for item in cfg.callbacks.values()]
-    options["callbacks"] = [
-        ExactResume(_to_plain(cfg)),
-        *callbacks,
-        SpawnedProcessLog(cfg.output_dir),
-    ]
+    chosen = [item for item in cfg.callbacks.values() if item is not None]
+    callbacks = [instantiate(item, _convert_="all") for item in chosen]
+    options: dict[str, Any] = {
+        "logger": add_csv_logger(instantiate(cfg.get("logger")), cfg.output_dir),
+        "callbacks": [
+            ExactResume(_to_plain(cfg)),
+            *callbacks,
+            SpawnedProcessLog(cfg.output_dir),
+        ],
+    }
+    # Lightning adds its own checkpoints and progress bar if a run switches off those it has.
+    for name, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar)):
+        options[name] = cfg.trainer.get(name, any(isinstance(item, kind) for item in callbacks))
     if cfg.trainer.get("sync_batchnorm"):
         options["plugins"] = [*instantiate(cfg.trainer.get("plugins", [])), SyncBatchNormPlugin()]
     return instantiate(cfg.trainer, **options, _convert_="all")
@@ -271,6 +278,7 @@ def main(cfg: DictConfig) -> float | None:
     from recon.cli.multirun import clear_failure, run_job
 
     def job() -> float | None:
+        check_options_have_effect(cfg, HydraConfig.get().overrides.task)
         if cfg.seeds is not None:
             return train_seeds(cfg)
         return select_objective(cfg, _train_or_read_metrics(cfg))
@@ -284,8 +292,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    check_renamed_options("train", sys.argv[1:])
     try:
-        main()
+        run_program("train", main)
     except KeyboardInterrupt:  # between two jobs of a multirun
         sys.exit("stopped")
