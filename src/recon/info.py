@@ -1,8 +1,9 @@
 """Inspect a checkpoint: python -m recon.info <file>."""
 
 import json
-import re
 import sys
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -13,7 +14,7 @@ from recon.cli.errors import one_line_errors
 from recon.cli.overrides import quote_override
 from recon.cli.program import run_program
 
-_OPTION = re.compile(r"(checkpoint|json|num_points|network(\.\w+)?|hydra(\.\w+)*)=|-")
+_OPTIONS = ("checkpoint", "json", "num_points", "network", "hydra", "source")
 
 
 def inspect_checkpoint(cfg: DictConfig) -> dict[str, Any]:
@@ -104,7 +105,11 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 def quote_checkpoint_argument(arguments: list[str]) -> list[str]:
     """Turn a first argument that is not an option into a quoted Hydra override of `checkpoint`."""
-    if not arguments or _OPTION.match(arguments[0]):
+    if not arguments or arguments[0].startswith("-"):
+        return arguments
+    name, equals, _ = arguments[0].lstrip("+~").partition("=")
+    is_misspelled = get_close_matches(name, _OPTIONS) and not Path(arguments[0]).exists()
+    if equals and (name.split(".")[0] in _OPTIONS or is_misspelled):
         return arguments
     return [quote_override(f"checkpoint={arguments[0]}", "checkpoint"), *arguments[1:]]
 

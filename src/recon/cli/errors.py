@@ -129,3 +129,8 @@ def _exit_with_message(error: BaseException) -> NoReturn:
         f"error: {escape_control_chars(format_error(error))}\n"
         "(set HYDRA_FULL_ERROR=1 to see the traceback)"
     )
+
+
+def fail(message: str) -> NoReturn:
+    """Exit with a one-line message about the command line."""
+    sys.exit(f"error: {escape_control_chars(message)}")

@@ -2,12 +2,12 @@
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from recon.cli.config_dir import conf_dir
+from recon.cli.errors import fail
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -37,13 +37,6 @@ YAML_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "No
 _OVERRIDE = re.compile(r"([~+]*[\w$][\w$./@:-]*)=(.*)", re.DOTALL)
 
 
-def fail(message: str) -> NoReturn:
-    """Exit with a one-line message about the command line."""
-    from recon.utils.printable import escape_control_chars
-
-    sys.exit(f"error: {escape_control_chars(message)}")
-
-
 def normalize_arguments(program: str, arguments: Sequence[str]) -> list[str]:
     """Return arguments that Hydra reads as they are meant; exit if that cannot be told.
 
@@ -59,7 +52,7 @@ def normalize_arguments(program: str, arguments: Sequence[str]) -> list[str]:
         if previous in VALUE_FLAGS or word.split("=")[0] in FLAGS:
             normalized.append(word)
         elif match := _OVERRIDE.fullmatch(word):
-            normalized.append(_normalize_override(*match.groups(), is_multirun))
+            normalized.append(_normalize_override(match[1], match[2], is_multirun))
         elif word.startswith("~") and "=" not in word:
             normalized.append(word)
         else:
@@ -138,7 +131,7 @@ def _normalize_group(name: str, value: str) -> str | None:
         return f"{name}=null"
     hint = "switch off one of them with callbacks.<name>=null, " if name == "callbacks" else ""
     choices = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    fail(f"{name}={value}: is needed: {hint}choose among {choices}")
+    return fail(f"{name}={value}: is needed: {hint}choose among {choices}")
 
 
 def _normalize_value(name: str, value: str, is_text: bool, is_multirun: bool) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from recon.cli.overrides import fail, normalize_arguments, remove_plus_signs
+from recon.cli.errors import fail
+from recon.cli.overrides import normalize_arguments, remove_plus_signs
 from recon.cli.renamed_options import check_renamed_options
 from recon.cli.usage import PROGRAMS, format_start
 
@@ -44,10 +45,12 @@ def run_program(name: str, main: Callable[[], Any]) -> None:
 @contextmanager
 def _raise_config_errors() -> Iterator[None]:
     """Raise `_ConfigError` where Hydra would print its error and exit."""
-    import hydra._internal.utils as hydra_utils
+    import hydra._internal.utils
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    # Hydra has no public way to handle its errors.
+    hydra_utils: Any = hydra._internal.utils
     report = hydra_utils.run_and_report
 
     def raise_or_report(function: Callable[[], Any]) -> Any:

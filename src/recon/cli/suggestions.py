@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
-from recon.cli.overrides import fail
+from recon.cli.errors import fail
 
 SYNONYMS = {
     "batch": "data.batch_size",
@@ -163,7 +163,8 @@ def suggest_keys(cfg: DictConfig, key: str) -> list[str]:
 def list_keys(cfg: Any, prefix: str = "") -> list[str]:
     """Return the dotted names of all nodes of a configuration."""
     keys = []
-    for name in cfg if isinstance(cfg, DictConfig) and not cfg._is_none() else ():
+    names = map(str, cfg) if isinstance(cfg, DictConfig) and not cfg._is_none() else ()
+    for name in names:
         key = f"{prefix}{name}"
         node = cfg._get_node(name)
         keys += [key, *list_keys(node, f"{key}.")] if not node._is_interpolation() else [key]

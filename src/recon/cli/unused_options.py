@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 
 SHARED_NODES = frozenset(
     ("channels", "checkpoint", "eval", "loss", "loss_weights", "mask", "model", "num_points")
@@ -70,15 +70,15 @@ def find_used_keys(cfg: DictConfig) -> set[str]:
 
 
 def _get_raw(cfg: DictConfig, key: str) -> Any:
-    """Return the content of a node, with unresolved interpolations."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False) if parent else cfg
-    child = node._get_node(name) if isinstance(node, DictConfig) else None
-    if child is None:
-        return None
-    if OmegaConf.is_config(child) and not child._is_none() and not child._is_interpolation():
-        return OmegaConf.to_container(child)
-    return child._value()
+    """Return the content of a node, with unresolved interpolations; None if there is no node."""
+    node: Any = cfg
+    for name in key.split("."):
+        if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
+            return None
+        node = node._get_node(name, validate_access=False)
+    if isinstance(node, Container) and not node._is_none() and not node._is_interpolation():
+        return OmegaConf.to_container(node)
+    return None if node is None else node._value()
 
 
 def _iter_references(cfg: DictConfig, content: Any) -> Iterator[str]:
