@@ -2,8 +2,9 @@
 
 import sys
 
+from recon.cli.errors import fail
+from recon.cli.program import PROGRAMS, format_programs
 from recon.cli.suggestions import format_suggestion
-from recon.cli.usage import PROGRAMS, format_programs
 
 
 def main() -> None:

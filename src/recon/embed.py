@@ -65,7 +65,7 @@ def _embed_locked(cfg: DictConfig) -> int:
     checkpoint = str(local_path.absolute()) if is_local else cfg.checkpoint
     table = ResumableParquetWriter(
         Path(cfg.out).expanduser(),
-        build_feature_metadata(cfg, encoder),
+        build_feature_metadata(cfg, encoder, dataset.up),
         {"checkpoint": checkpoint, "network": dict(cfg.network)},
     )
     modified_times = {
@@ -120,7 +120,7 @@ def _print_summary(cfg: DictConfig, encoder: "PointEncoder", num_shapes: int) ->
     print_config(cfg)
 
 
-def build_feature_metadata(cfg: DictConfig, encoder: "PointEncoder") -> dict[str, Any]:
+def build_feature_metadata(cfg: DictConfig, encoder: "PointEncoder", up: str) -> dict[str, Any]:
     """Return everything that features depend on; all features of a table share it."""
     from importlib.metadata import version
 
@@ -133,6 +133,7 @@ def build_feature_metadata(cfg: DictConfig, encoder: "PointEncoder") -> dict[str
         "num_points": cfg.num_points,
         "patches": [grouper.groups, grouper.group_size, grouper.skip_near_origin],
         "num_surface_points": cfg.num_surface_points,
+        "up": up,
     }
 
 

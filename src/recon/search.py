@@ -62,6 +62,11 @@ def search(cfg: DictConfig) -> "Neighbors":
     if not isinstance(cfg.top, int) or cfg.top < 1:
         raise ValueError(f"top must be an integer of at least 1, got {cfg.top!r}")
     path = Path(cfg.features).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"features={cfg.features}: there is no such table: write it first, python -m "
+            f"recon.embed checkpoint=<checkpoint> files=<your shapes> out={cfg.features}"
+        )
     metadata = read_table_metadata(path)
     print_config(cfg)
     is_file = _is_file(cfg.query)
@@ -150,7 +155,8 @@ def _build_cloud_query(cfg: DictConfig, metadata: dict[str, Any]) -> Query:
             f"(hash {provenance['weights']}): set checkpoint= to that checkpoint, or embed again"
         )
     cloud = read_shape(Path(cfg.query).expanduser(), provenance["num_surface_points"])
-    upright = AlignUpAxis(cfg.up, "y")(from_numpy(cloud.points)[None])[0]
+    up = cfg.up or provenance.get("up", "y")
+    upright = AlignUpAxis(up, "y")(from_numpy(cloud.points)[None])[0]
     feature = getattr(encoder.encode(upright, up="y"), cfg.by)
     if feature is None:
         raise ValueError(f"by={cfg.by}: {path} does not provide this feature: choose by=pooled")

@@ -18,7 +18,14 @@ from recon.cli.program import run_program
 from recon.cli.run_summary import describe_training, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
 from recon.cli.unused_options import check_options_have_effect
-from recon.cli.validation import check_compile_strategy, check_devices, check_numbers, check_seeds
+from recon.cli.validation import (
+    check_batch_size,
+    check_compile_strategy,
+    check_devices,
+    check_numbers,
+    check_seeds,
+    check_trainer_choices,
+)
 from recon.utils.atomic_write import write_atomic, write_lock
 from recon.utils.run_log import run_log
 from recon.utils.scheduler_env import (
@@ -55,6 +62,8 @@ def fit(cfg: DictConfig) -> TrainingResult:
         raise FileNotFoundError(f"{path}: no such checkpoint to resume from")
     check_numbers(cfg)
     check_compile_strategy(cfg)
+    check_batch_size(cfg)
+    check_trainer_choices(cfg.trainer)
     if not is_rank_zero():
         _check_output_dir(cfg)  # else it would wait for a first process that has exited
         return _train(cfg)

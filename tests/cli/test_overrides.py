@@ -73,8 +73,9 @@ def test_other_values_pass_unchanged() -> None:
     [
         ("logger=None", "logger=none"),
         ("logger=false", "logger=none"),
-        ("probe=none", "probe=null"),
+        ("probe=none", "~probe"),
         ("scheduler=null", "task.scheduler=null"),
+        ("callbacks.report=off", "callbacks.report=null"),
         ("data.up=Z", "data.up=z"),
         ("compile=yes", "compile=true"),
         ("trainer.max_time=None", "trainer.max_time=null"),

@@ -23,6 +23,9 @@ OUT_OF_MEMORY_PATTERN = re.compile(
     re.IGNORECASE,
 )
 DEAD_WORKER_PATTERN = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)")
+UNKNOWN_ARGUMENT_PATTERN = re.compile(
+    r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(.*?)'"
+)
 RESOURCE_ERRORS = (MemoryError, RuntimeError, OSError, EOFError)
 """Types of the errors that out of memory and dead workers raise."""
 
@@ -58,24 +61,81 @@ def _is_lost_worker(error: BaseException) -> bool:
     return sharer in "".join(traceback.format_exception(error))
 
 
+def _explain_option_error(error: BaseException) -> str | None:
+    """Return a message that names the option behind an error of another library, else None."""
+    from hydra.errors import InstantiationException
+    from omegaconf.errors import (
+        InterpolationKeyError,
+        InterpolationToMissingValueError,
+        MissingMandatoryValue,
+    )
+
+    text = str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not set: add {error.full_key}=<value>"
+    if isinstance(error, InterpolationToMissingValueError | InterpolationKeyError):
+        match = re.search(r"(?:key|node) '(.*?)' (?:not found|.*missing)|key: (\S+)$", text, re.M)
+        name = next(filter(None, match.groups()), "?") if match else "?"
+        if name.startswith("eval."):  # of the chosen selection
+            return None
+        hint = "; without teachers, student=generative" if name == "teacher" else ""
+        return f"{name} is not set, but this configuration refers to it: add {name}=<value>{hint}"
+    if isinstance(error, InstantiationException):
+        return _explain_instantiation_error(error)
+    return None
+
+
+def _explain_instantiation_error(error: BaseException) -> str | None:
+    """Return a message that names the option that a class or function does not take, else None."""
+    cause, text = error.__cause__, str(error)
+    key = (re.findall(r"full_key: (\S+)", text) or [""])[-1]
+    if isinstance(cause, TypeError):
+        match = UNKNOWN_ARGUMENT_PATTERN.search(str(cause))
+        if match and key and key not in ("trainer", "optimizer"):
+            option = f"{key}.{match[2]}".strip(".")
+            return f"{option}: {match[1]} has no such option: leave it out, ~{option}"
+        if match := re.search(r"missing \d+ required .*?argument\w*: '(.*?)'", str(cause)):
+            option = f"{key}.{match[1]}".strip(".")
+            return f"{option} is not set: add {option}=<value>"
+    if cause is None:
+        return f"{key}: {text.splitlines()[0]}" if key else text.splitlines()[0]
+    return None
+
+
 def format_error(error: BaseException) -> str:
     """Return the message of the original error, without its traceback."""
     from hydra.errors import InstantiationException
-    from omegaconf.errors import MissingMandatoryValue
 
+    if explanation := _explain_option_error(error):
+        return explanation
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} is not set: add {error.full_key}=<value>"
-    if explanation := _explain_resource_error(error):
+    if explanation := _explain_option_error(error) or _explain_resource_error(error):
         return explanation
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         return f"{error}: free disk space, or choose another folder"
     if explanation := explain_known_error(error):
         return explanation
+    if type(error).__name__ == "MisconfigurationException":
+        return _name_trainer_options(str(error))
     # A data-loading worker sends its error as text, after the traceback.
     match = re.search(r"Original Traceback.*\n\w+: (.*)\Z", str(error), re.DOTALL)
     return match[1].strip() if match else str(error)
+
+
+def _name_trainer_options(message: str) -> str:
+    """Give the Trainer's arguments in a message of Lightning the names of our options."""
+    import inspect
+
+    from lightning import Trainer
+
+    arguments = "|".join(inspect.signature(Trainer).parameters)
+    pattern = rf"`?Trainer\(({arguments})\b([^)`]*)\)`?|`({arguments})`"
+
+    def name_option(match: re.Match[str]) -> str:
+        return f"trainer.{match[1] or match[3]}{match[2] or ''}"
+
+    return " ".join(re.sub(pattern, name_option, message).split())
 
 
 @contextmanager

@@ -33,6 +33,8 @@ OPTIONAL_GROUPS = frozenset(
     ["data", "debug", "experiment", "hparams_search", "callbacks/guard", "probe", "teacher"]
 )
 """Config groups that a configuration may lack, `group=null`."""
+OFF = ("null", "none", "false", "off")
+"""Values that switch off a group or a callback."""
 YAML_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "None": "null"}
 _OVERRIDE = re.compile(r"([~+]*[\w$][\w$./@:-]*)=(.*)", re.DOTALL)
 
@@ -105,8 +107,10 @@ def _normalize_override(key: str, value: str, is_multirun: bool) -> str:
     name = key.lstrip("+~")
     group = _normalize_group(name, value)
     if group is not None:
-        return f"{key.removesuffix(name)}{group}"
+        return group
     last = name.rpartition(".")[2]
+    if re.fullmatch(r"callbacks\.\w+", name) and value.lower() in OFF:
+        return f"{key}=null"
     if value.startswith("=") and last not in TEXT_OPTIONS:
         fail(f"{key}={value}: write one =, {key}{value}")
     if last in AXIS_OPTIONS and re.fullmatch("[XYZ]", value):
@@ -121,14 +125,14 @@ def _normalize_override(key: str, value: str, is_multirun: bool) -> str:
 def _normalize_group(name: str, value: str) -> str | None:
     """Return the option for a config group that is switched off, None for other options."""
     folder = Path(conf_dir()) / name
-    if "." in name or not folder.is_dir() or value.lower() not in ("null", "none", "false", "off"):
+    if "." in name or not folder.is_dir() or value.lower() not in OFF:
         return None
     if (folder / "none.yaml").is_file():
         return f"{name}=none"
     if name == "scheduler":
         return "task.scheduler=null"  # a constant rate, whatever the experiment sets
     if name in OPTIONAL_GROUPS:
-        return f"{name}=null"
+        return f"~{name}"
     hint = "switch off one of them with callbacks.<name>=null, " if name == "callbacks" else ""
     choices = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
     return fail(f"{name}={value}: is needed: {hint}choose among {choices}")

@@ -63,6 +63,9 @@ def correct_options(
         return _correct_key(program, arguments, match[1], match[1] in added)
     if match := re.search(r"Could not delete from config\. '(.*?)' does not exist", text):
         return _refuse(program, arguments, match[1], f"~{match[1]}", "is not in this configuration")
+    if match := re.search(r"Could not delete '(.*?)'\. No match in the defaults list", text):
+        # A group that is off already.
+        return [word for word in arguments if word.split("=")[0] != f"~{match[1]}"]
     if match := re.search(r"Could not override '(.*?)'\.", text):
         word = _find(arguments, match[1])
         if match[1] in added:

@@ -1,6 +1,7 @@
 """Validate the numbers, seeds, strategy and devices of a configuration before training starts."""
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +32,18 @@ class NumberRange(NamedTuple):
 
 
 SEED_RANGE = NumberRange(0, 2**32 - 1)
+PRECISIONS = (
+    *("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
+    *("32", "16", "64", "bf16", "transformer-engine", "transformer-engine-float16"),
+)
+"""Precisions of Lightning, by name."""
+PRECISION_NAMES = {
+    **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed", "f16"), "16-mixed"),
+    **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
+    **dict.fromkeys(("fp32", "float32", "float", "full", "f32", "tf32"), "32-true"),
+    **dict.fromkeys(("fp64", "float64", "double", "f64"), "64-true"),
+}
+"""Other names of precisions."""
 NUMBER_RANGES = {
     "seed": SEED_RANGE,
     "num_points": NumberRange(1),
@@ -85,6 +98,54 @@ def check_compile_strategy(cfg: DictConfig) -> None:
         raise ValueError(
             f"compile=true: compiled modules do not reach the processes that {strategy} starts: "
             "set compile=false, or trainer=ddp"
+        )
+
+
+def check_trainer_choices(trainer: DictConfig) -> None:
+    """Raise ValueError for a precision, accelerator, strategy or devices that Lightning lacks."""
+    # Imported here, because it takes seconds that a misspelled option should not cost.
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
+    strategies = ("auto", *StrategyRegistry.available_strategies())
+    _check_choice(
+        "precision", str(trainer.get("precision", "32-true")), PRECISIONS, PRECISION_NAMES
+    )
+    _check_choice("accelerator", trainer.get("accelerator"), accelerators, {"cpus": "cpu"})
+    if not OmegaConf.is_dict(trainer.get("strategy")):
+        _check_choice("strategy", trainer.get("strategy"), strategies, {"dp": "ddp"})
+    devices = trainer.get("devices", 1)
+    is_number = isinstance(devices, int) and not isinstance(devices, bool)
+    if is_number and (devices > 0 or devices == -1) or devices in (None, "auto"):
+        return
+    indices = devices.split(",") if isinstance(devices, str) else devices
+    is_list = OmegaConf.is_list(devices) or isinstance(devices, str)
+    if not is_list or not indices or not all(str(index).strip().isdigit() for index in indices):
+        raise ValueError(
+            f"trainer.devices={devices}: must be a number of devices of at least 1, auto, or a "
+            "list of their indices, such as [0,1]"
+        )
+
+
+def _check_choice(
+    name: str, value: Any, choices: Sequence[str], other_names: Mapping[str, str]
+) -> None:
+    """Raise ValueError that lists the choices if the value of a Trainer option is none of them."""
+    if value is None or value in choices:
+        return
+    meant = other_names.get(str(value).lower())
+    hint = f"did you mean trainer.{name}={meant}? " if meant in choices else ""
+    raise ValueError(f"trainer.{name}={value}: {hint}choose among {', '.join(choices)}")
+
+
+def check_batch_size(cfg: DictConfig) -> None:
+    """Raise ValueError for batches of one sample if the head of a classifier has BatchNorm."""
+    head = str(OmegaConf.select(cfg, "task.model.head._target_"))
+    if head.endswith("mlp_head") and OmegaConf.select(cfg, "data.batch_size") == 1:
+        raise ValueError(
+            "data.batch_size=1: must be at least 2, because the head of the classifier has "
+            "BatchNorm; trainer.accumulate_grad_batches adds up small batches"
         )
 
 

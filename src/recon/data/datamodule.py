@@ -27,7 +27,7 @@ from recon.data.sampler import (
     find_resume_position,
 )
 from recon.data.splits import split_train_val, stratified_subset
-from recon.data.transforms import Transform, axis_index
+from recon.data.transforms import AXES, Transform, axis_index
 from recon.data.whole_clouds import transform_for_test
 from recon.data.workers import end_with_parent
 from recon.ops.distributed import all_gather_with_grad, rank_and_world_size, synced_rng
@@ -92,7 +92,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         if num_points is not None and num_points < 1:
             raise ValueError(f"num_points must be at least 1, got {num_points}")
         if target_up is not None:
-            axis_index(target_up)
+            target_up = AXES[axis_index(target_up)]
         _check_evaluation(eval_points, num_points, test_transform)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip, got {on_error!r}")

@@ -50,10 +50,10 @@ def _draw_uniform(
 
 
 def axis_index(name: str) -> int:
-    """Return 0, 1 or 2 for x, y or z; raise ValueError for another name."""
-    if len(name) != 1 or name not in AXES:
+    """Return 0, 1 or 2 for x, y or z in any case; raise ValueError for another name."""
+    if name not in [*AXES, *AXES.upper()]:
         raise ValueError(f"axis must be x, y or z, got {name!r}")
-    return AXES.index(name)
+    return AXES.index(name.lower())
 
 
 def _select_points(clouds: Clouds, rows: Int[Tensor, "b m"]) -> Clouds:

@@ -118,13 +118,13 @@ class Segmenter(nn.Module):
                 "part segmentation needs an encoder with queries, and this encoder has none"
             )
         self.grouper, self.encoder = grouper, encoder
-        if up not in AXES:
+        if up not in [*AXES, *AXES.upper()]:
             raise ValueError(f"up must be x, y or z, got {up!r}")
         self.num_classes, self.num_objects, self.channels, self.up = (
             num_classes,
             num_objects,
             channels,
-            up,
+            up.lower(),
         )
         self.class_names, self.object_names = tuple(class_names), tuple(object_names)
         self.parts = dict(parts or {})

@@ -10,6 +10,7 @@ from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.folder import ShapeFolder
 from recon.data.datasets.shape_listing import TABLE_SUFFIXES
 from recon.data.io.shape import find_shape_files, read_shape
+from recon.data.transforms import AXES, axis_index
 
 
 class FileList(PointCloudDataset):
@@ -17,7 +18,7 @@ class FileList(PointCloudDataset):
 
     def __init__(self, paths: Mapping[str, Path], *, num_surface_points: int, up: str) -> None:
         self.ids, self.paths = list(paths), list(paths.values())
-        self.num_surface_points, self.up = num_surface_points, up
+        self.num_surface_points, self.up = num_surface_points, AXES[axis_index(up)]
 
     def cloud(self, index: int) -> Cloud:
         return read_shape(self.paths[index], self.num_surface_points)

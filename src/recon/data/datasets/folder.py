@@ -16,7 +16,7 @@ from recon.data.io.image_checks import decode_image
 from recon.data.io.shape import read_shape
 from recon.data.prepared.layout import prepared_splits
 from recon.data.render import render_cloud
-from recon.data.transforms import axis_index
+from recon.data.transforms import AXES, axis_index
 from recon.teachers.prompts import build_prompts
 from recon.utils.deprecation import renamed_arguments
 from recon.utils.printable import check_printable
@@ -43,7 +43,8 @@ class ShapeFolder(PointCloudDataset):
         up: str = "y",
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.root, self.num_surface_points, self.up = Path(root), num_surface_points, up
+        self.root, self.num_surface_points = Path(root), num_surface_points
+        self.up = AXES[axis_index(up)]
         entries = list_shapes(self.root)
         # If some shapes have a split, the others are for training; `all` is ordered by split.
         if any(entry.split for entry in entries):
@@ -142,8 +143,8 @@ class FolderDataModule(PointCloudDataModule):
         super().__init__(root, split=split, num_points=num_points, target_up=target_up, **loading)
         if num_surface_points < 1:
             raise ValueError(f"num_surface_points must be at least 1, got {num_surface_points}")
-        axis_index(up)
-        self.num_surface_points, self.up, self.classes = num_surface_points, up, classes
+        self.up = AXES[axis_index(up)]
+        self.num_surface_points, self.classes = num_surface_points, classes
 
     def settings(self) -> dict[str, Any]:
         classes = None if self.classes is None else list(self.classes)

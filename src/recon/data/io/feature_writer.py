@@ -114,22 +114,19 @@ class ResumableParquetWriter:
 
     def _resume_from(self, path: Path) -> None:
         """Register the shapes of an existing table as done; raise ValueError if it differs."""
-        metadata = read_table_metadata(path)
-        provenance = metadata["about"]
+        provenance = read_table_metadata(path)["about"]
         for key, value in self.provenance.items():
             if provenance.get(key) != value:
                 raise ValueError(
                     f"{path}: was made with {key}={provenance.get(key)}, not with {key}={value}: "
                     "choose another file by out=<name>.parquet, or remove this one"
                 )
-        if path != self.out:  # a new run tries again what a finished run could not read
-            self.skipped |= metadata["skipped"]
         columns = read_columns(path, ["path", "modified_ns"]).to_pydict()
         self._done |= dict(zip(columns["path"], columns["modified_ns"], strict=True))
 
     def is_done(self, path: str, modified_ns: int | None) -> bool:
-        """Return whether a shape is done and unchanged, or was unreadable in the stopped run."""
-        return path in self.skipped or (path in self._done and self._done[path] == modified_ns)
+        """Return whether a shape is done and unchanged; unreadable ones are tried again."""
+        return path in self._done and self._done[path] == modified_ns
 
     def write_part(self, rows: Sequence[FeatureRow], skipped: Mapping[str, str]) -> None:
         """Write a part atomically: rows of features, and the reasons of skipped shapes."""
