@@ -1,5 +1,6 @@
 """Log metrics to metrics.csv and to Weights & Biases."""
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,7 +58,10 @@ class SpawnedProcessLog(Callback):
         self.folder = Path(folder)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if multiprocessing.parent_process() is not None and trainer.is_global_zero:
+        if multiprocessing.parent_process() is None:
+            return
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # as in the parent
+        if trainer.is_global_zero:
             self._stack = ExitStack()
             self._stack.enter_context(run_log(self.folder, header=False))
 
