@@ -2,7 +2,6 @@
 
 import sys
 
-from recon.cli.errors import fail
 from recon.cli.program import PROGRAMS, format_programs
 from recon.cli.suggestions import format_suggestion
 
