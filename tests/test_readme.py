@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from recon.checkpoints.loading import load
 from recon.cli.config_dir import conf_dir
-from recon.cli.overrides import quote_override
+from recon.cli.options.overrides import quote_override
 from recon.info import quote_checkpoint_argument
 
 ROOT = Path(__file__).parents[1]

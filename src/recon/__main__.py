@@ -2,8 +2,9 @@
 
 import sys
 
+from recon.cli.errors import fail
+from recon.cli.options.suggestions import format_suggestion
 from recon.cli.program import PROGRAMS, format_programs
-from recon.cli.suggestions import format_suggestion
 
 
 def main() -> None:
@@ -20,10 +21,8 @@ def main() -> None:
         return
     name = sys.argv[1].removeprefix("recon.")
     if name not in PROGRAMS:
-        choices = f"choose among {', '.join(PROGRAMS)}"
-        sys.exit(
-            f"error: {sys.argv[1]}: no such program: {format_suggestion(name, PROGRAMS) or choices}"
-        )
+        hint = format_suggestion(name, PROGRAMS) or f"choose among {', '.join(PROGRAMS)}"
+        fail(f"{sys.argv[1]}: no such program: {hint}")
     del sys.argv[1]
     runpy.run_module(f"recon.{name}", run_name="__main__", alter_sys=True)
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
-from recon.cli.overrides import quote_override
+from recon.cli.options.overrides import quote_override
 from recon.cli.program import run_program
 
 _OPTIONS = ("checkpoint", "json", "num_points", "network", "hydra", "source")

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import format_error, one_line_errors
 from recon.cli.named_transforms import compose_named_transforms
+from recon.cli.options.unused_options import check_options_have_effect
 from recon.cli.program import run_program
 from recon.cli.run_summary import describe_training, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
-from recon.cli.unused_options import check_options_have_effect
 from recon.cli.validation import (
     check_batch_size,
     check_compile_strategy,

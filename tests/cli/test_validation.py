@@ -4,19 +4,25 @@ import math
 import re
 from copy import deepcopy
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning.fabric.connector import _PRECISION_INPUT
 from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.validation import (
+    BOOLEAN_OPTIONS,
     NUMBER_RANGES,
+    PRECISIONS,
+    check_batch_size,
     check_compile_strategy,
     check_devices,
     check_numbers,
     check_seeds,
+    check_trainer_choices,
 )
 
 INVALID_NUMBERS = ["abc", True, -2, [1], {"a": 1}, math.nan, math.inf, -math.inf]
@@ -128,3 +134,57 @@ def test_unavailable_devices_raise_value_error(
         with pytest.raises(ValueError, match="trainer.devices=9999: too many processes"):
             check_devices(trainer)
         check_devices(OmegaConf.create({"accelerator": accelerator, "devices": 2}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp16"}, "trainer.precision=fp16: did you mean trainer.precision=16-mixed"),
+        ({"precision": "half"}, "did you mean trainer.precision=16-mixed"),
+        ({"precision": "int8"}, "trainer.precision=int8: choose among 32-true, bf16-mixed"),
+        ({"accelerator": "cudaa"}, "trainer.accelerator=cudaa: choose among auto, gpu, "),
+        ({"strategy": "dpp"}, "trainer.strategy=dpp: choose among auto, ddp"),
+        ({"devices": 0}, "trainer.devices=0: must be a number of devices of at least 1"),
+        ({"devices": "all"}, "trainer.devices=all: must be"),
+        ({"devices": True}, "trainer.devices=True: must be"),
+    ],
+)
+def test_trainer_options_have_choices(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_trainer_choices(OmegaConf.create(options))
+
+
+def test_precisions_are_those_of_lightning() -> None:
+    known = {str(name) for kind in get_args(_PRECISION_INPUT) for name in get_args(kind)}
+    assert set(PRECISIONS) == known
+    for precision in PRECISIONS:
+        check_trainer_choices(OmegaConf.create({"precision": precision, "devices": "0,1"}))
+
+
+def test_a_head_with_batch_norm_requires_two_samples(shipped_configs: list[DictConfig]) -> None:
+    classifiers = [cfg for cfg in shipped_configs if cfg.name.startswith(("fine", "few"))]
+    assert classifiers
+    for cfg in map(deepcopy, shipped_configs):
+        check_batch_size(cfg)
+        cfg.data.batch_size = 1
+        if cfg.name.startswith(("fine", "few")):
+            with pytest.raises(ValueError, match="data.batch_size=1: must be at least 2"):
+                check_batch_size(cfg)
+        else:
+            check_batch_size(cfg)
+
+
+@pytest.mark.parametrize("value", ["maybe", 1, "yes"])
+def test_booleans_are_true_or_false(value: object) -> None:
+    for name in BOOLEAN_OPTIONS:
+        cfg = OmegaConf.create({})
+        OmegaConf.update(cfg, name, True, force_add=True)
+        check_numbers(cfg)
+        OmegaConf.update(cfg, name, value)
+        with pytest.raises(ValueError, match=f"{name}={value}: must be true or false"):
+            check_numbers(cfg)
+
+
+def test_a_run_needs_a_seed() -> None:
+    with pytest.raises(ValueError, match="seed=None: must be a whole number"):
+        check_numbers(OmegaConf.create({"seed": None}))

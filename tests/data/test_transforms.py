@@ -28,6 +28,7 @@ from recon.data.transforms import (
     RandomTranslate,
     Transform,
     UnitSphere,
+    axis_index,
 )
 from recon.layers.grouping import check_clouds
 from recon.ops.neighbors import pairwise_distances
@@ -277,3 +278,12 @@ def test_configured_transforms_run(path: Path) -> None:
     assert len(after.points) == len(after.colors) == 2
     assert after.points.shape[1] in (1024, 2048)
     assert not torch.equal(after.points, transform(before, Generator().manual_seed(1)).points)
+
+
+def test_axes_may_be_in_upper_case() -> None:
+    clouds = torch.randn(1, 8, 3)
+    assert torch.equal(AlignUpAxis("Z", "Y")(clouds), AlignUpAxis("z", "y")(clouds))
+    assert [axis_index(name) for name in "xyzXYZ"] == [0, 1, 2, 0, 1, 2]
+    for name in ("xy", "", "q"):
+        with pytest.raises(ValueError, match="axis must be x, y or z"):
+            axis_index(name)

@@ -142,6 +142,37 @@ def test_unreadable_files_are_printed_and_skipped(
     assert "4 of 14 cannot be read and were skipped" in output
 
 
+def test_failures_of_an_earlier_run_are_not_carried_into_the_next(
+    tmp_path: Path, shapes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, out = tmp_path / "broken" / "a.npy", tmp_path / "f.parquet"
+    broken.parent.mkdir()
+    broken.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"none of the shapes can be read: .*a\.npy"):
+        run_embed(f"files={broken.parent}", shapes[1], f"out={out}")
+    capsys.readouterr()
+    assert run_embed(*shapes, f"out={out}") == 10
+    assert "skipped" not in capsys.readouterr().out
+    assert read_table_metadata(out)["skipped"] == {}
+
+
+def test_a_repaired_file_is_read_by_the_next_run(tmp_path: Path, shapes: list[str]) -> None:
+    broken, out = tmp_path / "broken" / "a.npy", tmp_path / "f.parquet"
+    broken.parent.mkdir()
+    broken.write_bytes(b"nonsense")
+    options = [f"files={broken.parent}", shapes[1], f"out={out}"]
+    with pytest.raises(ValueError, match="none of the shapes can be read"):
+        run_embed(*options)
+    np.save(broken, np.random.default_rng(0).normal(size=(50, 3)))
+    assert run_embed(*options) == 1
+
+
+def test_another_up_axis_is_refused(tmp_path: Path, shapes: list[str]) -> None:
+    run_embed(*shapes, f"out={tmp_path / 'f.parquet'}", "up=Z")
+    with pytest.raises(ValueError, match="made with up=z, not with up=y: choose another file"):
+        run_embed(*shapes, f"out={tmp_path / 'f.parquet'}")
+
+
 def test_other_weights_and_settings_are_refused(tmp_path: Path, shapes: list[str]) -> None:
     out = f"out={tmp_path / 'f.parquet'}"
     run_embed(*shapes, out)

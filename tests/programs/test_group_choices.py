@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
-from recon.cli.unused_options import check_options_have_effect
+from recon.cli.options.unused_options import check_options_have_effect
 
 CONF = Path(conf_dir())
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from recon.checkpoints.hub import save_pretrained
 from recon.cli.config_dir import conf_dir
-from recon.cli.overrides import quote_override
+from recon.cli.options.overrides import quote_override
 from recon.data.datasets.furniture import asset_path
 from recon.data.io.feature_table import read_feature_table
 from recon.data.transforms import AlignUpAxis
@@ -159,6 +159,23 @@ def test_quoted_queries_pass_hydra_unchanged(text: str) -> None:
     parsed = OverridesParser.create().parse_override(word).value()
     value = parsed.text if hasattr(parsed, "text") else parsed
     assert value == text.strip("'")
+
+
+def test_queries_have_the_up_axis_of_the_table(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "z.parquet"
+    checkpoint = folder / "run" / "checkpoints" / "last.ckpt"
+    run_embed(f"files={folder / 'shapes'}", f"checkpoint={checkpoint}", f"out={table}", "up=z")
+    query = folder / "shapes" / "chair" / "3.npy"
+    options = [f"features={table}", f"query={query}", f"out={tmp_path / 'page.html'}"]
+    own, other = run_search(*options), run_search(*options, "up=y")
+    assert read_feature_table(table, []).paths[int(own.indices[0, 0])] == "chair/3.npy"
+    assert float(own.similarity[0, 0]) == pytest.approx(1, abs=1e-5)
+    assert float(other.similarity[0].max()) < 0.999
+
+
+def test_a_missing_table_names_the_program_that_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing.parquet: .*recon\.embed checkpoint="):
+        run_search(f"features={tmp_path / 'nothing.parquet'}", "query=a lamp")
 
 
 def test_recall_equals_its_definition() -> None:

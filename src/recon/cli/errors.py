@@ -82,6 +82,10 @@ def _explain_option_error(error: BaseException) -> str | None:
         return f"{name} is not set, but this configuration refers to it: add {name}=<value>{hint}"
     if isinstance(error, InstantiationException):
         return _explain_instantiation_error(error)
+    if match := re.search(
+        r"node `([\w.]+)` is not a container and thus cannot contain `(\w+)`", text
+    ):
+        return f"{match[1]}: has options of its own: set {match[1]}.{match[2]}=<value> instead"
     return None
 
 

@@ -5,11 +5,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from recon.cli.errors import fail
-from recon.cli.overrides import normalize_arguments, remove_plus_signs
-from recon.cli.renamed_options import check_renamed_options
+from recon.cli.options.arguments import normalize_arguments, remove_plus_signs
+from recon.cli.options.renamed_options import check_renamed_options
 
 
 class Program(NamedTuple):
@@ -128,6 +129,9 @@ def run_program(name: str, main: Callable[[], Any]) -> None:
     if not arguments and name in PROGRAMS:
         print(format_start(name))
         sys.exit(2)
+    if arguments == ["--version"]:
+        print(f"recon {version('recon-pointcloud')}")
+        return
     check_renamed_options(name, arguments)
     arguments, added = remove_plus_signs(normalize_arguments(name, arguments))
     for _ in range(len(arguments) + 1):  # each pass corrects one option
@@ -138,7 +142,7 @@ def run_program(name: str, main: Callable[[], Any]) -> None:
             return
         except _ConfigError as error:
             cause = error.__cause__ or error
-        from recon.cli.suggestions import correct_options
+        from recon.cli.options.suggestions import correct_options
 
         arguments = correct_options(name, arguments, cause, added)
     fail(str(cause))

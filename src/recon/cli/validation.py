@@ -32,6 +32,12 @@ class NumberRange(NamedTuple):
 
 
 SEED_RANGE = NumberRange(0, 2**32 - 1)
+BOOLEAN_OPTIONS = (
+    *("compile", "data.drop_last", "model.embed_visible_only", "model.checkpoint_activations"),
+    *("model.skip_near_origin", "model.encoder.stop_gradient", "protocol.freeze_encoder"),
+    *("optimizer.fused", "trainer.sync_batchnorm", "trainer.enable_model_summary"),
+)
+"""Options that are true or false; options that a configuration lacks are not checked."""
 PRECISIONS = (
     *("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
     *("32", "16", "64", "bf16", "transformer-engine", "transformer-engine-float16"),
@@ -74,7 +80,16 @@ NUMBER_RANGES = {
 
 
 def check_numbers(cfg: DictConfig) -> None:
-    """Raise ValueError that names the first option outside its range in `NUMBER_RANGES`."""
+    """Raise ValueError that names the first option that is no boolean, or outside its range.
+
+    The options are `BOOLEAN_OPTIONS` and `NUMBER_RANGES`.
+    """
+    if "seed" in cfg and cfg.seed is None:
+        raise ValueError(f"seed={cfg.seed}: must be {SEED_RANGE}")
+    for name in BOOLEAN_OPTIONS:
+        value = OmegaConf.select(cfg, name)
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"{name}={value}: must be true or false")
     for name, number_range in NUMBER_RANGES.items():
         value = OmegaConf.select(cfg, name)
         if value is not None and not number_range.contains(value):
@@ -107,7 +122,7 @@ def check_trainer_choices(trainer: DictConfig) -> None:
     from lightning.pytorch.accelerators import AcceleratorRegistry
     from lightning.pytorch.strategies import StrategyRegistry
 
-    accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
+    accelerators = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
     strategies = ("auto", *StrategyRegistry.available_strategies())
     _check_choice(
         "precision", str(trainer.get("precision", "32-true")), PRECISIONS, PRECISION_NAMES

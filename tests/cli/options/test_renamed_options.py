@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
-from recon.cli.renamed_options import RENAMED_OPTIONS, check_renamed_options
+from recon.cli.options.renamed_options import RENAMED_OPTIONS, check_renamed_options
 
 
 @pytest.mark.parametrize(

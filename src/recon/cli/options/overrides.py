@@ -1,13 +1,12 @@
-"""Normalize command-line options before Hydra parses them: paths, `None`, axes, forms of others."""
+"""Quote and convert the values of options, so that Hydra reads them as they are meant."""
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from recon.cli.config_dir import conf_dir
 from recon.cli.errors import fail
+from recon.cli.options.config_groups import OFF
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -19,95 +18,15 @@ TEXT_OPTIONS = frozenset(
 """Last parts of options whose values are paths or sentences, taken literally."""
 AXIS_OPTIONS = frozenset(("up", "target_up", "axis"))
 """Last parts of options whose values are axes, in lower or upper case."""
-VALUE_FLAGS = frozenset(
-    ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
-    + ("--config-dir", "-cd", "--experimental-rerun", "--info", "-i")
-)
-"""Flags of Hydra that take a value."""
-FLAGS = VALUE_FLAGS | frozenset(
-    ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
-    + ("--shell-completion", "-sc")
-)
-"""All flags of Hydra."""
-OPTIONAL_GROUPS = frozenset(
-    ["data", "debug", "experiment", "hparams_search", "callbacks/guard", "probe", "teacher"]
-)
-"""Config groups that a configuration may lack, `group=null`."""
-OFF = ("null", "none", "false", "off")
-"""Values that switch off a group or a callback."""
 YAML_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "None": "null"}
-_OVERRIDE = re.compile(r"([~+]*[\w$][\w$./@:-]*)=(.*)", re.DOTALL)
 
 
-def normalize_arguments(program: str, arguments: Sequence[str]) -> list[str]:
-    """Return arguments that Hydra reads as they are meant; exit if that cannot be told.
+def normalize_override(key: str, value: str, is_multirun: bool) -> str:
+    """Return one option with its value quoted or converted where Hydra would read another.
 
-    Paths and sentences keep all their characters, and `~/` becomes the home directory. In a
-    multirun, commas still separate the values of a sweep.
+    Exits with one line for several values outside a multirun.
     """
-    is_multirun = any(
-        word in ("-m", "--multirun", "hydra.mode=MULTIRUN") or word.startswith("hparams_search=")
-        for word in arguments
-    )
-    normalized, previous = list[str](), ""
-    for index, word in enumerate(arguments):
-        if previous in VALUE_FLAGS or word.split("=")[0] in FLAGS:
-            normalized.append(word)
-        elif match := _OVERRIDE.fullmatch(word):
-            normalized.append(_normalize_override(match[1], match[2], is_multirun))
-        elif word.startswith("~") and "=" not in word:
-            normalized.append(word)
-        else:
-            _refuse_word(program, word, arguments[index + 1 : index + 2])
-        previous = word
-    return normalized
-
-
-def remove_plus_signs(arguments: Sequence[str]) -> tuple[list[str], set[str]]:
-    """Return the options without `+`, and the names of those that had one."""
-    added = {
-        word.lstrip("+").split("=")[0]
-        for word in arguments
-        if word.startswith("+") and not word.lstrip("+").startswith("hydra.")
-    }
-    plain = [w.lstrip("+") if w.lstrip("+").split("=")[0] in added else w for w in arguments]
-    return plain, added
-
-
-def _refuse_word(program: str, word: str, following: Sequence[str]) -> NoReturn:
-    """Exit with the form in which an argument that is not an option has to be written."""
-    name = re.sub(r"^-+", "", word).partition("=")[0]
-    if word.startswith("-") and re.fullmatch(r"[\w./-]+", name):
-        from recon.cli.suggestions import find_option
-
-        value = word.partition("=")[2] or next(
-            (text for text in following if not text.startswith("-") and "=" not in text), "<value>"
-        )
-        option = find_option(program, name.replace("-", "_"), value)
-        fail(f"{word}: options have no dashes: write {option}={value}")
-    if word in ("=", "") or word.startswith("=") or following[:1] == ["="]:
-        fail(f"{word or 'empty argument'}: write <option>=<value> without spaces around =")
-    if Path(word).expanduser().exists():
-        target = {"segment": "files", "embed": "files", "search": "query", "figures": "run"}
-        target |= {"train": "data.root", "prepare": "data.root"}
-        fail(f"{word}: write {target.get(program, 'checkpoint')}={word}")
-    if re.fullmatch(r"[\w./-]+:.+", word):
-        fail(f"{word}: write {word.replace(':', '=', 1)}")
-    for group in ("experiment", "task"):
-        if (Path(conf_dir()) / group / f"{word}.yaml").is_file():
-            fail(f"{word}: write {group}={word}")
-    fail(
-        f"{word}: write <option>=<value>; a value with spaces needs quotes, "
-        '"<option>=<value with spaces>"'
-    )
-
-
-def _normalize_override(key: str, value: str, is_multirun: bool) -> str:
-    """Return one option with its value quoted or converted where Hydra would read another."""
     name = key.lstrip("+~")
-    group = _normalize_group(name, value)
-    if group is not None:
-        return group
     last = name.rpartition(".")[2]
     if re.fullmatch(r"callbacks\.\w+", name) and value.lower() in OFF:
         return f"{key}=null"
@@ -120,22 +39,6 @@ def _normalize_override(key: str, value: str, is_multirun: bool) -> str:
     if last in TEXT_OPTIONS and value in ("None", "none") and not Path(value).exists():
         return f"{key}=null"
     return f"{key}={_normalize_value(name, value, last in TEXT_OPTIONS, is_multirun)}"
-
-
-def _normalize_group(name: str, value: str) -> str | None:
-    """Return the option for a config group that is switched off, None for other options."""
-    folder = Path(conf_dir()) / name
-    if "." in name or not folder.is_dir() or value.lower() not in OFF:
-        return None
-    if (folder / "none.yaml").is_file():
-        return f"{name}=none"
-    if name == "scheduler":
-        return "task.scheduler=null"  # a constant rate, whatever the experiment sets
-    if name in OPTIONAL_GROUPS:
-        return f"~{name}"
-    hint = "switch off one of them with callbacks.<name>=null, " if name == "callbacks" else ""
-    choices = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    return fail(f"{name}={value}: is needed: {hint}choose among {choices}")
 
 
 def _normalize_value(name: str, value: str, is_text: bool, is_multirun: bool) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from recon.cli.overrides import FLAGS, normalize_arguments, remove_plus_signs
+from recon.cli.options.arguments import FLAGS, normalize_arguments, remove_plus_signs
 
 NAMES = [
     "shapes", "my scans (1)/a.ply", "epoch=3-step=10.ckpt", "a,b", "it's", 'say "hi"', "[1]x",
