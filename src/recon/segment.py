@@ -143,8 +143,9 @@ def _predict_scores(
     """Return log-probabilities of all points, -inf for classes that are not parts of the object."""
     import torch
 
-    from recon.data.batch import concat_channels
+    from recon.data.batch import Batch, concat_channels, replace_clouds
     from recon.data.transforms import UnitSphere
+    from recon.data.whole_clouds import get_whole_clouds, transform_for_test
     from recon.tasks.sliding_windows import SlidingWindowConfig, segment_room, segment_shapes
 
     windows = SlidingWindowConfig(**cfg.windows)
@@ -157,15 +158,21 @@ def _predict_scores(
         return segment_room(
             predict, clouds, model.num_classes, windows, windows.votes, cfg.seed
         ).log_probs
+    item = Batch(sizes=torch.tensor([len(cloud.points)]), seed=torch.tensor([cfg.seed]))
+    batch = replace_clouds(item, clouds)
+    (whole,) = get_whole_clouds(
+        transform_for_test(batch, UnitSphere(), windows.num_points, cfg.seed)
+    )
     (scores,) = segment_shapes(
         predict,
-        [UnitSphere()(clouds)],
+        [whole.clouds],
         torch.tensor([label], device=clouds.points.device),
-        [cfg.seed],
+        seed=cfg.seed,
         num_points=windows.num_points,
         votes=windows.votes,
         batch_size=windows.batch_size,
     )
+    scores = whole.spread(scores)
     if model.parts:
         is_part = torch.zeros(model.num_classes, dtype=torch.bool)
         is_part[model.parts[model.object_names[label]]] = True

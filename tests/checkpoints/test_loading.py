@@ -149,7 +149,7 @@ def test_released_files_without_a_modality_raise_value_error(pattern: str, tmp_p
     ("arguments", "message"),
     [
         ({"num_heads": 0, "num_groups": 64}, "width 96 is not a multiple of the number of heads 0"),
-        ({"num_groups": 64}, "the file lacks num_heads"),
+        ({"num_groups": 64}, "lacks num_heads: pass it to load, .* base model num_heads=6 "),
         ({"num_heads": 3}, "the file lacks num_groups"),
         ({"num_heads": 3, "num_groups": 64, "group_size": 16}, "group_size=16 contradicts"),
         ({"num_heads": 5, "num_groups": 64}, "width 96 is not a multiple"),

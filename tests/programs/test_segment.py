@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning import Trainer
 from plyfile import PlyData, PlyElement
 
-from recon.checkpoints.loading import build_metadata
+from recon.checkpoints.loading import build_metadata, load
 from recon.checkpoints.reader import METADATA_KEY
 from recon.cli.config_dir import conf_dir
-from recon.data.transforms import AlignUpAxis
+from recon.data.datamodule import PointCloudDataModule
+from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.transforms import AlignUpAxis, UnitSphere
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter
 from recon.segment import plan_outputs, segment
+from recon.tasks.segment import PartSegmentation
 
 SMALL = ["windows.num_points=64", "windows.batch_size=4"]
 
@@ -105,6 +109,55 @@ def test_labels_do_not_depend_on_the_up_axis_of_the_file(tmp_path: Path) -> None
         probabilities.append(np.load(path.with_suffix(".npz"))["probabilities"])
     first, second = (values.astype(float) for values in probabilities)
     assert np.allclose(first, second, atol=2e-3)
+
+
+class SavedShapes(PointCloudDataset):
+    """Tables with fewer and with more than 64 points, saved as .npy."""
+
+    ids, classes, labels = ["table20", "table64", "table150"], ("table", "lamp"), np.zeros(3, int)
+    point_classes, parts = ("leg", "top", "shade"), {"table": [0, 1], "lamp": [2]}
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def cloud(self, index: int) -> Cloud:
+        points = np.load(self.root / f"{self.ids[index]}.npy")
+        return Cloud(points, point_labels=(points[:, 1] > 0).astype(np.int64))
+
+
+class SavedShapesModule(PointCloudDataModule):
+    splits = {"test": ["test"]}
+
+    def read_part(self, part: str) -> SavedShapes:
+        return SavedShapes(self.root)
+
+
+def test_part_iou_of_a_test_is_that_of_segmented_files(tmp_path: Path) -> None:
+    checkpoint = save_segmenter(tmp_path / "m.ckpt", 2, 3)
+    for name in SavedShapes.ids:
+        points = np.random.default_rng(len(name)).normal(size=(int(name.removeprefix("table")), 3))
+        np.save(tmp_path / f"{name}.npy", points.astype(np.float32))
+    data = SavedShapesModule(
+        tmp_path, split="test", test_split="test", keys=PartSegmentation.keys, batch_size=2,
+        num_points=64, seed=3, test_transform=UnitSphere(),
+    )  # fmt: skip
+    task = PartSegmentation(
+        load(checkpoint, task="part_segment"), optimizer=torch.optim.SGD, votes=2
+    )
+    Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(
+        task, data, verbose=False
+    )
+    options = ["object=table", "seed=3", "windows.votes=2", f"files={tmp_path}/*.npy"]
+    run_segment(tmp_path / "out", [f"checkpoint={checkpoint}", *options])
+    for index, name in enumerate(SavedShapes.ids):
+        predicted = np.load(tmp_path / "out" / f"{name}.npz")["probabilities"][:, :2].argmax(1)
+        labels = SavedShapes(tmp_path).cloud(index).point_labels
+        hits = [
+            ((predicted == part) & (labels == part)).sum()
+            / ((predicted == part) | (labels == part)).sum()
+            for part in (0, 1)
+        ]
+        assert task.compute_results()["ids"][name] == pytest.approx(np.mean(hits))
 
 
 def test_wrong_input_raises_named_errors(tmp_path: Path) -> None:

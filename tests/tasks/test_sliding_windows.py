@@ -134,9 +134,7 @@ def test_scores_of_shapes_are_assigned_to_their_points(num_points: int | None, v
         for size in (30, 90, 64, 30)
     ]
     labels = torch.tensor([1, 2, 3, 4])
-    scores = segment_shapes(
-        predict, shapes, labels, [5, 6, 7, 8], num_points=num_points, votes=votes
-    )
+    scores = segment_shapes(predict, shapes, labels, seed=5, num_points=num_points, votes=votes)
     for shape, label, predicted in zip(shapes, labels, scores, strict=True):
         assert torch.allclose(predicted, shape.points[0] + label, atol=1e-6)
     assert max(batch for batch, _, _ in calls) <= len(shapes)

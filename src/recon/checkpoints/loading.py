@@ -23,6 +23,8 @@ from recon.models.encoder import Encoder
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
 
+RELEASED_BASE = {"num_heads": 6, "num_groups": 64, "group_size": 32}
+"""Settings of the released base model that its file does not contain."""
 TASKS: dict[str, NetworkKind] = {
     "pretrain": "pretrain",
     "classify": "classify",
@@ -105,9 +107,10 @@ def _merge_settings(
     settings = {**defaults, **metadata, **arguments}
     if missing := [n for n in ("num_heads", "num_groups", "group_size") if n not in settings]:
         raise ValueError(
-            f"{path}: the file lacks {', '.join(missing)}: pass them to load, "
-            "for the released base model num_heads=6, num_groups=64 (on the command line "
-            "network.num_heads=6 network.num_groups=64)"
+            f"{path}: the file lacks {', '.join(missing)}: pass "
+            f"{'it' if len(missing) == 1 else 'them'} to load, for the released base model "
+            f"{', '.join(f'{n}={RELEASED_BASE[n]}' for n in missing)} (on the command line "
+            f"{' '.join(f'network.{n}={RELEASED_BASE[n]}' for n in missing)})"
         )
     return settings
 

@@ -308,7 +308,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         if transform is None:
             return batch
         if not training:
-            return transform_for_test(batch, transform, self.num_points)
+            return transform_for_test(batch, transform, self.num_points, self.seed)
         clouds = get_clouds(batch)
         seed = batch.get("global_seeds", batch["seed"])[0]
         generator = torch.Generator(clouds.points.device).manual_seed(int(seed))

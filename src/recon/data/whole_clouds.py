@@ -56,20 +56,21 @@ def get_whole_clouds(batch: Batch) -> list[WholeCloud]:
     ]
 
 
-def transform_for_test(batch: Batch, transform: Any, num_points: int | None = None) -> Batch:
+def transform_for_test(
+    batch: Batch, transform: Any, num_points: int | None = None, seed: int = 0
+) -> Batch:
     """Transform each cloud of a validation or test batch, with the seed of its sample.
 
     In batches with all points of the files, the padding is not transformed, and clouds of fewer
-    than `num_points` points repeat some, as in training, labeled -1. `whole_clouds` then has all
-    points of the files, also those that the transform leaves out. Raises ValueError for a transform
-    that changes the number of points but not their `file_rows`.
+    than `num_points` points repeat some, drawn with `seed` and labeled -1, as in training.
+    `whole_clouds` then has all points of the files, also those that the transform leaves out.
+    Raises ValueError for a transform that changes the number of points but not their `file_rows`.
     """
     generators = seed_generators(batch["seed"], batch["points"].device, RandomStream.TRANSFORM)
     if "sizes" not in batch:
         return replace_clouds(batch, transform_each(transform, get_clouds(batch), generators))
     whole_clouds = []
-    clouds = zip(_remove_padding(batch), batch["seed"].tolist(), generators, strict=True)
-    for cloud, seed, generator in clouds:
+    for cloud, generator in zip(_remove_padding(batch), generators, strict=True):
         marked = _mark_rows(cloud, num_points, seed)
         transformed = transform_each(transform, marked, [generator])
         whole_clouds.append(_build_whole_cloud(cloud, marked, transformed))

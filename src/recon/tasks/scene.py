@@ -53,9 +53,8 @@ class SceneSegmentation(Segmentation):
     def _segment_room(self, batch: Batch, votes: int) -> tuple[SegmentedCloud, Tensor, Tensor]:
         """Return a segmented room, its confusion matrix, and the one of its single windows."""
         (room,) = get_whole_clouds(batch)
-        seed = int(batch["seed"][0])
         prediction = segment_room(
-            self.forward, room.clouds, self.model.num_classes, self.windows, votes, seed
+            self.forward, room.clouds, self.model.num_classes, self.windows, votes, self.seed
         )
         assert room.file_labels is not None
         labels, predicted = room.file_labels.cpu(), room.spread(prediction.log_probs).argmax(1)

@@ -76,7 +76,8 @@ class Segmentation(ScheduledTask, ABC):
     """Base class: learn classes of points by negative log-likelihood, ignoring points labeled -1.
 
     `double_step` repeats each optimizer step on the same gradients, as the released script does by
-    mistake. Logs `train/loss`; subclasses log validation metrics.
+    mistake. Logs `train/loss`; subclasses log validation metrics. In validation and tests, the seed
+    of the data determines how the points of all clouds are grouped, as in recon.segment.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class Segmentation(ScheduledTask, ABC):
         self.double_step = double_step
         self.class_weights: Float[Tensor, " c"] | None = None
         self.test_clouds: list[SegmentedCloud] = []
+        self.seed = 0
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, PointCloudDataModule):
             return
+        self.seed = data.seed
         if stage == "fit":
             self.set_class_names(data.dataset)
         elif stage == "test" and hasattr(data, "test_dataset"):
@@ -208,7 +211,7 @@ class PartSegmentation(Segmentation):
             self.forward,
             [cloud.clouds for cloud in clouds],
             label,
-            batch["seed"].tolist(),
+            seed=self.seed,
             num_points=self.num_points,
             votes=votes,
         )

@@ -116,8 +116,8 @@ def segment_room(
 def cover_points(count: int, num_points: int | None, seed: int, vote: int = 0) -> list[Pass]:
     """Divide the points of a shape into passes of `num_points`, None for all points at once.
 
-    Each point is new in one pass. The first pass of the first vote has the points that are drawn in
-    training. Others add points that were predicted before, so that the density is the same. Later
+    Each point is new in one pass. The first pass of the first vote has points drawn as in training.
+    Others add points that were predicted before, so that the density is the same. Later
     votes have another order, since the network starts its sampling at the first point.
     """
     rng = np.random.default_rng((seed, vote))
@@ -142,8 +142,8 @@ def segment_shapes(
     network: Callable[[Clouds, Int[Tensor, " b"]], Float[Tensor, "b n c"]],
     shapes: Sequence[Clouds],
     labels: Int[Tensor, " s"],
-    seeds: Sequence[int],
     *,
+    seed: int,
     num_points: int | None,
     votes: int = 1,
     batch_size: int | None = None,
@@ -156,7 +156,7 @@ def segment_shapes(
     """
     passes = [
         (row, part)
-        for row, (shape, seed) in enumerate(zip(shapes, seeds, strict=True))
+        for row, shape in enumerate(shapes)
         for vote in range(votes)
         for part in cover_points(shape.points.shape[1], num_points, seed, vote)
     ]

@@ -26,7 +26,10 @@ def test_variants_round_trip(variant: str, tmp_path: Path) -> None:
 def test_invalid_files_raise_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"training_objectdataset.h5: not found\. Scan"):
         ScanObjectNN(tmp_path)
-    with pytest.raises(ValueError, match="no variant 'OBJ': choose OBJ_BG, OBJ_ONLY, PB_T25"):
+    with pytest.raises(
+        ValueError,
+        match=r"no variant 'OBJ': choose .*PB_T25 \(.*_augmented25_norot.h5\)",
+    ):
         ScanObjectNN(tmp_path, variant="OBJ")
     write_scanobjectnn(tmp_path)
     path = tmp_path / "main_split" / "training_objectdataset.h5"

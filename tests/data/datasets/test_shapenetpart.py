@@ -167,6 +167,8 @@ def test_parts_of_unlisted_classes_raise_value_error(tmp_path: Path) -> None:
     (root / "synsetoffset2category.txt").write_text("Nut Nut\nBolt Bolt\n")
     with pytest.raises(ValueError, match=r"parts.json: has parts of 'nuts', .* Nut, Bolt in"):
         ShapeNetPart(root)
+    with pytest.raises(ValueError, match=r"^data.parts: has parts of 'Bolts'"):
+        ShapeNetPart(root, parts={"Bolts": ["a"]})
 
 
 def test_version_0_counts_the_parts_of_each_class_from_1(tmp_path: Path) -> None:

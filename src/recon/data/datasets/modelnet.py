@@ -135,7 +135,9 @@ class ModelNet(PointCloudDataset):
 
     def _open_hdf5(self, folder: Path, split: str) -> None:
         if not list_hdf5(folder, split):
-            LAYOUT.require(folder / f"ply_data_{split}0.h5", folder.parent)
+            raise FileNotFoundError(
+                f"{folder / f'ply_data_{split}0.h5'}: not found: copy the files of this split there"
+            )
         rows = read_modelnet_hdf5(folder, split, self.number_of_classes)
         self.classes = read_class_names(folder, self.number_of_classes)
         self.root, self.in_memory = folder, True

@@ -71,7 +71,7 @@ class S3DISRooms(PointCloudDataset):
     def cloud(self, index: int) -> Cloud:
         room = self._layout.read(self.ids[index])
         assert room.point_labels is not None
-        source = self._layout.file_paths(self.ids[index])[0]
+        source = self._layout.file_paths(self.ids[index])[-1]  # points come first, labels last
         return room._replace(point_labels=self.room_classes.convert(room.point_labels, source))
 
     def file_warnings(self) -> list[str]:

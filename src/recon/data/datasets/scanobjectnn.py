@@ -107,7 +107,8 @@ class ScanObjectNN(PointCloudDataset):
 def check_options(variant: str, background: bool | None, partition: str) -> None:
     """Raise ValueError for options that are unknown or contradict each other."""
     if variant not in VARIANTS:
-        raise ValueError(f"ScanObjectNN has no variant {variant!r}: choose {', '.join(VARIANTS)}")
+        choices = ", ".join(f"{name} (*{suffix})" for name, (_, suffix) in VARIANTS.items())
+        raise ValueError(f"ScanObjectNN has no variant {variant!r}: choose {choices}")
     if partition not in PARTITIONS:
         raise ValueError(
             f"ScanObjectNN has no partition {partition!r}: choose {', '.join(PARTITIONS)}"

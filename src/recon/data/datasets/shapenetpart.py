@@ -77,7 +77,8 @@ class ShapeNetPart(PointCloudDataset):
         if own is None or path.is_file():
             self._read_classes(LAYOUT.require(path, self.root))
             if unused := [name for name in own or () if name not in self.classes]:
-                source = parts if isinstance(parts, str | Path) else PARTS_FILE
+                source = self.root / PARTS_FILE if parts is None else parts
+                source = source if isinstance(source, str | Path) else "data.parts"
                 raise ValueError(
                     f"{source}: has parts of {unused[0]!r}, which is none of the classes "
                     f"{', '.join(self.classes)} in {path}: rename or remove it"

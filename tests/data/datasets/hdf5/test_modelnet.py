@@ -78,7 +78,7 @@ def test_text_files_come_first_and_sizes_follow_the_copy(tmp_path: Path) -> None
 
 def test_invalid_hdf5_files_are_named(tmp_path: Path) -> None:
     write_modelnet_hdf5(tmp_path, (2,))
-    with pytest.raises(FileNotFoundError, match=r"ply_data_test0\.h5: not found\. ModelNet"):
+    with pytest.raises(FileNotFoundError, match=r"ply_data_test0\.h5: not found: copy"):
         ModelNet(tmp_path, "test")
     path = tmp_path / "ply_data_train0.h5"
     points = np.zeros((2, 8, 3))

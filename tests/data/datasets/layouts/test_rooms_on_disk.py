@@ -107,6 +107,31 @@ def test_labels_of_ones_own_are_numbers_of_the_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("office_1.npy", r"rename office_1.npy to Area_1_office_1.npy, and the rooms to test on"),
+        ("train/office_1.npy", r"must be named Area_<name>: rename train to Area_train"),
+        ("train/office_1/coord.npy", r"must be named Area_<name>: rename train to Area_train"),
+    ],
+)
+def test_rooms_that_are_not_in_areas_are_named_with_a_cure(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    np.save(tmp_path / name, np.c_[POINTS, COLORS, LABELS])
+    with pytest.raises(ValueError, match=message):
+        S3DISRooms(tmp_path, "Area_1")
+
+
+def test_a_wrong_label_names_the_file_of_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "Area_1" / "a").mkdir(parents=True)
+    np.save(tmp_path / "Area_1" / "a" / "coord.npy", POINTS)
+    np.save(tmp_path / "Area_1" / "a" / "segment.npy", LABELS + 20)
+    with pytest.raises(ValueError, match=r"segment.npy: label \d+ is none of the 13"):
+        S3DISRooms(tmp_path, "Area_1").cloud(0)
+
+
+@pytest.mark.parametrize(
     ("table", "message"),
     [
         (np.c_[POINTS, COLORS], r"a.npy: has shape \(300, 6\), expected \(N, 7\)"),

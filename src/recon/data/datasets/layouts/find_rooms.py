@@ -7,6 +7,7 @@ from recon.data.datasets.layouts.annotated_rooms import AnnotatedRooms
 from recon.data.datasets.layouts.array_rooms import FieldRooms, TableRooms
 from recon.data.datasets.layouts.block_rooms import BlockRooms
 from recon.data.datasets.layouts.room_layout import RoomLayout
+from recon.data.io.arrays import read_npy_shape
 
 SUBFOLDERS = (
     "Stanford3dDataset_v1.2_Aligned_Version", "stanford_indoor3d", "s3dis",
@@ -41,16 +42,37 @@ def find_room_layout(root: Path) -> RoomLayout:
         for layout_class in LAYOUTS:
             if folder.is_dir() and (layout := layout_class(folder)).rooms:
                 return layout
-    if others := sorted(path.parent.parent.name for path in root.glob("*/*/Annotations")):
-        raise ValueError(
-            f"{root}: the folders of areas must be named Area_<name>: rename {others[0]} to "
-            f"Area_{others[0]}"
-        )
+    _check_area_names(root)
     LAYOUT.require(root / "Area_1", root)
     raise FileNotFoundError(
         f"{root}: has areas without rooms. {LAYOUT.name} is expected as\n"
         f"{LAYOUT.tree.format(root=root)}"
     )
+
+
+def _check_area_names(root: Path) -> None:
+    """Raise ValueError for rooms in folders, or in files, that are not named as areas."""
+    folders = {path.parent.parent.name for path in root.glob("*/*/Annotations")}
+    folders |= {path.parent.parent.name for path in root.glob("*/*/coord.npy")}
+    folders |= {path.parent.name for path in root.glob("*/*.npy") if _is_table(path)}
+    if others := sorted(folders):
+        raise ValueError(
+            f"{root}: the folders of areas must be named Area_<name>: rename {others[0]} to "
+            f"Area_{others[0]}"
+        )
+    if tables := sorted(path.name for path in root.glob("*.npy") if _is_table(path)):
+        raise ValueError(
+            f"{root}: files of rooms must be named Area_<name>_<room>.npy: rename {tables[0]} to "
+            f"Area_1_{tables[0]}, and the rooms to test on to Area_2_<room>.npy, data.test_area=2"
+        )
+
+
+def _is_table(path: Path) -> bool:
+    """Tell whether a .npy file has the columns of a room."""
+    try:
+        return read_npy_shape(path)[1:] in ((4,), (7,))
+    except (ValueError, OSError):
+        return False
 
 
 def find_areas(root: Path) -> list[str]:
