@@ -12,6 +12,7 @@ from recon.utils.printable import (
     escape_control_chars,
     format_count,
     has_control_chars,
+    join_names,
 )
 
 STRANGE = ("a\x1b[31m", "a\nb", "\u202egpj", "\x9b2J", "a\u2028b", "a\udc80", "\u2066a")
@@ -50,3 +51,8 @@ def test_control_characters_are_written_out_and_lines_stay_lines() -> None:
 def test_counts_have_their_noun_in_the_right_number() -> None:
     counted = [format_count(count, "test shape") for count in (0, 1, 2, 1024)]
     assert counted == ["0 test shapes", "1 test shape", "2 test shapes", "1,024 test shapes"]
+
+
+def test_long_lists_of_names_are_cut() -> None:
+    assert join_names("abc", 3) == "a, b, c"
+    assert join_names((name for name in "abcde"), 3) == "a, b, c and 2 more"

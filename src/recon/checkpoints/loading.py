@@ -1,6 +1,6 @@
 """Load networks from checkpoints and released .pth files; every key must match."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -22,6 +22,7 @@ from recon.models.classifier import Classifier
 from recon.models.encoder import Encoder
 from recon.models.recon import PretrainingNetwork
 from recon.models.segmenter import Segmenter
+from recon.utils.printable import join_names
 
 RELEASED_BASE = {"num_heads": 6, "num_groups": 64, "group_size": 32}
 """Settings of the released base model that its file does not contain."""
@@ -76,11 +77,6 @@ def find_mismatches(
         ],
     }
     return {kind: keys for kind, keys in mismatches.items() if keys}
-
-
-def _join_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
-    return ", ".join(names[:MAX_LISTED_NAMES]) + more
 
 
 def _merge_settings(
@@ -201,7 +197,9 @@ def load(
     with torch.device("meta"):
         meta_network = _build_network(weights, settings)
     if mismatches := find_mismatches(meta_network.state_dict(), weights):
-        lists = "; ".join(f"{kind}: {_join_names(keys)}" for kind, keys in mismatches.items())
+        lists = "; ".join(
+            f"{kind}: {join_names(keys, MAX_LISTED_NAMES)}" for kind, keys in mismatches.items()
+        )
         raise ValueError(f"{path}: the weights do not fit the network; {lists}")
     check_class_counts(path, meta_network)
     model = _build_network(weights, settings)

@@ -7,6 +7,7 @@ from recon.checkpoints.reader import METADATA_KEY
 from recon.data.dataset import PointCloudDataset
 from recon.models.classifier import Classifier
 from recon.models.segmenter import Segmenter
+from recon.utils.printable import join_names
 
 MAX_SHOWN_NAMES = 12
 
@@ -30,13 +31,8 @@ def check_data_classes(model: Classifier | Segmenter, dataset: PointCloudDataset
 def _check_same(kind: str, stored: Sequence[str], found: Sequence[str]) -> None:
     """Compare the names of a checkpoint with those of the data, where both have names."""
     if stored and found and list(stored) != list(found):
+        shown, other = (join_names(names, MAX_SHOWN_NAMES) for names in (stored, found))
         raise ValueError(
-            f"the checkpoint has the {kind} {_join(stored)}, the data have {_join(found)}: use "
-            "data with the classes of the checkpoint in this order (data.classes=[...]), or "
-            "another checkpoint"
+            f"the checkpoint has the {kind} {shown}, the data have {other}: use data with the "
+            "classes of the checkpoint in this order (data.classes=[...]), or another checkpoint"
         )
-
-
-def _join(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_SHOWN_NAMES} more" if len(names) > MAX_SHOWN_NAMES else ""
-    return ", ".join(names[:MAX_SHOWN_NAMES]) + more

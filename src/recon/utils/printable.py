@@ -1,4 +1,4 @@
-"""Format counts, and reject or escape names with control characters before they are shown."""
+"""Format names and counts, and reject or escape names with control characters."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -32,6 +32,13 @@ def escape_control_chars(text: str) -> str:
         char if char in "\n\t" or not has_control_chars(char) else ascii(char)[1:-1]
         for char in text
     )
+
+
+def join_names(names: Iterable[str], max_shown: int) -> str:
+    """Return names with commas between them, and the number of those after the first few."""
+    listed = [*names]
+    more = f" and {len(listed) - max_shown} more" if len(listed) > max_shown else ""
+    return ", ".join(listed[:max_shown]) + more
 
 
 def format_count(count: int, noun: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recon.utils.printable import join_names
+
 MAX_CONTAINER_DEPTH = 4
 """Maximum number of nested dictionaries around the weights."""
 MAX_LISTED = 5
@@ -88,29 +90,24 @@ def find_weights(path: Path, checkpoint: Mapping[str, Any]) -> FoundWeights | No
     best, *others = sorted(candidates, key=_rank)
     others = [other for other in others if not _are_equal(best, other)]
     if others and _rank(others[0])[:-1] == _rank(best)[:-1]:
+        places = join_names((found.place for found in (best, *others)), MAX_LISTED)
         raise ValueError(
-            f"{path}: holds several networks, {_list_names(c.place for c in (best, *others))}: "
-            "save the one to use in a file of its own"
+            f"{path}: holds several networks, {places}: save the one to use in a file of its own"
         )
     if others:
+        places = join_names((other.place for other in others), MAX_LISTED)
         warnings.warn(
-            f"{path}: reads the weights in {best.place}, not those in "
-            f"{_list_names(other.place for other in others)}, which would need a file of their own",
+            f"{path}: reads the weights in {best.place}, not those in {places}, which would need a "
+            "file of their own",
             stacklevel=2,
         )
     if best.others:
         warnings.warn(
             f"{path}: ignores weights outside of the network in {best.place}: "
-            f"{_list_names(best.others)}",
+            f"{join_names(best.others, MAX_LISTED)}",
             stacklevel=2,
         )
     return best
-
-
-def _list_names(names: Any) -> str:
-    listed = [*names]
-    more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
-    return ", ".join(listed[:MAX_LISTED]) + more
 
 
 def _split_by_prefix(keys: tuple[str, ...], named: dict[str, Any]) -> Iterator[FoundWeights]:

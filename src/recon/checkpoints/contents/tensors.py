@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recon.checkpoints.contents.containers import walk_tensors
-from recon.utils.printable import check_printable
+from recon.utils.printable import check_printable, join_names
 
 ALLOWED_DTYPES = {
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -70,5 +70,4 @@ def list_places(checkpoint: Mapping[str, Any]) -> str:
         for keys, named in walk_tensors(checkpoint)
         if (tensors := [name for name, value in named.items() if isinstance(value, Tensor)])
     ]
-    more = f" and {len(places) - MAX_PLACES} more" if len(places) > MAX_PLACES else ""
-    return ", ".join(places[:MAX_PLACES]) + more
+    return join_names(places, MAX_PLACES)

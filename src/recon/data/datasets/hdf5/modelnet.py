@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from recon.data.datasets.hdf5.numbered_files import list_numbered_files
 from recon.data.io.arrays import read_json, read_lines
-from recon.data.io.file_checks import RESTORE_HINT, check_labels, resolve_inside, wrap_read_errors
+from recon.data.io.file_checks import RESTORE_HINT, check_labels, wrap_read_errors
 from recon.data.io.hdf5 import read_hdf5
 from recon.utils.printable import check_printable
 
@@ -51,17 +52,8 @@ def find_hdf5_folder(root: Path, number_of_classes: int) -> Path | None:
 
 
 def list_hdf5(folder: Path, split: str) -> list[Path]:
-    """List the files of a split, by `<split>_files.txt`, or else by their names and numbers.
-
-    Only the file names of the list are used: its folders are those of the computer that wrote it.
-    """
-    listing = folder / f"{split}_files.txt"
-    if listing.is_file():
-        names = [PurePosixPath(line.replace("\\", "/")).name for line in read_lines(listing)]
-        return [resolve_inside(folder, name, listing) for name in names]
-    pattern = re.compile(rf"(.*_)?{split}_?(\d*)\.(h5|hdf5)")
-    matches = [match for path in folder.glob("*.h*5") if (match := pattern.fullmatch(path.name))]
-    return [folder / match[0] for match in sorted(matches, key=lambda m: (int(m[2] or 0), m[0]))]
+    """List the files of a split, by `<split>_files.txt`, or else by their names and numbers."""
+    return list_numbered_files(folder, split, f"{split}_files.txt")
 
 
 def read_class_names(folder: Path, number_of_classes: int) -> Sequence[str]:

@@ -3,14 +3,14 @@
 [1] Qi et al., arXiv:1612.00593 (PointNet), shapenet_part_seg_hdf5_data.
 """
 
-import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recon.data.dataset import Cloud, PointCloudDataset
+from recon.data.datasets.hdf5.numbered_files import list_numbered_files
 from recon.data.datasets.layouts.part_table import (
     CLASS_TO_PARTS,
     build_part_table,
@@ -23,7 +23,6 @@ from recon.data.io.file_checks import (
     RESTORE_HINT,
     check_cloud,
     check_labels,
-    resolve_inside,
     wrap_read_errors,
 )
 from recon.data.io.hdf5 import read_hdf5
@@ -41,13 +40,7 @@ def find_hdf5_folder(root: Path) -> Path | None:
 
 def list_hdf5(folder: Path, split: str) -> list[Path]:
     """List the files of a split, by its list of files, or else by their names and numbers."""
-    listing = folder / f"{split}_hdf5_file_list.txt"
-    if listing.is_file():
-        names = [PurePosixPath(line.replace("\\", "/")).name for line in read_lines(listing)]
-        return [resolve_inside(folder, name, listing) for name in names]
-    pattern = re.compile(rf"(?:.*_)?{split}_?(\d*)\.h5")
-    matches = [match for path in folder.glob("*.h5") if (match := pattern.fullmatch(path.name))]
-    return [folder / match[0] for match in sorted(matches, key=lambda m: (int(m[1] or 0), m[0]))]
+    return list_numbered_files(folder, split, f"{split}_hdf5_file_list.txt")
 
 
 class ShapeNetPartHDF5(PointCloudDataset):

@@ -6,16 +6,17 @@
 import re
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import h5py
 import numpy as np
 from jaxtyping import Float, Int
 
 from recon.data.dataset import Cloud
+from recon.data.datasets.hdf5.numbered_files import list_numbered_files
 from recon.data.datasets.layouts.room_layout import RoomLayout, convert_labels
 from recon.data.io.arrays import read_lines
-from recon.data.io.file_checks import RESTORE_HINT, check_file, resolve_inside, wrap_read_errors
+from recon.data.io.file_checks import RESTORE_HINT, check_file, wrap_read_errors
 from recon.data.io.hdf5 import read_hdf5
 from recon.data.io.surface_sampling import make_cloud
 
@@ -31,7 +32,7 @@ class BlockRooms(RoomLayout):
     """
 
     def __init__(self, root: Path) -> None:
-        self._files = _list_files(root)
+        self._files = list_numbered_files(root, "ply_data_all", FILE_LIST)
         rooms = read_lines(root / ROOM_LIST) if self._files and (root / ROOM_LIST).is_file() else []
         self._blocks: dict[str, list[int]] = {}
         for block, line in enumerate(rooms):
@@ -76,17 +77,6 @@ class BlockRooms(RoomLayout):
         return cloud._replace(
             point_labels=convert_labels(np.concatenate(labels), len(flat), source)
         )
-
-
-def _list_files(root: Path) -> list[Path]:
-    """List the files of blocks in their order, by all_files.txt, or else by their numbers."""
-    if (root / FILE_LIST).is_file():
-        names = [
-            PurePosixPath(line.replace("\\", "/")).name for line in read_lines(root / FILE_LIST)
-        ]
-        return [resolve_inside(root, name, root / FILE_LIST) for name in names]
-    found = [(re.search(r"(\d+)\.h5$", path.name), path) for path in root.glob("ply_data_all_*.h5")]
-    return [path for match, path in sorted(found, key=lambda f: int(f[0][1]) if f[0] else 0)]
 
 
 def _count_blocks(path: Path) -> int:
