@@ -15,6 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import format_error, one_line_errors
+from recon.cli.evaluation_views import (
+    DEFAULT_NUM_POINTS,
+    VIEW_OPTIONS,
+    build_views,
+    describe_view,
+)
 from recon.cli.named_transforms import compose_named_transforms
 from recon.cli.program import run_program
 from recon.cli.run_summary import (
@@ -30,9 +36,6 @@ from recon.utils.device import resolve_device
 from recon.utils.printable import format_count
 from recon.utils.run_log import run_log
 
-DEFAULT_NUM_POINTS = 1024
-VIEW_OPTIONS = {"test": "view", "train": "train_view"}
-"""Option with the view of each split."""
 TASKS = {"LinearProbe": "svm", "ZeroShotClassifier": "zero_shot", "TrainedClassifier": "classify"}
 """Names of the tasks in results.json, by class."""
 
@@ -63,7 +66,7 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     compose_named_transforms(cfg, DEFAULT_NUM_POINTS)
     task = instantiate(cfg.task, _convert_="all")
     data = instantiate(cfg.data, _convert_="all")
-    views = _build_views(cfg, task)
+    views = build_views(cfg, task)
     network = _load_network(cfg, task.checkpoint_task)
     print_summary(str(cfg.name), _describe_evaluation(cfg, task, data, network))
     print_config(cfg)
@@ -187,55 +190,6 @@ def _remap_labels(
     return shapes._replace(labels=torch.tensor(rows)[shapes.labels])
 
 
-def _build_views(cfg: DictConfig, task: Any) -> dict[str, Any]:
-    """Build the transform of the clouds of each split that the task needs."""
-    from hydra.utils import instantiate
-
-    views = {"test": _build_eval_transform(cfg, task.checkpoint_task)}
-    if "train" in task.splits:
-        views["train"] = instantiate(cfg.train_view, _convert_="all") or _default_view(cfg)
-    elif cfg.train_view is not None:
-        raise ValueError(
-            "train_view: is set, but only a linear SVM has training shapes: set task=svm, or leave "
-            "train_view unset"
-        )
-    return views
-
-
-def _default_view(cfg: DictConfig) -> Any:
-    """Return the transform to the unit sphere and to `num_points` farthest points."""
-    from recon.data import transforms
-
-    sample = transforms.FarthestPointSample(cfg.num_points or DEFAULT_NUM_POINTS)
-    return transforms.Compose([transforms.UnitSphere(), sample])
-
-
-def _build_eval_transform(cfg: DictConfig, checkpoint_task: str) -> Any:
-    """Build the transform of test clouds from the options, or from config.yaml of a run.
-
-    config.yaml is read for classifiers only, and only transforms of this library are built.
-    """
-    from hydra.utils import instantiate
-
-    from recon.checkpoints.run_config import get_nested, instantiate_allowed, read_config
-    from recon.data import transforms
-
-    if cfg.view is not None:
-        return instantiate(cfg.view, _convert_="all")
-    config_path = Path(cfg.checkpoint).absolute().parent.parent / "config.yaml"
-    if checkpoint_task == "classify" and cfg.num_points is None and config_path.is_file():
-        module = transforms.__name__
-        allowed = [f"{module}.{n}" for n, v in vars(transforms).items() if _is_class_of(module, v)]
-        if (node := get_nested(read_config(config_path), "view")) is not None:
-            hint = "set the number of points instead, num_points=<number>"
-            return instantiate_allowed(node, allowed, config_path, hint)
-    return _default_view(cfg)
-
-
-def _is_class_of(module: str, value: Any) -> bool:
-    return isinstance(value, type) and value.__module__ == module
-
-
 def _describe_protocol(
     cfg: DictConfig,
     data: Any,
@@ -255,17 +209,9 @@ def _describe_protocol(
         "num_points": data.num_points,
         "test_transform": _to_container(cfg.data.get("test_transform")),
         "patches": [network.grouper.groups, network.grouper.group_size],
-        **{VIEW_OPTIONS[split]: _describe_view(view) for split, view in views.items()},
+        **{VIEW_OPTIONS[split]: describe_view(view) for split, view in views.items()},
         "up": f"{dataset.up}, turned to {data.target_up or dataset.up}",
     }
-
-
-def _describe_view(view: Any) -> list[str]:
-    """Describe each transform of a view by its name and its parameters."""
-    return [
-        " ".join([type(part).__name__, *(f"{name}={value}" for name, value in vars(part).items())])
-        for part in getattr(view, "transforms", [view])
-    ]
 
 
 def _to_container(value: Any) -> Any:

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from recon.checkpoints import run_config
 from recon.checkpoints.run_config import get_nested, instantiate_allowed, read_config
+from recon.cli.evaluation_views import build_test_view
 from recon.data.transforms import FarthestPointSample
-from recon.evaluate import _build_eval_transform
 from recon.search import _build_text_teacher
 from standins import CALLS
 
@@ -50,14 +50,14 @@ def test_only_transforms_are_built_as_views(name: str, tmp_path: Path) -> None:
     checkpoint = write_run(tmp_path, f"view: {VIEWS[name]}")
     options = {"view": None, "num_points": None, "checkpoint": checkpoint}
     with pytest.raises(ValueError, match=r"config\.yaml: "):
-        _build_eval_transform(OmegaConf.create(options), "classify")
+        build_test_view(OmegaConf.create(options), "classify")
     assert not CALLS
 
 
 def test_a_view_of_a_run_is_built(tmp_path: Path) -> None:
     checkpoint = write_run(tmp_path, f"view: {{_target_: {SUBSET}, num_points: 7}}")
     options = {"view": None, "num_points": None, "checkpoint": checkpoint}
-    view = _build_eval_transform(OmegaConf.create(options), "classify")
+    view = build_test_view(OmegaConf.create(options), "classify")
     assert isinstance(view, FarthestPointSample)
 
 
