@@ -24,6 +24,7 @@ from recon.cli.validation import (
     check_devices,
     check_numbers,
     check_seeds,
+    check_tested_task,
     check_trainer_choices,
 )
 from recon.utils.atomic_write import write_atomic, write_lock
@@ -63,6 +64,7 @@ def fit(cfg: DictConfig) -> TrainingResult:
     check_numbers(cfg)
     check_compile_strategy(cfg)
     check_batch_size(cfg)
+    check_tested_task(cfg)
     check_trainer_choices(cfg.trainer)
     if not is_rank_zero():
         _check_output_dir(cfg)  # else it would wait for a first process that has exited

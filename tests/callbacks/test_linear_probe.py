@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning import LightningModule, Trainer
 
 from recon.callbacks.linear_probe import LinearProbeCallback
 from recon.cli.config_dir import conf_dir
@@ -40,3 +41,10 @@ def test_the_probe_requires_an_evaluation_split_and_a_positive_interval() -> Non
     assert LinearProbeCallback(data, FarthestPointSample(64)).name == "svm/accuracy_test"
     with pytest.raises(ValueError, match="every_n_epochs must be at least 1, got 0"):
         LinearProbeCallback(data, FarthestPointSample(64), every_n_epochs=0)
+
+
+def test_the_probe_is_of_pretraining() -> None:
+    data = FurnitureDataModule(split="train", val_split="test")
+    probe = LinearProbeCallback(data, FarthestPointSample(64))
+    with pytest.raises(ValueError, match="is of pretraining, and LightningModule is tested itself"):
+        probe.setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")

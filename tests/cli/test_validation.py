@@ -22,6 +22,7 @@ from recon.cli.validation import (
     check_devices,
     check_numbers,
     check_seeds,
+    check_tested_task,
     check_trainer_choices,
 )
 
@@ -188,3 +189,12 @@ def test_booleans_are_true_or_false(value: object) -> None:
 def test_a_run_needs_a_seed() -> None:
     with pytest.raises(ValueError, match="seed=None: must be a whole number"):
         check_numbers(OmegaConf.create({"seed": None}))
+
+
+def test_a_student_of_pretraining_cannot_be_tested(shipped_configs: list[DictConfig]) -> None:
+    for cfg in map(deepcopy, shipped_configs):
+        check_tested_task(cfg)
+        if "eval" in cfg:
+            cfg.task = {"_target_": "recon.tasks.pretrain.GenerativeStudent"}
+            with pytest.raises(ValueError, match="GenerativeStudent is pretrained and not tested"):
+                check_tested_task(cfg)

@@ -125,6 +125,12 @@ def test_modalities_do_not_share_loss_parameters() -> None:
     assert losses["image"].bias is not losses["text"].bias
 
 
+def test_a_teacher_that_is_none_is_left_out() -> None:
+    image = BatchEntryTeacher("image", 5)
+    one = EnsembleDistillation({"image": image, "text": None}, SmoothL1())
+    assert set(one.teachers) == set(one.losses) == one.keys == {"image"}
+
+
 def test_projection_of_wrong_width_raises_value_error() -> None:
     wrong = EnsembleDistillation({"image": BatchEntryTeacher("image", 9)}, SmoothL1())
     with pytest.raises(ValueError, match="teacher has features of width 9, but .* to width 5"):

@@ -45,6 +45,11 @@ class LinearProbeCallback(Callback):
         self.name = f"svm/accuracy_{split if isinstance(split, str) else '_'.join(split)}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, Pretraining):
+            raise ValueError(
+                f"callbacks.linear_probe: is of pretraining, and {type(pl_module).__name__} is "
+                "tested itself: leave out probe="
+            )
         self.data.keys |= {"label"}
         self.data.setup("fit")
 

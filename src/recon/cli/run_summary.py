@@ -170,7 +170,7 @@ def _describe_optimizer(cfg: DictConfig) -> str:
         for name, title in (("lr", "rate"), ("weight_decay", "weight decay")):
             if cfg.optimizer.get(name) is not None:
                 yield f"{title} {cfg.optimizer[name]:g}"
-        scheduler = cfg.get("scheduler")
+        scheduler = OmegaConf.select(cfg, "task.scheduler")
         if scheduler:
             yield f"schedule {str(scheduler.get('_target_', '')).rpartition('.')[2]}"
             if scheduler.get("warmup_t"):

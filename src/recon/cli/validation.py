@@ -164,6 +164,16 @@ def check_batch_size(cfg: DictConfig) -> None:
         )
 
 
+def check_tested_task(cfg: DictConfig) -> None:
+    """Raise ValueError if a configuration tests (`eval`) a student that is only pretrained."""
+    target = str(OmegaConf.select(cfg, "task._target_"))
+    if "eval" in cfg and target.startswith("recon.tasks.pretrain."):
+        raise ValueError(
+            f"{target.rpartition('.')[2]} is pretrained and not tested, but the experiment sets "
+            "eval: choose student=classifier, or an experiment of pretraining"
+        )
+
+
 def check_devices(trainer: DictConfig) -> None:
     """Raise ValueError for an unavailable accelerator or more processes than CPU cores."""
     import torch  # here, because it takes seconds that a misspelled option should not cost

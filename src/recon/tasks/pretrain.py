@@ -33,19 +33,20 @@ class EnsembleDistillation(nn.Module):
 
     Takes projected queries by modality, each (B, D), and a batch. Returns one loss per modality by
     name, and `self` for the self-contrast loss. Losses are computed over the clouds of all
-    processes.
+    processes. A teacher that is None is left out.
     """
 
     def __init__(
         self,
-        teachers: Mapping[str, Teacher],
+        teachers: Mapping[str, Teacher | None],
         distillation: nn.Module,
         self_contrast: SelfContrast | None = None,
     ) -> None:
         super().__init__()
-        self.teachers: Any = nn.ModuleDict(teachers).eval().requires_grad_(requires_grad=False)
+        chosen = {name: teacher for name, teacher in teachers.items() if teacher is not None}
+        self.teachers: Any = nn.ModuleDict(chosen).eval().requires_grad_(requires_grad=False)
         # A loss may have parameters (the scale of SigLIP), so each modality has its own copy.
-        self.losses = nn.ModuleDict({name: deepcopy(distillation) for name in teachers})
+        self.losses = nn.ModuleDict({name: deepcopy(distillation) for name in chosen})
         self.self_contrast = self_contrast
 
     @property

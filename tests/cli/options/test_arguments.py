@@ -49,6 +49,7 @@ def test_commas_separate_values_in_a_multirun(flag: str, tmp_path: Path) -> None
     assert numbers == ["1", "2"]
     home = str(Path("~/b.ckpt").expanduser())
     assert [text.strip('"') for text in checkpoints] == ["a=1.ckpt", home]
+    assert read(normalize_arguments("train", ["hydra.sweep.dir=a,b (1)", flag])[:1]) == ["a,b (1)"]
     existing = tmp_path / "a,b"
     existing.touch()
     assert read(normalize_arguments("train", [f"checkpoint={existing}", flag])[:1]) == [

@@ -48,8 +48,9 @@ def normalize_arguments(program: str, arguments: Sequence[str]) -> list[str]:
         if previous in VALUE_FLAGS or word.split("=")[0] in FLAGS:
             normalized.append(word)
         elif match := _OVERRIDE.fullmatch(word):
-            choice = normalize_choice(program, match[1].lstrip("+"), match[2])
-            normalized.append(choice or normalize_override(match[1], match[2], is_multirun))
+            key, value = match[1], match[2]
+            choice = normalize_choice(program, key.lstrip("+"), value)
+            normalized.append(choice or normalize_override(key, value, is_multirun=is_multirun))
         elif word.startswith("~") and "=" not in word:
             normalized.append(word)
         else:

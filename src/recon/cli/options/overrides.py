@@ -21,12 +21,13 @@ AXIS_OPTIONS = frozenset(("up", "target_up", "axis"))
 YAML_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "None": "null"}
 
 
-def normalize_override(key: str, value: str, is_multirun: bool) -> str:
+def normalize_override(key: str, value: str, *, is_multirun: bool) -> str:
     """Return one option with its value quoted or converted where Hydra would read another.
 
     Exits with one line for several values outside a multirun.
     """
     name = key.lstrip("+~")
+    is_multirun = is_multirun and not name.startswith("hydra.")  # these cannot be swept
     last = name.rpartition(".")[2]
     if re.fullmatch(r"callbacks\.\w+", name) and value.lower() in OFF:
         return f"{key}=null"
