@@ -225,6 +225,7 @@ def test_a_failed_job_is_recorded_and_reported(
         main([str(tmp_path / "none")])
 
 
+@pytest.mark.slow
 def test_a_failed_job_that_succeeds_later_is_not_reported(tmp_path: Path) -> None:
     def failing_job() -> float:
         raise ValueError("no such thing")

@@ -88,6 +88,7 @@ def test_fps_without_a_compiler_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is unavailable on this system")
+@pytest.mark.slow
 def test_triton_kernel_matches_torch() -> None:
     program = Path(__file__).with_name("triton_interpreter.py")
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)

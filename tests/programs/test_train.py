@@ -40,7 +40,7 @@ def test_runs_with_the_same_seed_have_identical_losses(
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 7, 10, 14])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one(
     step: int, workers: int, uninterrupted: tuple[Path, dict[int, str]], tmp_path: Path
 ) -> None:
@@ -167,6 +167,7 @@ def test_a_run_from_any_directory_writes_only_into_its_folder(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
+@pytest.mark.slow
 def test_each_job_of_a_multirun_has_its_folder(tmp_path: Path) -> None:
     completed = run_command("-m", *TINY, "mask.ratio=0.3,0.6", cwd=tmp_path)
     assert completed.returncode == 0, completed.stderr
@@ -176,24 +177,33 @@ def test_each_job_of_a_multirun_has_its_folder(tmp_path: Path) -> None:
         assert (sweep / job / "metrics.csv").is_file()
 
 
+WRONG_INPUT = [
+    (["experiment=pretrain_shapenet", "data.root=nowhere"], "nowhere/ShapeNet-55/test.txt: not"),
+    ([*TINY, "ckpt_path=gone.ckpt"], "gone.ckpt: no such checkpoint to resume from"),
+    (
+        ["experiment=pretrian_furniture"],
+        "experiment=pretrian_furniture: no such choice: did you mean experiment=pretrain",
+    ),
+    ([*TINY, "mask.ration=0.5"], "mask.ration=0.5: no such option: did you mean mask.ratio=0.5"),
+]
+WRONG_INPUT_OF_MODULES = [
+    ([*TINY, "data.root=nowhere"], "nowhere/furniture.npz: not found"),
+    ([*TINY, "num_points=4"], "cannot pick 8 centers from 4 points"),
+    ([*TINY, "num_points=4000"], "cannot keep 4000 of 2048 points"),
+    ([*TINY, "mask.ratio=1.5"], "mask.ratio=1.5: must be a finite number of at least 0"),
+    ([*TINY, "projection_dims.image=99"], "have width 1280, but dim is set to 99"),
+    ([*TINY, "+loss_weights.txet=2.0"], "loss_weights has ['txet'], but the losses are"),
+    ([*TINY, "trainer.devices=99"], "trainer.devices=99: too many processes for the CPU"),
+    ([*TINY, "output_dir=/dev/null/x"], "error: /dev/null/x: cannot be created (Not a directory)"),
+]
+"""Input that is found wrong after the imports of a training, which take seconds."""
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["experiment=pretrain_shapenet", "data.root=nowhere"], "nowhere/shapenet55.json: not"),
-        ([*TINY, "ckpt_path=gone.ckpt"], "gone.ckpt: no such checkpoint to resume from"),
-        ([*TINY, "data.root=nowhere"], "nowhere/furniture.npz: not found"),
-        ([*TINY, "num_points=4"], "cannot pick 8 centers from 4 points"),
-        ([*TINY, "num_points=4000"], "cannot keep 4000 of 2048 points"),
-        ([*TINY, "mask.ratio=1.5"], "mask.ratio=1.5: must be a finite number of at least 0"),
-        ([*TINY, "projection_dims.image=99"], "have width 1280, but dim is set to 99"),
-        ([*TINY, "+loss_weights.txet=2.0"], "loss_weights has ['txet'], but the losses are"),
-        ([*TINY, "trainer.devices=99"], "trainer.devices=99: too many processes for the CPU"),
-        (
-            [*TINY, "output_dir=/dev/null/x"],
-            "error: /dev/null/x: cannot be created (Not a directory)",
-        ),
-        (["experiment=pretrian_furniture"], "Could not find 'experiment/pretrian_furniture'"),
-        ([*TINY, "mask.ration=0.5"], "Could not override 'mask.ration'"),
+        *WRONG_INPUT,
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in WRONG_INPUT_OF_MODULES),
     ],
 )
 def test_wrong_input_exits_with_one_line(options: list[str], message: str, tmp_path: Path) -> None:
@@ -203,6 +213,7 @@ def test_wrong_input_exits_with_one_line(options: list[str], message: str, tmp_p
     assert "Traceback" not in completed.stderr
 
 
+@pytest.mark.slow
 def test_a_teacher_cache_of_other_data_is_rejected_before_training(
     shapenet_root: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +223,7 @@ def test_a_teacher_cache_of_other_data_is_rejected_before_training(
     assert "Traceback" not in completed.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_corrupt_file_is_named_with_and_without_workers(
     workers: int, shapenet_root: Path, tmp_path: Path
