@@ -30,10 +30,10 @@ demo: .venv/run ## Pretrain on real 3D models in minutes, with a table and a rep
 	@$(BIN)/python -m recon.train experiment=pretrain_furniture $(OPTIONS)
 
 test: .venv/dev ## Run the fast tests
-	@$(BIN)/python -m pytest -q -n auto -m "not slow"
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow"
 
 test-all: .venv/dev ## Run all tests, including slow ones
-	@$(BIN)/python -m pytest -q -n auto
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: .venv/dev ## Check style and formatting
 	@$(BIN)/ruff check

@@ -189,7 +189,11 @@ def test_scores_match_their_definitions() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["protocol=linear"], ["eval.selection=test", "eval.test.vote_rounds=3"]]
+    "options",
+    [
+        ["protocol=linear"],
+        pytest.param(["eval.selection=test", "eval.test.vote_rounds=3"], marks=pytest.mark.slow),
+    ],
 )
 def test_results_store_their_protocol(options: list[str], tmp_path: Path) -> None:
     overrides = [
