@@ -87,7 +87,6 @@ def run_spawned(folder: Path, *options: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-@pytest.mark.skip(reason="did not end in time in the last check: to be examined")
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
 def test_spawned_processes_save_when_their_parent_receives_a_signal(
