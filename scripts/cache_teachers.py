@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from recon.cli.config_dir import conf_dir
 from recon.cli.errors import one_line_errors
+from recon.cli.program import run_program
 from recon.data.datamodule import PointCloudDataModule
 from recon.data.sample_dataset import image_view_seed
 from recon.teachers.base import Teacher
@@ -107,4 +108,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("cache_teachers", main)
