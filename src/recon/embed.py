@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recon.data.dataset import Cloud, PointCloudDataset
-    from recon.data.io.feature_writer import FeatureRow
+    from recon.data.io.feature_writer import FeatureRow, ResumableParquetWriter
     from recon.point_encoder import PointEncoder
 
 MAX_SHOWN_ERRORS = 20
@@ -49,7 +49,6 @@ def _embed_locked(cfg: DictConfig) -> int:
     from torch.utils.data import DataLoader
 
     from recon.data.datasets.file_list import RawCloudDataset
-    from recon.data.io.feature_writer import ResumableParquetWriter
     from recon.data.workers import end_with_parent
     from recon.point_encoder import PointEncoder
     from recon.utils.progress import track
@@ -60,14 +59,7 @@ def _embed_locked(cfg: DictConfig) -> int:
     device = resolve_device(cfg.device)
     encoder = PointEncoder(cfg.checkpoint, num_points=cfg.num_points, device=device, **cfg.network)
     dataset = _open_dataset(cfg)
-    local_path = Path(cfg.checkpoint).expanduser()
-    is_local = local_path.exists()  # otherwise it is a repository of the Hub
-    checkpoint = str(local_path.absolute()) if is_local else cfg.checkpoint
-    table = ResumableParquetWriter(
-        Path(cfg.out).expanduser(),
-        build_feature_metadata(cfg, encoder, dataset.up),
-        {"checkpoint": checkpoint, "network": dict(cfg.network)},
-    )
+    table = _open_table(cfg, encoder, dataset.up)
     modified_times = {
         dataset.ids[row]: _get_modified_ns(dataset, row) for row in range(len(dataset))
     }
@@ -104,6 +96,22 @@ def _embed_locked(cfg: DictConfig) -> int:
         message += f"; {num_skipped:,} of {len(modified_times):,} cannot be read and were skipped"
     console.print(message, soft_wrap=True, highlight=False)
     return count
+
+
+def _open_table(cfg: DictConfig, encoder: "PointEncoder", up: str) -> "ResumableParquetWriter":
+    """Open the table, which continues what an earlier run with this checkpoint wrote."""
+    from recon.data.io.feature_writer import ResumableParquetWriter
+
+    local_path = Path(cfg.checkpoint).expanduser()
+    is_local = local_path.exists()  # otherwise it is a repository of the Hub
+    return ResumableParquetWriter(
+        Path(cfg.out).expanduser(),
+        build_feature_metadata(cfg, encoder, up),
+        {
+            "checkpoint": str(local_path.absolute()) if is_local else cfg.checkpoint,
+            "network": dict(cfg.network),
+        },
+    )
 
 
 def _print_summary(cfg: DictConfig, encoder: "PointEncoder", num_shapes: int) -> None:

@@ -40,6 +40,9 @@ TASKS = {"LinearProbe": "svm", "ZeroShotClassifier": "zero_shot", "TrainedClassi
 """Names of the tasks in results.json, by class."""
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recon.reports.evaluation import Evaluation
     from recon.tasks.feature_extraction import ExtractedFeatures
     from recon.tasks.metrics import ClassificationScores
 
@@ -50,13 +53,7 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
     from hydra.utils import instantiate
     from lightning import seed_everything
 
-    from recon.reports.evaluation import (
-        Evaluation,
-        write_evaluation_report,
-        write_predictions,
-        write_results,
-    )
-    from recon.reports.run_reports import inspect_network
+    from recon.reports.evaluation import Evaluation
     from recon.tasks.metrics import classification_scores
     from recon.utils.progress import show_status
 
@@ -85,8 +82,6 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
         **_describe_protocol(cfg, data, network, views, shapes["test"], classes),
     }
     scores = classification_scores(logits, shapes["test"].labels) if has_labels else None
-    folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(
         name=cfg.name,
         task=TASKS.get(type(task).__name__, type(task).__name__),
@@ -98,14 +93,34 @@ def evaluate(cfg: DictConfig) -> "ClassificationScores | None":
         scores=scores,
         published=cfg.published,
     )
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg).encode())
-    write_predictions(folder / "predictions.csv", evaluation, shapes["test"], logits)
-    write_results(folder, evaluation)
-    num_points = cfg.num_points or DEFAULT_NUM_POINTS
-    with show_status("writing the report"):
-        inspection = inspect_network(network, data, data.test_dataset, num_points)
-        write_evaluation_report(folder, evaluation, inspection)
+    _write_evaluation(folder, evaluation, shapes["test"], logits, network, data, cfg.num_points)
     return scores
+
+
+def _write_evaluation(
+    folder: Path,
+    evaluation: "Evaluation",
+    test: "ExtractedFeatures",
+    logits: "Tensor",
+    network: Any,
+    data: Any,
+    num_points: int | None,
+) -> None:
+    """Print the results; write them, the predictions and the report."""
+    from recon.reports.evaluation import write_evaluation_report, write_predictions, write_results
+    from recon.reports.run_reports import inspect_network
+    from recon.utils.progress import show_status
+
+    write_predictions(folder / "predictions.csv", evaluation, test, logits)
+    write_results(folder, evaluation)
+    with show_status("writing the report"):
+        inspection = inspect_network(
+            network, data, data.test_dataset, num_points or DEFAULT_NUM_POINTS
+        )
+        write_evaluation_report(folder, evaluation, inspection)
 
 
 def _describe_evaluation(cfg: DictConfig, task: Any, data: Any, network: Any) -> dict[str, str]:

@@ -18,15 +18,7 @@ from recon.cli.options.unused_options import check_options_have_effect
 from recon.cli.program import run_program
 from recon.cli.run_summary import describe_training, print_config, print_summary
 from recon.cli.runtime import configure_malloc, silence_known_warnings
-from recon.cli.validation import (
-    check_batch_size,
-    check_compile_strategy,
-    check_devices,
-    check_numbers,
-    check_seeds,
-    check_tested_task,
-    check_trainer_choices,
-)
+from recon.cli.validation import check_devices, check_seeds, check_training
 from recon.utils.atomic_write import write_atomic, write_lock
 from recon.utils.run_log import run_log
 from recon.utils.scheduler_env import (
@@ -61,11 +53,7 @@ def fit(cfg: DictConfig) -> TrainingResult:
     path = Path(cfg.ckpt_path or ".")
     if cfg.ckpt_path and not path.is_file() and not any(path.parent.glob("*.ckpt")):
         raise FileNotFoundError(f"{path}: no such checkpoint to resume from")
-    check_numbers(cfg)
-    check_compile_strategy(cfg)
-    check_batch_size(cfg)
-    check_tested_task(cfg)
-    check_trainer_choices(cfg.trainer)
+    check_training(cfg)
     if not is_rank_zero():
         _check_output_dir(cfg)  # else it would wait for a first process that has exited
         return _train(cfg)

@@ -79,6 +79,15 @@ NUMBER_RANGES = {
 """Ranges by option; options that a configuration lacks or sets to null are not checked."""
 
 
+def check_training(cfg: DictConfig) -> None:
+    """Raise ValueError that names the first invalid option of a training run."""
+    check_numbers(cfg)
+    check_compile_strategy(cfg)
+    check_batch_size(cfg)
+    check_tested_task(cfg)
+    check_trainer_choices(cfg.trainer)
+
+
 def check_numbers(cfg: DictConfig) -> None:
     """Raise ValueError that names the first option that is no boolean, or outside its range.
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from recon.data.batch import Batch, collate, get_clouds, global_batch_size, replace_clouds
 from recon.data.dataset import PointCloudDataset, concat_datasets
-from recon.data.epoch_position import EpochLayout, ResumedEpoch
+from recon.data.epoch_position import EpochLayout, ResumedEpoch, build_train_sampler
 from recon.data.image_augmentation import ImageAugmentation
 from recon.data.orientation import align_up_axis
 from recon.data.prepared.dataset import PreparedDataset
@@ -24,7 +24,6 @@ from recon.data.sampler import (
     OrderedDistributedSampler,
     ResumableDistributedSampler,
     check_world_size,
-    find_resume_position,
 )
 from recon.data.splits import split_train_val, stratified_subset
 from recon.data.transforms import AXES, Transform, axis_index
@@ -183,7 +182,9 @@ class PointCloudDataModule(LightningDataModule, ABC):
             raise ValueError(f"{self.root}: no sample to train on: check data.split={self.split}")
         return self._build_loader(
             self.dataset,
-            self._build_train_sampler(),
+            build_train_sampler(
+                self.epoch_layout(self.trainer), self.trainer, self.resumed_epoch, self.seed
+            ),
             replace_unreadable=True,
             num_points=self.num_points,
         )
@@ -259,28 +260,6 @@ class PointCloudDataModule(LightningDataModule, ABC):
             self.drop_last,
             None if limit == 1.0 and isinstance(limit, float) else limit,
             accumulate,
-        )
-
-    def _build_train_sampler(self) -> ResumableDistributedSampler:
-        layout, rank, epoch, position = self.epoch_layout(self.trainer), 0, 0, dict[str, int]()
-        if self.trainer is not None:
-            rank = self.trainer.global_rank
-            epoch, num_batches = find_resume_position(self.trainer)
-            position["consumed_samples"] = num_batches * layout.global_batch
-        if (resumed := self.resumed_epoch) is not None and resumed.epoch == epoch:
-            position = {
-                "consumed_samples": resumed.start,
-                "resumed_stop": resumed.stop,
-                "counted_samples": resumed.skipped_batches * self.batch_size,
-            }
-        return ResumableDistributedSampler(
-            layout.num_samples,
-            seed=self.seed,
-            rank=rank,
-            num_replicas=layout.world_size,
-            epoch=epoch,
-            epoch_size=layout.epoch_size,
-            **position,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
-from recon.data.sampler import compute_epoch_size
+from lightning import Trainer
+
+from recon.data.sampler import ResumableDistributedSampler, compute_epoch_size
 
 BatchLimit = int | float | None
 """Lightning's `limit_train_batches`: a number of batches, or a share of them."""
@@ -113,6 +115,48 @@ def find_resumed_epoch(position: EpochPosition, layout: EpochLayout) -> ResumedE
     return ResumedEpoch(
         position.epoch, start, stop, skipped, total, limit, total == layout.num_batches
     )
+
+
+def build_train_sampler(
+    layout: EpochLayout, trainer: Trainer | None, resumed: ResumedEpoch | None, seed: int
+) -> ResumableDistributedSampler:
+    """Return the sampler of the training samples, which starts where training continues.
+
+    Without `resumed`, this is the batch that Lightning's loops name. Lightning restores its loops
+    before it requests the training loader.
+    """
+    rank, epoch, position = 0, 0, dict[str, int]()
+    if trainer is not None:
+        rank = trainer.global_rank
+        epoch, num_batches = _find_loop_position(trainer)
+        position["consumed_samples"] = num_batches * layout.global_batch
+    if resumed is not None and resumed.epoch == epoch:
+        position = {
+            "consumed_samples": resumed.start,
+            "resumed_stop": resumed.stop,
+            "counted_samples": resumed.skipped_batches * layout.batch_size,
+        }
+    return ResumableDistributedSampler(
+        layout.num_samples,
+        seed=seed,
+        rank=rank,
+        num_replicas=layout.world_size,
+        epoch=epoch,
+        epoch_size=layout.epoch_size,
+        **position,
+    )
+
+
+def _find_loop_position(trainer: Trainer) -> tuple[int, int]:
+    """Return the epoch and the batch in it at which Lightning's loops continue."""
+    loop = trainer.fit_loop
+    epochs: Any = loop.epoch_progress.current
+    epoch, num_batches = epochs.processed, 0
+    if epochs.started > epoch:  # stopped inside an epoch, or at its last step
+        batches: Any = loop.epoch_loop.batch_progress
+        num_batches = 0 if batches.is_last_batch else batches.current.processed
+        epoch += batches.is_last_batch
+    return epoch, num_batches
 
 
 def rewrite_loops(

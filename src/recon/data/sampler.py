@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lightning import Trainer
 from torch.utils.data import Dataset, DistributedSampler
 
 from recon.data.batch import SeededIndex
@@ -138,18 +137,3 @@ def compute_epoch_size(
     too_small = num_samples > global_size and batch_size > 1 and remainder < 2 * world_size
     drop = drop_last or too_small or remainder < world_size
     return num_samples - remainder if drop else num_samples
-
-
-def find_resume_position(trainer: Trainer) -> tuple[int, int]:
-    """Return the epoch and the batch in it at which training continues.
-
-    Lightning restores its loops before it requests the training loader.
-    """
-    loop = trainer.fit_loop
-    epochs: Any = loop.epoch_progress.current
-    epoch, num_batches = epochs.processed, 0
-    if epochs.started > epoch:  # stopped inside an epoch, or at its last step
-        batches: Any = loop.epoch_loop.batch_progress
-        num_batches = 0 if batches.is_last_batch else batches.current.processed
-        epoch += batches.is_last_batch
-    return epoch, num_batches

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from timm.scheduler.scheduler import Scheduler
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from recon.tasks.training_mode import TrainingTask
@@ -67,14 +67,11 @@ class ScheduledTask(TrainingTask):
     its batches, also if the last step of an epoch has fewer than `accumulate_grad_batches`.
     """
 
-    _num_accumulated = 0
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lr_schedulers"] = []  # they store the options of the earlier run
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        self._num_accumulated = 0
         if self.current_epoch:
             for config in self.trainer.lr_scheduler_configs:
                 scheduler: Any = config.scheduler
@@ -87,15 +84,13 @@ class ScheduledTask(TrainingTask):
         """
         scheduler.step(epoch=self.current_epoch)
 
-    def on_before_backward(self, loss: Tensor) -> None:
-        self._num_accumulated += 1
-
     def on_after_backward(self) -> None:
-        if self.trainer.fit_loop.epoch_loop._should_accumulate():
+        loop, full = self.trainer.fit_loop.epoch_loop, self.trainer.accumulate_grad_batches
+        if loop._should_accumulate():
             return
         # Lightning divides each loss by the full number of batches.
-        count, self._num_accumulated = self._num_accumulated, 0
-        if count < (full := self.trainer.accumulate_grad_batches):
+        count = (loop.batch_progress.current.ready - 1) % full + 1
+        if count < full:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             if gradients:
                 torch._foreach_mul_(gradients, full / count)

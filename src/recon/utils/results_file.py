@@ -6,6 +6,7 @@ Files of earlier versions, without `schema_version`, can still be read.
 import math
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -63,11 +64,10 @@ def describe_version() -> dict[str, str | None]:
                "--exclude", "*"]  # fmt: skip
     commit = None
     if (package.parents[1] / ".git").exists():
-        try:
+        # git may be missing, or refuse the folder.
+        with suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
             commit = done.stdout.strip() or None
-        except (OSError, subprocess.SubprocessError):  # git is missing, or refuses the folder
-            pass
     return {"version": version("recon-pointcloud"), "commit": commit}
 
 
