@@ -4,7 +4,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -24,11 +24,18 @@ class Cloud(NamedTuple):
     """Class of each point."""
     origin: tuple[float, float, float] | None = None
     """Offset subtracted from the coordinates of the file if float32 cannot represent them."""
+    up: str | None = None
+    """Up axis that the file, or its format, declares."""
+    unit_meters: float | None = None
+    """Length of the file's unit in meters, if it or its format declares it."""
+    notes: tuple[str, ...] = ()
+    """What reading the file omitted or assumed, one sentence each."""
 
     def take(self, rows: Num[np.ndarray, " m"] | slice) -> "Cloud":
         """Return the selected points with their fields."""
-        fields = {k: v for k, v in self._asdict().items() if v is not None and k != "origin"}
-        return Cloud(**cast(Any, {k: v[rows] for k, v in fields.items()}), origin=self.origin)
+        arrays = {k: v for k, v in self._asdict().items() if isinstance(v, np.ndarray)}
+        fields: dict[str, Any] = {name: values[rows] for name, values in arrays.items()}
+        return self._replace(**fields)
 
 
 class PointCloudDataset(ABC):

@@ -13,6 +13,7 @@ import pytest
 
 from recon.data.io import las as las_module
 from recon.data.io.las import check_las, read_las
+from recon.data.io.points.table import ReadOptions
 
 POINTS = np.random.default_rng(0).uniform(0, 99, (50, 3)).round(2)
 RECORDS, POINT_FORMAT = 100, 104
@@ -92,7 +93,7 @@ def test_layers_fit_into_their_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_layers_of_several_chunks_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "x.laz"
     write(path, point_format=6, count=120_000)
-    assert len(read_las(path, 20).points) == 120_000
+    assert len(read_las(path, ReadOptions()).points) == 120_000
 
 
 def test_a_place_of_the_chunk_table_that_was_written_last_is_found(tmp_path: Path) -> None:
@@ -115,7 +116,9 @@ def test_points_are_unpacked_by_one_thread(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(laspy, "read", record)
     write(tmp_path / "x.laz")
-    np.testing.assert_allclose(read_las(tmp_path / "x.laz", 20).points, POINTS, atol=0.01)
+    np.testing.assert_allclose(
+        read_las(tmp_path / "x.laz", ReadOptions()).points, POINTS, atol=0.01
+    )
     assert backends
     assert laspy.LazBackend.LazrsParallel not in backends
 
@@ -123,9 +126,9 @@ def test_points_are_unpacked_by_one_thread(tmp_path: Path, monkeypatch: pytest.M
 def test_packed_points_are_read_in_forked_workers(tmp_path: Path) -> None:
     path = tmp_path / "x.laz"
     write(path)
-    read_las(path, 20)  # threads that are started here do not exist in the fork
+    read_las(path, ReadOptions())  # threads that are started here do not exist in the fork
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert len(pool.apply_async(read_las, (path, 20)).get(timeout=60).points) == 50
+        assert len(pool.apply_async(read_las, (path, ReadOptions())).get(timeout=60).points) == 50
 
 
 class PanicException(BaseException):
@@ -147,7 +150,7 @@ def test_an_unpacker_that_gives_up_is_an_error_of_the_file(
     monkeypatch.setattr(laspy, "read", give_up)
     expected = ValueError if error is PanicException else Interrupt
     with pytest.raises(expected, match="stopped"):
-        read_las(tmp_path / "x.laz", 20)
+        read_las(tmp_path / "x.laz", ReadOptions())
 
 
 def test_missing_points_and_packages_are_named(
@@ -158,7 +161,7 @@ def test_missing_points_and_packages_are_named(
     path.write_bytes(content[: len(content) - 34 * 10])
     monkeypatch.setattr(las_module, "check_las", lambda path: None)
     with pytest.raises(ValueError, match=r"x\.las: .*\b40\b"):
-        read_las(path, 20)
+        read_las(path, ReadOptions())
     monkeypatch.setitem(sys.modules, "laspy", None)
     with pytest.raises(ValueError, match=r"x\.las: .*pip install"):
-        read_las(path, 20)
+        read_las(path, ReadOptions())

@@ -9,7 +9,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from recon.data.io import header_checks, mesh, surface_sampling
+from recon.data.io import header_checks, mesh
 from recon.data.io.shape import read_shape
 
 XYZ = "property float x\nproperty float y\nproperty float z\n"
@@ -104,7 +104,7 @@ def write_materials(folder: Path, count: int) -> Path:
     ("module", "limit", "value", "reason"),
     [
         (mesh, "MAX_MESH_PARTS", 2, r"\b3 "),
-        (surface_sampling, "MAX_TEXTURE_PIXELS", 191, "192 pixels"),
+        (mesh, "MAX_TEXTURE_PIXELS", 191, "192 pixels"),
         (header_checks, "MAX_MESH_PARTS", 2, r"\b3 "),
     ],
 )
@@ -159,10 +159,8 @@ def test_a_texture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for number in range(20):
         scene.add_geometry(part, node_name=f"n{number}", geom_name="box")
     (tmp_path / "a.glb").write_bytes(scene.export(file_type="glb"))
-    load = surface_sampling.load_rgb
-    monkeypatch.setattr(
-        surface_sampling, "load_rgb", lambda image: decoded.append(1) or load(image)
-    )
+    load = mesh.load_rgb
+    monkeypatch.setattr(mesh, "load_rgb", lambda image: decoded.append(1) or load(image))
     colors = read_shape(tmp_path / "a.glb", 2000).colors
     assert (colors == (200, 3, 7)).all()
     assert len(decoded) == 1

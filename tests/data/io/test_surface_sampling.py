@@ -4,17 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import trimesh
 from PIL import Image
 
-from recon.data.io import surface_sampling
-from recon.data.io.surface_sampling import (
-    Surface,
-    check_textures,
-    make_cloud,
-    normalize_colors,
-    sample_surfaces,
-)
+from recon.data.io import mesh
+from recon.data.io.mesh import check_textures
+from recon.data.io.meshes.surface import Surface
+from recon.data.io.points.cloud import make_cloud, normalize_colors
+from recon.data.io.surface_sampling import sample_surfaces
 
 POINTS = np.random.default_rng(0).normal(size=(3, 3))
 
@@ -49,22 +45,21 @@ def test_fields_fit_their_points(name: str, shape: tuple[int, ...]) -> None:
 
 
 def test_faces_name_vertices_that_are_there_and_have_an_area() -> None:
-    mesh = trimesh.Trimesh(np.eye(3), [[0, 1, 2]], process=False)
-    assert len(sample_surfaces([Surface(mesh)], 9, "x.off", "x.off").points) == 9
+    surface = Surface(np.eye(3), np.array([[0, 1, 2]]))
+    assert len(sample_surfaces([surface], 9, "x.off", "x.off").points) == 9
     for changed in ([[0, 1, 3]], [[0, 1, -1]]):
-        mesh.faces = changed
+        invalid = surface._replace(faces=np.array(changed))
         with pytest.raises(ValueError, match=r"^x\.off: .*3 vertices"):
-            sample_surfaces([Surface(mesh)], 9, "x.off", "x.off")
-    mesh.faces = [[0, 0, 0]]
+            sample_surfaces([invalid], 9, "x.off", "x.off")
     with pytest.raises(ValueError, match=r"^x\.off: .*area"):
-        sample_surfaces([Surface(mesh)], 9, "x.off", "x.off")
+        sample_surfaces([surface._replace(faces=np.zeros((1, 3), int))], 9, "x.off", "x.off")
 
 
 def test_only_color_textures_count(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Image.new("L", (8, 8)), Image.new("L", (8, 8))
     color = SimpleNamespace(material=SimpleNamespace(baseColorTexture=first))
     other = SimpleNamespace(material=SimpleNamespace(baseColorTexture=first, normalTexture=second))
-    monkeypatch.setattr(surface_sampling, "MAX_TEXTURE_PIXELS", 64)
+    monkeypatch.setattr(mesh, "MAX_TEXTURE_PIXELS", 64)
     check_textures([color, other, SimpleNamespace(), None])
     with pytest.raises(ValueError, match="128 pixels"):
         check_textures([color, SimpleNamespace(material=SimpleNamespace(image=second))])

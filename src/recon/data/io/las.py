@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from recon.data.dataset import Cloud
 from recon.data.io.file_checks import MAX_UNPACK_RATIO, wrap_read_errors
-from recon.data.io.surface_sampling import make_cloud
+from recon.data.io.points.table import PointTable, ReadOptions
 
 LAS_RECORD_HEADER_BYTES = 54
 """Size of the header of a variable length record, in bytes."""
@@ -18,7 +17,7 @@ LAZ_EXTRA_BYTES_ITEM, LAZ_LAYERS_PER_ITEM = 14, {10: 9, 12: 2}
 """LASzip's item types: extra bytes have a layer per byte, types not listed here have one layer."""
 
 
-def read_las(path: Path, count: int) -> Cloud:
+def read_las(path: Path, options: ReadOptions) -> PointTable:
     """Read all points of a scan, with their colors; raise ValueError that names the file."""
     try:
         import laspy
@@ -35,7 +34,7 @@ def read_las(path: Path, count: int) -> Cloud:
         colors = np.stack([las.red, las.green, las.blue], 1) if has_colors else None
     if colors is not None and not colors.any():  # scanners without a camera leave them zero
         colors = None
-    return make_cloud(points, str(path), None, colors)
+    return PointTable(points, colors=colors, up="z")
 
 
 def _read_las_data(laspy: Any, path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,47 +23,120 @@ from recon.data.io.header_checks import (
     check_ply,
     check_stl,
 )
-from recon.data.io.image_checks import check_jpeg_scans
-from recon.data.io.surface_sampling import (
-    Surface,
-    check_textures,
-    make_cloud,
-    normalize_colors,
-    sample_surfaces,
-)
+from recon.data.io.image_checks import check_image, check_jpeg_scans, load_rgb
+from recon.data.io.meshes.surface import MeshContent, Surface, Texture
+from recon.data.io.meshes.textures import MAX_SIDECAR_BYTES, MAX_TEXTURE_PIXELS
+from recon.data.io.points.cloud import build_cloud, normalize_colors
+from recon.data.io.points.table import PointTable, ReadOptions
+from recon.data.io.surface_sampling import sample_surfaces
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
 MAX_MESH_BYTES = 2**30
 """Maximum size of a mesh file, in bytes."""
-MAX_SIDECAR_BYTES = 2**26
-"""Maximum size of a material or texture file of a mesh, in bytes."""
+TRIMESH_DEFAULT_GRAYS = ((102, 102, 102), (100, 100, 100))
+"""Colors that trimesh gives to materials without a color."""
+COLOR_TEXTURES = ("baseColorTexture", "image")
+"""Attributes of trimesh's materials for a color texture."""
+OTHER_TEXTURES = (
+    "emissiveTexture",
+    "normalTexture",
+    "occlusionTexture",
+    "metallicRoughnessTexture",
+)
+"""Attributes for other textures, which are only checked."""
 HEADER_CHECKS = {".glb": check_glb, ".obj": check_obj, ".stl": check_stl}
 
 
-def read_mesh(path: Path, count: int) -> Cloud:
-    """Read the points of a file without faces, or sample `count` points from its surfaces.
+def read_mesh(path: Path, options: ReadOptions) -> MeshContent:
+    """Read the surfaces of a file, or its points if it has no faces.
 
     Raises ValueError or FileNotFoundError that names the file.
     """
     check_file(path, MAX_MESH_BYTES)
     if path.suffix.lower() == ".ply":
-        return _read_ply(path, count)
+        return _read_ply(path)
     with wrap_read_errors(path, "shape"):
         if check := HEADER_CHECKS.get(path.suffix.lower()):
             check(path)
         is_off = path.suffix.lower() == ".off"
         parts = _read_off(path) if is_off else _load_parts(path, path.suffix[1:])
-    surfaces = [Surface(p) for p in parts if isinstance(p, Trimesh) and len(p.faces)]
+        pixels = dict[int, np.ndarray]()
+        meshes = [p for p in parts if isinstance(p, Trimesh) and len(p.faces)]
+        surfaces = [_convert_part(part, pixels) for part in meshes]
     if surfaces:
-        return sample_surfaces(surfaces, count, str(path), path.name)
+        return MeshContent(surfaces)
     clouds = [p for p in parts if isinstance(p, Trimesh | PointCloud) and len(p.vertices)]
     if not clouds:
-        raise ValueError(f"{path}: contains neither faces nor points: export it again")
+        return MeshContent()
     points = np.concatenate([np.asarray(cloud.vertices) for cloud in clouds])
     colors = [_vertex_colors(cloud) for cloud in clouds]
     present_colors = [color for color in colors if color is not None]
     all_colors = np.concatenate(present_colors) if len(present_colors) == len(clouds) else None
-    return make_cloud(points, str(path), None, all_colors)
+    return MeshContent(points=PointTable(points, colors=all_colors))
+
+
+def build_mesh_cloud(content: MeshContent, count: int, path: Path, options: ReadOptions) -> Cloud:
+    """Sample `count` points from the surfaces of a file; without surfaces, return its points.
+
+    Raises ValueError that names the file.
+    """
+    if content.surfaces:
+        cloud = sample_surfaces(content.surfaces, count, str(path), path.name)
+    elif content.points is not None:
+        cloud = build_cloud(content.points, str(path), options)
+    else:
+        raise ValueError(f"{path}: contains neither faces nor points: export it again")
+    return cloud._replace(
+        up=content.up or cloud.up,
+        unit_meters=content.unit_meters or cloud.unit_meters,
+        notes=(*content.notes, *cloud.notes),
+    )
+
+
+def _convert_part(part: Any, pixels: dict[int, np.ndarray]) -> Surface:
+    """Convert a mesh of trimesh, with the colors of its material, vertices or faces.
+
+    `pixels` caches decoded textures.
+    """
+    visual, faces = part.visual, np.asarray(part.faces)
+    surface = Surface(np.asarray(part.vertices), faces)
+    if visual.kind == "texture":
+        image, uv = _find_color_texture(visual.material), getattr(visual, "uv", None)
+        if image is not None and uv is not None:
+            uv = np.asarray(uv)[faces] * (1, -1) + (0, 1)
+            if id(image) not in pixels:
+                pixels[id(image)] = np.asarray(load_rgb(image))
+            return surface._replace(texture=Texture(pixels[id(image)], uv))
+        color = tuple(np.asarray(visual.material.main_color)[:3])
+        if color in TRIMESH_DEFAULT_GRAYS:
+            return surface
+        return surface._replace(base_color=np.array(color) / 255)
+    if not visual.defined:
+        return surface
+    if visual.kind == "vertex":
+        return surface._replace(vertex_colors=np.asarray(visual.vertex_colors)[:, :3])
+    return surface._replace(face_colors=np.asarray(visual.face_colors)[:, :3])
+
+
+def check_textures(visuals: Iterable[Any]) -> None:
+    """Raise ValueError for textures of an unsupported format or of too many pixels in total."""
+    num_pixels: dict[int, int] = {}
+    for material in (getattr(visual, "material", None) for visual in visuals):
+        for name in (*COLOR_TEXTURES, *OTHER_TEXTURES):
+            if (image := getattr(material, name, None)) is not None:
+                check_image(image)
+                if name in COLOR_TEXTURES:
+                    num_pixels[id(image)] = image.width * image.height
+    if sum(num_pixels.values()) > MAX_TEXTURE_PIXELS:
+        raise UnsupportedContentError(
+            f"it has textures of {sum(num_pixels.values()):,} pixels, the maximum is "
+            f"{MAX_TEXTURE_PIXELS:,}: scale them down"
+        )
+
+
+def _find_color_texture(material: Any) -> Any:
+    images = (getattr(material, name, None) for name in COLOR_TEXTURES)
+    return next((image for image in images if image is not None), None)
 
 
 class _LimitedResolver(FilePathResolver):
@@ -154,7 +227,7 @@ def _vertex_colors(part: Any) -> np.ndarray | None:
     return np.asarray(colors)[:, :3] if has_colors else None
 
 
-def _read_ply(path: Path, count: int) -> Cloud:
+def _read_ply(path: Path) -> MeshContent:
     with wrap_read_errors(path, "shape"):
         check_ply(path)
         ply = _open_ply(path)
@@ -169,17 +242,11 @@ def _read_ply(path: Path, count: int) -> Cloud:
     if colors is None:
         colors = _stack_properties(vertex, "diffuse_red", "diffuse_green", "diffuse_blue")
     if not len(faces):
-        return make_cloud(points, str(path), _stack_properties(vertex, "nx", "ny", "nz"), colors)
+        normals = _stack_properties(vertex, "nx", "ny", "nz")
+        return MeshContent(points=PointTable(points, normals, colors))
     if colors is not None:
         colors = normalize_colors(colors, str(path))
-        colors = colors if colors.dtype == np.uint8 else 255 * colors
-    if faces.min() < 0 or faces.max() >= len(points):
-        raise ValueError(
-            f"{path}: a face uses a vertex index outside its {len(points)} vertices: "
-            "export it again"
-        )
-    mesh = Trimesh(points.astype(np.float64), faces, process=False)
-    return sample_surfaces([Surface(mesh, colors)], count, str(path), path.name)
+    return MeshContent([Surface(points.astype(np.float64), faces, colors)])
 
 
 def _open_ply(path: Path) -> PlyData:

@@ -13,10 +13,13 @@ from recon.data.dataset import Cloud
 from recon.data.io.arrays import read_npy, read_npz
 from recon.data.io.file_checks import check_file
 from recon.data.io.las import read_las
-from recon.data.io.mesh import MESH_SUFFIXES, read_mesh
-from recon.data.io.surface_sampling import make_cloud
+from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
+from recon.data.io.meshes.surface import MeshContent
+from recon.data.io.points.cloud import build_cloud
+from recon.data.io.points.table import PointTable, ReadOptions
 from recon.data.io.text_table import read_column_names, read_table
 
+DEFAULT_OPTIONS = ReadOptions()
 ARRAY_NAMES: Mapping[str, tuple[str, ...]] = {
     "points": ("points", "xyz", "pos", "coords", "coord", "vertices", "pc", "data", "arr_0"),
     "normals": ("normals", "normal"),
@@ -33,22 +36,34 @@ COLUMN_NAMES = {
 """Accepted names of columns in text files."""
 
 
-def read_shape(path: Path, count: int = 8192) -> Cloud:
+def read_shape(path: Path, count: int = 8192, options: ReadOptions = DEFAULT_OPTIONS) -> Cloud:
     """Read a cloud, or sample `count` points by area from the surface of a mesh.
 
     The file's extension selects one of `READERS`. Normals and colors are kept where the file has
     them; meshes give the normals of their faces. The same file always gives the same points.
     Coordinates far from the origin are shifted near it, since float32 would round them;
-    `Cloud.origin` is the shift. Raises ValueError or FileNotFoundError that names the file.
+    `Cloud.origin` is the shift. `Cloud.notes` tells what was omitted or assumed. Raises ValueError
+    or FileNotFoundError that names the file.
+    """
+    content = read_content(path, options)
+    if isinstance(content, PointTable):
+        return build_cloud(content, str(path), options)
+    return build_mesh_cloud(content, count, path, options)
+
+
+def read_content(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> PointTable | MeshContent:
+    """Read a file's points, or its surfaces, in its own units, types and order.
+
+    Raises ValueError or FileNotFoundError that names the file.
     """
     if path.suffix.lower() not in READERS:
         raise ValueError(
             f"{path}: unknown file extension: convert it to one of {', '.join(sorted(READERS))}"
         )
-    return READERS[path.suffix.lower()](check_file(path), count)
+    return READERS[path.suffix.lower()](check_file(path), options)
 
 
-def _split_columns(table: Float[np.ndarray, "n c"], source: str) -> Cloud:
+def _split_columns(table: Float[np.ndarray, "n c"], source: str) -> PointTable:
     """Split unnamed columns: x y z first, then unit vectors are normals and others colors."""
     if table.shape[1] > (9 if len(table) == 3 else MAX_COLUMNS):
         raise ValueError(f"{source}: has shape {table.shape}, expected (N, 3): transpose it")
@@ -56,16 +71,18 @@ def _split_columns(table: Float[np.ndarray, "n c"], source: str) -> Cloud:
     if extra.shape[1] == 4:  # scanners write an intensity before the color
         extra = extra[:, 1:]
     if extra.shape[1] < 3:
-        return make_cloud(points, source)
+        return PointTable(points)
     first, second = extra[:, :3], extra[:, 3:6] if extra.shape[1] >= 6 else None
     is_unit = np.abs(np.linalg.norm(first, axis=1) - 1) < 0.02
     # Normals of degenerate faces are zero: a few such rows do not make them colors.
     if is_unit.mean() > 0.9 and np.abs(first).max() <= 1.02:
-        return make_cloud(points, source, first, second)
-    return make_cloud(points, source, second, first)
+        return PointTable(points, first, second)
+    return PointTable(points, second, first)
 
 
-def _select_columns(table: Float[np.ndarray, "n c"], names: Sequence[str], source: str) -> Cloud:
+def _select_columns(
+    table: Float[np.ndarray, "n c"], names: Sequence[str], source: str
+) -> PointTable:
     """Select columns by the names in the header; without x, y and z, ignore the names."""
     indices = {name.lower(): index for index, name in enumerate(names)}
     fields: dict[str, Any] = dict.fromkeys(COLUMN_NAMES)
@@ -74,17 +91,17 @@ def _select_columns(table: Float[np.ndarray, "n c"], names: Sequence[str], sourc
             fields[field] = table[:, [indices[name] for name in columns]]
     if fields["points"] is None:
         return _split_columns(table, source)
-    return make_cloud(fields["points"], source, fields["normals"], fields["colors"])
+    return PointTable(fields["points"], fields["normals"], fields["colors"])
 
 
-def _read_text(path: Path, count: int) -> Cloud:
+def _read_text(path: Path, options: ReadOptions) -> PointTable:
     table, names = read_table(path), read_column_names(path)
     if len(names) == table.shape[1]:
         return _select_columns(table, names, str(path))
     return _split_columns(table, str(path))
 
 
-def _select_arrays(content: Mapping[str, Any], source: str) -> Cloud:
+def _select_arrays(content: Mapping[str, Any], source: str) -> PointTable:
     """Find coordinates, normals and colors among named arrays."""
     # Only plain arrays: converting other objects of a pickle could take time without limit.
     arrays = {
@@ -103,35 +120,35 @@ def _select_arrays(content: Mapping[str, Any], source: str) -> Cloud:
         )
     if fields["normals"] is None and fields["colors"] is None:
         return _convert_array(fields["points"], source)
-    return make_cloud(fields["points"], source, fields["normals"], fields["colors"])
+    return PointTable(fields["points"], fields["normals"], fields["colors"])
 
 
-def _convert_array(array: Any, source: str) -> Cloud:
+def _convert_array(array: Any, source: str) -> PointTable:
     has_more_columns = isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] > 3
     if has_more_columns and array.dtype.kind in "iuf" and len(array):
         return _split_columns(array, source)
-    return make_cloud(array, source)
+    return PointTable(array)
 
 
-def _read_npy(path: Path, count: int) -> Cloud:
+def _read_npy(path: Path, options: ReadOptions) -> PointTable:
     content = read_npy(path)
     if isinstance(content, dict):
         return _select_arrays(content, str(path))
     return _convert_array(content, str(path))
 
 
-def _read_npz(path: Path, count: int) -> Cloud:
+def _read_npz(path: Path, options: ReadOptions) -> PointTable:
     return _select_arrays(read_npz(path), str(path))
 
 
-READERS: Mapping[str, Callable[[Path, int], Cloud]] = {
+READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] = {
     **dict.fromkeys(MESH_SUFFIXES, read_mesh),
     **dict.fromkeys((".las", ".laz"), read_las),
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".xyz": _read_text,
 }
-"""Reader of each file extension; arguments: the path, and the number of points from a mesh."""
+"""Reader of each file extension."""
 
 
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:

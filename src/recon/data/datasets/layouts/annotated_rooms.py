@@ -9,7 +9,7 @@ import numpy as np
 from recon.data.dataset import Cloud
 from recon.data.datasets.layouts.room_layout import RoomLayout
 from recon.data.io.file_checks import RESTORE_HINT, check_cloud
-from recon.data.io.surface_sampling import make_cloud
+from recon.data.io.points.cloud import make_cloud
 from recon.data.io.text_table import read_table
 from recon.utils.printable import check_printable
 

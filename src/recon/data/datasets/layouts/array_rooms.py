@@ -17,8 +17,8 @@ from recon.data.io.file_checks import (
     check_file,
     wrap_read_errors,
 )
+from recon.data.io.points.cloud import make_cloud
 from recon.data.io.safe_pickle import unpickle
-from recon.data.io.surface_sampling import make_cloud
 
 TABLE_NAME = re.compile(r"(Area_[^_./]+)_(.+)\.npy")
 """File name of a table in one folder for all areas."""

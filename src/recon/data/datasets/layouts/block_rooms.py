@@ -18,7 +18,7 @@ from recon.data.datasets.layouts.room_layout import RoomLayout, convert_labels
 from recon.data.io.arrays import read_lines
 from recon.data.io.file_checks import RESTORE_HINT, check_file, wrap_read_errors
 from recon.data.io.hdf5 import read_hdf5
-from recon.data.io.surface_sampling import make_cloud
+from recon.data.io.points.cloud import make_cloud
 
 FILE_LIST, ROOM_LIST = "all_files.txt", "room_filelist.txt"
 

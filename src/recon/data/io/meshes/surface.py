@@ -1,0 +1,48 @@
+"""Content of mesh files: triangles, and what their colors are computed from."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Num, UInt8
+
+from recon.data.io.points.table import PointTable
+
+
+class Texture(NamedTuple):
+    """An image mapped onto triangles."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    """sRGB, the first row at the top."""
+    uv: Float[np.ndarray, "f 3 2"]
+    """Place of each corner in the image, which covers [0, 1]; (0, 0) is its upper left corner."""
+    wrap: tuple[str, str] = ("repeat", "repeat")
+    """What follows outside [0, 1], across and down: `repeat`, `mirror` or `clamp`."""
+    is_nearest: bool = False
+    """Whether to take the nearest pixel instead of interpolating four."""
+
+
+class Surface(NamedTuple):
+    """Triangles with one material."""
+
+    vertices: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    vertex_colors: Num[np.ndarray, "v 3"] | None = None
+    """RGB, uint8 in [0, 255] or fractions in [0, 1]; sRGB, as all colors here."""
+    face_colors: Num[np.ndarray, "f 3"] | None = None
+    texture: Texture | None = None
+    base_color: Float[np.ndarray, " 3"] | None = None
+    """Color of the material, fractions in [0, 1]."""
+    is_multiplied: bool = False
+    """Whether vertex colors and a texture multiply each other, as in glTF."""
+
+
+class MeshContent(NamedTuple):
+    """Surfaces and points of one file, in its own units and axes."""
+
+    surfaces: Sequence[Surface] = ()
+    points: PointTable | None = None
+    """The points of a file without faces."""
+    up: str | None = None
+    unit_meters: float | None = None
+    notes: tuple[str, ...] = ()

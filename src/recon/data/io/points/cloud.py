@@ -1,0 +1,94 @@
+"""Build checked clouds from points, normals and colors as files store them."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Num
+
+from recon.data.dataset import Cloud
+from recon.data.io.file_checks import check_cloud
+from recon.data.io.points.table import PointTable, ReadOptions
+
+FLOAT32_EPS = 2.0**-23
+"""Relative spacing of float32 numbers."""
+
+
+def compute_recenter_offset(points: np.ndarray) -> np.ndarray | None:
+    """Return an offset to subtract from coordinates that float32 would round too coarsely.
+
+    It is the rounded center of the bounding box, (3,); None where float32 is exact to 1e-5 of the
+    extent.
+    """
+    kind, size = points.dtype.kind, points.dtype.itemsize
+    is_wide = points.dtype == np.float64 or (kind in "iu" and size > 2)
+    if not is_wide or not len(points) or not np.isfinite(points).all():
+        return None
+    low, high = points.min(0), points.max(0)
+    spacing, extent = float(np.abs(points).max()) * FLOAT32_EPS, float((high - low).max())
+    if extent == 0 or spacing <= 1e-5 * extent:
+        return None
+    return np.round(low / 2 + high / 2).astype(points.dtype)
+
+
+def normalize_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
+    """Return RGB as uint8 in [0, 255] or float32 in [0, 1], depending on the largest value.
+
+    Accepts ranges up to 1, 255 and 65535; raises ValueError for values outside.
+    """
+    rgb = np.asarray(colors)[:, :3]
+    if rgb.dtype == np.uint8:
+        return rgb
+    rgb = check_cloud(rgb, f"{source} (colors)")
+    low, high = float(rgb.min()), float(rgb.max())
+    if low < 0 or high > 65535:
+        raise ValueError(
+            f"{source}: its colors are in [{low:g}, {high:g}], not in [0, 1], [0, 255] or "
+            "[0, 65535]: convert them"
+        )
+    if high <= 1:
+        return rgb
+    return rgb.round().astype(np.uint8) if high <= 255 else (rgb / 65535).astype(np.float32)
+
+
+def make_cloud(points: Any, source: str, normals: Any = None, colors: Any = None) -> Cloud:
+    """Build a cloud of checked points, normals and colors; non-finite normals become zero.
+
+    Coordinates that float32 would round too coarsely are shifted; `Cloud.origin` is the shift.
+    Raises ValueError that names `source`.
+    """
+    origin = None
+    if isinstance(points, np.ndarray) and points.ndim == 2 and points.dtype.kind in "iuf":
+        points = points[:, :3]
+        if (offset := compute_recenter_offset(points)) is not None:
+            points, origin = points - offset, (float(offset[0]), float(offset[1]), float(offset[2]))
+    cloud = check_cloud(points, source)
+    for name, field in (("normals", normals), ("colors", colors)):
+        if field is not None and (np.ndim(field) != 2 or len(field) != len(cloud)):
+            raise ValueError(
+                f"{source}: has {name} of shape {np.shape(field)} for {len(cloud)} points: "
+                "export it again"
+            )
+    if normals is not None:
+        finite = np.nan_to_num(np.asarray(normals)[:, :3], nan=0.0, posinf=0.0, neginf=0.0)
+        normals = check_cloud(finite, f"{source} (normals)")
+    rgb = None if colors is None else normalize_colors(colors, source)
+    return Cloud(cloud, normals, rgb, origin=origin)
+
+
+def build_cloud(table: PointTable, source: str, options: ReadOptions) -> Cloud:
+    """Build the cloud of a file's points; see `make_cloud`.
+
+    Points that are NaN or infinite are dropped, and counted in `Cloud.notes`, or raise ValueError
+    for `on_nan="error"`.
+    """
+    points = table.points
+    if options.on_nan == "drop" and isinstance(points, np.ndarray) and points.dtype.kind == "f":
+        finite = np.isfinite(points).all(1) if points.ndim == 2 else np.ones(1, np.bool_)
+        if finite.any() and not finite.all():
+            count, total = int((~finite).sum()), len(points)
+            note = f"{count:,} of {total:,} points are NaN or infinite: dropped"
+            table = table.take(finite)._replace(notes=(*table.notes, note))
+    cloud = make_cloud(table.points, source, table.normals, table.colors)
+    return cloud._replace(
+        up=table.up, unit_meters=table.unit_meters, notes=(*table.notes, *cloud.notes)
+    )
