@@ -14,6 +14,8 @@ MAX_TEXTURE_PIXELS = 2**27
 """Maximum number of pixels of all color textures of a file."""
 MAX_SIDECAR_BYTES = 2**26
 """Maximum size of a material or texture file of a mesh, in bytes."""
+MAX_SIDECARS_BYTES = 4 * MAX_SIDECAR_BYTES
+"""Maximum size of all material and texture files of a mesh together, in bytes."""
 
 
 class TextureLoader:
@@ -23,7 +25,8 @@ class TextureLoader:
     """
 
     def __init__(self, mesh_path: Path) -> None:
-        self.mesh_path, self.num_pixels, self.notes = mesh_path, 0, list[str]()
+        self.mesh_path, self.notes = mesh_path, list[str]()
+        self.num_pixels = self.num_bytes = 0
         self._cache: dict[object, UInt8[np.ndarray, "h w 3"] | None] = {}
 
     def decode(self, key: object, content: bytes) -> UInt8[np.ndarray, "h w 3"]:
@@ -57,7 +60,20 @@ class TextureLoader:
             self.notes.append(f"the texture {name!r:.200} is missing: no colors from it")
             self._cache[name] = None
             return None
-        return self.decode(name, path.read_bytes())
+        return self.decode(name, self.read_bytes(path))
+
+    def read_bytes(self, path: Path) -> bytes:
+        """Read a file beside the mesh.
+
+        Raises ValueError where all together have more than `MAX_SIDECARS_BYTES`.
+        """
+        self.num_bytes += path.stat().st_size
+        if self.num_bytes > MAX_SIDECARS_BYTES:
+            raise UnsupportedContentError(
+                f"its material and texture files have {self.num_bytes:,} bytes or more, the "
+                f"maximum is {MAX_SIDECARS_BYTES:,}: merge materials or use smaller textures"
+            )
+        return path.read_bytes()
 
     def find(self, name: str) -> Path | None:
         """Return the path of a file beside the mesh or below its folder, None if it is missing.

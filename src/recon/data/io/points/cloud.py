@@ -11,6 +11,8 @@ from recon.data.io.points.table import PointTable, ReadOptions
 
 FLOAT32_EPS = 2.0**-23
 """Relative spacing of float32 numbers."""
+MAX_UNIT_LENGTH_ERROR = 0.02
+"""Normals whose length differs from 1 by no more than this are kept as they are."""
 
 
 def compute_recenter_offset(points: np.ndarray) -> np.ndarray | None:
@@ -75,8 +77,30 @@ def make_cloud(points: Any, source: str, normals: Any = None, colors: Any = None
     return Cloud(cloud, normals, rgb, origin=origin)
 
 
+def normalize_normals(normals: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return normals of length 1, and notes about what was changed; None where all are zero.
+
+    Rows that are zero, NaN or infinite become zero. Other types and shapes are returned unchanged.
+    """
+    if not isinstance(normals, np.ndarray) or normals.ndim != 2 or normals.dtype.kind not in "iuf":
+        return normals, ()
+    vectors = normals[:, :3].astype(np.result_type(normals.dtype, np.float32), copy=False)
+    lengths = np.sqrt(np.einsum("nc,nc->n", vectors, vectors))
+    is_valid = np.isfinite(lengths) & (lengths > 0)
+    is_other = is_valid & (np.abs(lengths - 1) > MAX_UNIT_LENGTH_ERROR)
+    count, total = int(is_other.sum()), len(lengths)
+    if not is_valid.any():
+        return None, ("the normals are all zero: dropped",)
+    if not is_valid.all():
+        vectors = np.where(is_valid[:, None], vectors, 0)
+    if not count:
+        return vectors, ()
+    vectors = vectors / np.where(is_other, lengths, 1)[:, None]
+    return vectors, (f"{count:,} of {total:,} normals did not have length 1: normalized",)
+
+
 def build_cloud(table: PointTable, source: str, options: ReadOptions) -> Cloud:
-    """Build the cloud of a file's points; see `make_cloud`.
+    """Build the cloud of a file's points; see `make_cloud` and `normalize_normals`.
 
     Points that are NaN or infinite are dropped, and counted in `Cloud.notes`, or raise ValueError
     for `on_nan="error"`.
@@ -88,7 +112,8 @@ def build_cloud(table: PointTable, source: str, options: ReadOptions) -> Cloud:
             count, total = int((~finite).sum()), len(points)
             note = f"{count:,} of {total:,} points are NaN or infinite: dropped"
             table = table.take(finite)._replace(notes=(*table.notes, note))
-    cloud = make_cloud(table.points, source, table.normals, table.colors)
+    normals, notes = normalize_normals(table.normals)
+    cloud = make_cloud(table.points, source, normals, table.colors)
     return cloud._replace(
-        up=table.up, unit_meters=table.unit_meters, notes=(*table.notes, *cloud.notes)
+        up=table.up, unit_meters=table.unit_meters, notes=(*table.notes, *notes, *cloud.notes)
     )
