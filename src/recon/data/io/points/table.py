@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Bool, Int, Num
 
 
 class ReadOptions(NamedTuple):
@@ -36,7 +36,7 @@ class PointTable(NamedTuple):
     notes: tuple[str, ...] = ()
     """What reading omitted or assumed, one sentence each."""
 
-    def take(self, rows: Num[np.ndarray, " m"]) -> "PointTable":
+    def take(self, rows: Int[np.ndarray, " m"] | Bool[np.ndarray, " n"]) -> "PointTable":
         """Return the selected points with their properties; `rows` are indices or a mask."""
         return self._replace(
             points=self.points[rows],
