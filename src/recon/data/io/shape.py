@@ -16,6 +16,7 @@ from recon.data.io.las import read_las
 from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import build_cloud
+from recon.data.io.points.pcd import read_pcd
 from recon.data.io.points.table import PointTable, ReadOptions
 from recon.data.io.text_table import read_column_names, read_table
 
@@ -146,6 +147,7 @@ READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] =
     **dict.fromkeys((".las", ".laz"), read_las),
     ".npy": _read_npy,
     ".npz": _read_npz,
+    ".pcd": read_pcd,
     ".xyz": _read_text,
 }
 """Reader of each file extension."""
