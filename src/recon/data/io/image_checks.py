@@ -1,6 +1,7 @@
 """Decode images to RGB after a check of their format, size and bit depth."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -26,9 +27,9 @@ def check_jpeg_scans(content: bytes) -> None:
         )
 
 
-def load_rgb(image: Image.Image) -> Image.Image:
+def load_rgb(image: Image.Image, formats: Sequence[str] = IMAGE_FORMATS) -> Image.Image:
     """Load an opened image as RGB; raise ValueError as `check_image` does, or for 16 or 32 bits."""
-    check_image(image)
+    check_image(image, formats)
     # Pillow would clip these at 255 instead of scaling them.
     if image.mode in MODES_32_BIT or image.mode.startswith("I;"):
         raise UnsupportedContentError(
@@ -37,11 +38,11 @@ def load_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def check_image(image: Image.Image) -> None:
+def check_image(image: Image.Image, formats: Sequence[str] = IMAGE_FORMATS) -> None:
     """Raise ValueError for an opened image of an unsupported format or of too many pixels."""
-    if image.format not in (None, *IMAGE_FORMATS):
+    if image.format not in (None, *formats):
         raise UnsupportedContentError(
-            f"an image of the format {image.format}: save it as one of {', '.join(IMAGE_FORMATS)}"
+            f"an image of the format {image.format}: save it as one of {', '.join(formats)}"
         )
     if image.width * image.height > MAX_PIXELS:
         raise UnsupportedContentError(

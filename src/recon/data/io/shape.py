@@ -14,6 +14,7 @@ from recon.data.io.arrays import read_npy, read_npz
 from recon.data.io.file_checks import check_file
 from recon.data.io.las import read_las
 from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
+from recon.data.io.meshes.exchange.collada import read_collada
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import build_cloud
 from recon.data.io.points.pcd import read_pcd
@@ -145,6 +146,7 @@ def _read_npz(path: Path, options: ReadOptions) -> PointTable:
 READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] = {
     **dict.fromkeys(MESH_SUFFIXES, read_mesh),
     **dict.fromkeys((".las", ".laz"), read_las),
+    **dict.fromkeys((".dae", ".zae"), read_collada),
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".pcd": read_pcd,

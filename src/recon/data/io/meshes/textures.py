@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from recon.data.io.file_checks import UnsupportedContentError
 from recon.data.io.image_checks import IMAGE_FORMATS, check_jpeg_scans, load_rgb
 
+TEXTURE_FORMATS = (*IMAGE_FORMATS, "TGA")
+"""Formats of textures; TGA, which has no signature, is tried last."""
 MAX_TEXTURE_PIXELS = 2**27
 """Maximum number of pixels of all color textures of a file."""
 MAX_SIDECAR_BYTES = 2**26
@@ -21,7 +23,7 @@ MAX_SIDECARS_BYTES = 4 * MAX_SIDECAR_BYTES
 class TextureLoader:
     """Decode each image of a mesh file once; images in files are found near it.
 
-    `notes` names the images that are missing: their surfaces have no colors.
+    `notes` names the images that are missing or of other formats: their surfaces have no colors.
     """
 
     def __init__(self, mesh_path: Path) -> None:
@@ -37,18 +39,18 @@ class TextureLoader:
         if (cached := self._cache.get(key)) is not None:
             return cached
         check_jpeg_scans(content)
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=TEXTURE_FORMATS) as image:
             self.num_pixels += image.width * image.height
             if self.num_pixels > MAX_TEXTURE_PIXELS:
                 raise UnsupportedContentError(
                     f"it has textures of {self.num_pixels:,} pixels, the maximum is "
                     f"{MAX_TEXTURE_PIXELS:,}: scale them down"
                 )
-            pixels = self._cache[key] = np.asarray(load_rgb(image))
+            pixels = self._cache[key] = np.asarray(load_rgb(image, TEXTURE_FORMATS))
         return pixels
 
     def read(self, name: str) -> UInt8[np.ndarray, "h w 3"] | None:
-        """Decode the image file `name`, relative to the mesh; None, with a note, if it is missing.
+        """Decode the image file `name`, relative to the mesh; None, with a note, without it.
 
         Backslashes separate folders, too. Where the named folder does not exist, the image is
         looked for beside the mesh.
@@ -60,7 +62,13 @@ class TextureLoader:
             self.notes.append(f"the texture {name!r:.200} is missing: no colors from it")
             self._cache[name] = None
             return None
-        return self.decode(name, self.read_bytes(path))
+        try:
+            return self.decode(name, self.read_bytes(path))
+        except UnidentifiedImageError:
+            formats = ", ".join(TEXTURE_FORMATS)
+            self.notes.append(f"the texture {name!r:.200} is none of {formats}: no colors from it")
+            self._cache[name] = None
+            return None
 
     def read_bytes(self, path: Path) -> bytes:
         """Read a file beside the mesh.
