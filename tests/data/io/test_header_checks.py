@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import trimesh
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recon.data.io import header_checks
 from recon.data.io.file_checks import wrap_read_errors
-from recon.data.io.header_checks import check_glb, check_obj, check_ply, check_stl
+from recon.data.io.header_checks import check_glb, check_obj, check_ply
 from recon.data.io.shape import read_shape
 
 XYZ = "property float x\nproperty float y\nproperty float z\n"
@@ -26,11 +25,6 @@ TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
 def ply(header: str, body: bytes = b"") -> bytes:
     kind = "binary_little_endian" if body else "ascii"
     return f"ply\nformat {kind} 1.0\n{header}end_header\n".encode() + (body or b"0 0 0\n")
-
-
-def stl(*corners: str) -> bytes:
-    lines = ["solid x", "facet normal 0 0 1", "outer loop", *(f"vertex {c}" for c in corners)]
-    return "\n".join([*lines, "endloop", "endfacet", "endsolid x", ""]).encode()
 
 
 def refuse(check: Callable[[Path], None], path: Path, content: bytes | str, reason: str) -> None:
@@ -86,24 +80,6 @@ def test_an_obj_file_has_a_limited_number_of_materials(
     refuse(check_obj, tmp_path / "x.obj", TRIANGLE + "".join(materials), "4 materials")
     (tmp_path / "x.obj").write_text(TRIANGLE + "".join(materials[:3]))
     check_obj(tmp_path / "x.obj")
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (bytes(80) + struct.pack("<I", 3) + bytes(100), "3 triangles"),
-        (bytes(200), "0 triangles"),
-        (stl("0 0 0", "1 0 0", "0 1 0", "1 1 0"), "1 facet.* 4"),
-        (stl("0 0 0", "1 0", "0 1 0 5"), "1 facet.* 1"),
-    ],
-)
-def test_stl_files_hold_three_corners_a_triangle(
-    content: bytes, reason: str, tmp_path: Path
-) -> None:
-    refuse(check_stl, tmp_path / "x.stl", content, reason)
-    for sound in (stl("0 0 0", "1 0 0", "0 1 0"), trimesh.creation.box().export(file_type="stl")):
-        (tmp_path / "x.stl").write_bytes(sound)
-        check_stl(tmp_path / "x.stl")
 
 
 def glb(scene: object) -> bytes:
@@ -199,7 +175,6 @@ def test_scenes_have_limited_sizes(
 SOUND: dict[str, tuple[Callable[[Path], None], bytes]] = {
     "x.ply": (check_ply, ply(f"element vertex 3\n{XYZ}element face 0\n{FACES}", CORNERS)),
     "x.obj": (check_obj, f"usemtl a\n{TRIANGLE}".encode()),
-    "x.stl": (check_stl, stl("0 0 0", "1 0 0", "0 1 0")),
     "x.glb": (check_glb, glb(SCENE)),
 }
 

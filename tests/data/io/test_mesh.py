@@ -67,26 +67,6 @@ def test_ply_files_without_vertices_coordinates_or_corners_are_refused(
         read_shape(tmp_path / "a.ply", 20)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("OFF\n2 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", r"\b4 lines"),
-        ("OFF\n90 1 0\n0 0 0\n", r"\b91 lines"),
-        ("4OFF\n1 0 0\n0 0 0 1\n", "four coordinates"),
-        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n-3 0 1 2\n", "declares"),
-        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n9 0 1 2\n", "declares"),
-        ("OFF\nthree 1 0\n", "OFF"),
-    ],
-)
-def test_off_files_hold_what_they_announce(text: str, reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.off"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"x\.off: .*{reason}"):
-        read_shape(path, 9)
-    path.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
-    assert len(read_shape(path, 9).points) == 9
-
-
 def write_materials(folder: Path, count: int) -> Path:
     """Write a mesh of as many materials, each with a texture of 8 x 8 pixels."""
     lines = ["mtllib a.mtl", TRIANGLE + "vt 0 0\nvt 1 0\nvt 0 1"]

@@ -199,18 +199,6 @@ def test_ply_colors_of_float_and_ushort(
     assert np.allclose(colors, expected, atol=1e-6)
 
 
-def test_off_files_with_comments(tmp_path: Path) -> None:
-    path = tmp_path / "a.off"
-    path.write_text("OFF\n" + "#" * 60 + "\n4 2 0\n0 0 0 # first\n1 0 0\n1 1 0\n0 1 0\n"
-                    "3 0 1 2 # a\n\n3 0 2 3\n")  # fmt: skip
-    assert read_shape(path, 50).points.max() <= 1
-    path.write_text("OFF\n" + "#" * 60 + "\n8 6\n")
-    with pytest.raises(ValueError, match=r"a.off: .*ends after"):
-        read_shape(path)
-    path.write_text("OFF\n4 0 0\n" + "\n".join("0 1 2" for _ in range(4)))
-    assert read_shape(path).colors is None  # no color is invented
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,4 +1,4 @@
-"""Check that .ply, .obj, .stl and .glb files match their headers, before parsing.
+"""Check that .ply, .obj and .glb files match their headers, before parsing.
 
 Parsers trust the numbers in headers: wrong ones would cost memory or time without limit.
 """
@@ -132,31 +132,6 @@ def check_obj(path: Path) -> None:
         raise UnsupportedContentError(
             f"it has {len(names)} materials, the maximum is {MAX_MESH_PARTS}: merge materials"
         )
-
-
-STL_FACET = re.compile(rb"^[ \t]*facet[ \t]", re.MULTILINE | re.IGNORECASE)
-STL_VERTEX = re.compile(rb"^[ \t]*vertex[ \t]", re.MULTILINE | re.IGNORECASE)
-STL_VALID_VERTEX = re.compile(
-    rb"^[ \t]*vertex(?:[ \t]+\S+){3}[ \t]*\r?$", re.MULTILINE | re.IGNORECASE
-)
-"""Patterns of lines in text .stl files."""
-
-
-def check_stl(path: Path) -> None:
-    """Raise ValueError for an .stl file whose size or lines do not match its triangles."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(4096)
-    count = struct.unpack_from("<I", head, 80)[0] if len(head) >= 84 else 0
-    if b"\0" in head and size != 84 + 50 * count:
-        raise ValueError(
-            f"its header declares {count} triangles of 50 bytes each, it has {size} bytes"
-        )
-    if b"\0" not in head:
-        content = path.read_bytes()
-        facets, vertices = STL_FACET.findall(content), STL_VALID_VERTEX.findall(content)
-        if not len(vertices) == 3 * len(facets) == len(STL_VERTEX.findall(content)):
-            raise ValueError(f"its {len(facets)} facets have {len(vertices)} vertices, not 3 each")
 
 
 def check_glb(path: Path) -> None:

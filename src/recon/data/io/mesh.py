@@ -1,4 +1,4 @@
-"""Read points from mesh files: .ply with plyfile; .obj, .off, .stl and .glb with trimesh."""
+"""Read points from mesh files: .ply with plyfile; .obj and .glb with trimesh."""
 
 import io
 import re
@@ -21,18 +21,15 @@ from recon.data.io.header_checks import (
     check_glb,
     check_obj,
     check_ply,
-    check_stl,
 )
 from recon.data.io.image_checks import check_image, check_jpeg_scans, load_rgb
-from recon.data.io.meshes.surface import MeshContent, Surface, Texture
+from recon.data.io.meshes.surface import MAX_MESH_BYTES, MeshContent, Surface, Texture
 from recon.data.io.meshes.textures import MAX_SIDECAR_BYTES, MAX_TEXTURE_PIXELS
 from recon.data.io.points.cloud import build_cloud, normalize_colors
 from recon.data.io.points.table import PointTable, ReadOptions
 from recon.data.io.surface_sampling import sample_surfaces
 
-MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
-MAX_MESH_BYTES = 2**30
-"""Maximum size of a mesh file, in bytes."""
+MESH_SUFFIXES = (".ply", ".obj", ".glb")
 TRIMESH_DEFAULT_GRAYS = ((102, 102, 102), (100, 100, 100))
 """Colors that trimesh gives to materials without a color."""
 COLOR_TEXTURES = ("baseColorTexture", "image")
@@ -44,7 +41,7 @@ OTHER_TEXTURES = (
     "metallicRoughnessTexture",
 )
 """Attributes for other textures, which are only checked."""
-HEADER_CHECKS = {".glb": check_glb, ".obj": check_obj, ".stl": check_stl}
+HEADER_CHECKS = {".glb": check_glb, ".obj": check_obj}
 
 
 def read_mesh(path: Path, options: ReadOptions) -> MeshContent:
@@ -58,8 +55,7 @@ def read_mesh(path: Path, options: ReadOptions) -> MeshContent:
     with wrap_read_errors(path, "shape"):
         if check := HEADER_CHECKS.get(path.suffix.lower()):
             check(path)
-        is_off = path.suffix.lower() == ".off"
-        parts = _read_off(path) if is_off else _load_parts(path, path.suffix[1:])
+        parts = _load_parts(path, path.suffix[1:])
         pixels = dict[int, np.ndarray]()
         meshes = [p for p in parts if isinstance(p, Trimesh) and len(p.faces)]
         surfaces = [_convert_part(part, pixels) for part in meshes]
@@ -191,29 +187,6 @@ def _copy_geometry(geometry: Any) -> Any:
     part = geometry.copy(include_visual=False)
     part.visual = geometry.visual
     return part
-
-
-def _read_off(path: Path) -> list[Any]:
-    """Read an .off file without its comments; raise ValueError for a wrong number of lines."""
-    lines = [line.partition(b"#")[0].strip() for line in path.read_bytes().splitlines()]
-    content = b"\n".join(line for line in lines if line)
-    if content[:4].upper() == b"4OFF":
-        raise UnsupportedContentError("its vertices have four coordinates: export three")
-    if not (
-        head := re.match(rb"([A-Z0-9]*OFF)?\s*(\d+)\s+(\d+)(?:\s+\d+)?\s*(?:\n|$)", content, re.I)
-    ):
-        raise ValueError("it does not start with OFF and the numbers of vertices and faces")
-    expected = int(head[2]) + int(head[3])
-    rows = content[head.end() :].split(b"\n")
-    if len(rows) < expected:
-        raise ValueError(f"it ends after {len(rows)} of {expected} lines")
-    if len(rows) > expected:
-        raise ValueError(f"it has {len(rows)} lines, its header declares {expected}")
-    faces = rows[int(head[2]) :]
-    incomplete = (face for face in faces if not 0 <= int((words := face.split())[0]) < len(words))
-    if face := next(incomplete, None):
-        raise ValueError(f"a face has fewer vertices than it declares: {face[:50]!r}")
-    return _load_parts(io.BytesIO(content), "off")
 
 
 def _vertex_colors(part: Any) -> np.ndarray | None:

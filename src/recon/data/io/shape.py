@@ -15,6 +15,8 @@ from recon.data.io.file_checks import check_file
 from recon.data.io.las import read_las
 from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
 from recon.data.io.meshes.exchange.collada import read_collada
+from recon.data.io.meshes.off import read_off
+from recon.data.io.meshes.stl import read_stl
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import build_cloud
 from recon.data.io.points.pcd import read_pcd
@@ -145,6 +147,8 @@ def _read_npz(path: Path, options: ReadOptions) -> PointTable:
 
 READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] = {
     **dict.fromkeys(MESH_SUFFIXES, read_mesh),
+    ".off": read_off,
+    ".stl": read_stl,
     **dict.fromkeys((".las", ".laz"), read_las),
     **dict.fromkeys((".dae", ".zae"), read_collada),
     ".npy": _read_npy,

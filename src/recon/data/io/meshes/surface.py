@@ -8,6 +8,9 @@ from jaxtyping import Float, Int, Num, UInt8
 
 from recon.data.io.points.table import PointTable
 
+MAX_MESH_BYTES = 2**30
+"""Maximum size of a mesh file, in bytes."""
+
 
 class Texture(NamedTuple):
     """An image mapped onto triangles."""
