@@ -3,7 +3,7 @@
 A stopped run resumes by the same command. Unreadable files are printed, counted and skipped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ def _embed_locked(cfg: DictConfig) -> int:
     from torch.utils.data import DataLoader
 
     from recon.data.datasets.file_list import RawCloudDataset
+    from recon.data.file_notes import summarize_notes
     from recon.data.workers import end_with_parent
     from recon.point_encoder import PointEncoder
     from recon.utils.progress import track
@@ -59,7 +60,7 @@ def _embed_locked(cfg: DictConfig) -> int:
     device = resolve_device(cfg.device)
     encoder = PointEncoder(cfg.checkpoint, num_points=cfg.num_points, device=device, **cfg.network)
     dataset = _open_dataset(cfg)
-    table = _open_table(cfg, encoder, dataset.up)
+    table = _open_table(cfg, encoder, dataset)
     modified_times = {
         dataset.ids[row]: _get_modified_ns(dataset, row) for row in range(len(dataset))
     }
@@ -83,13 +84,17 @@ def _embed_locked(cfg: DictConfig) -> int:
         worker_init_fn=end_with_parent,
     )
     progress = track(loader, "embedding", "batches", console=console) if rows_to_do else loader
-    num_printed = 0
+    num_printed, notes = 0, list[tuple[str, str]]()
     for rows, clouds in zip(batches, progress, strict=True):
         feature_rows, skipped = _embed_batch(encoder, dataset, rows, clouds)
         table.write_part(feature_rows, skipped)
         for reason in [*skipped.values()][: max(0, MAX_SHOWN_ERRORS - num_printed)]:
             console.print(f"[bold]skipped[/bold] {escape(reason)}", soft_wrap=True, highlight=False)
         num_printed += len(skipped)
+        for row, cloud in zip(rows, clouds, strict=True):
+            notes += [(dataset.ids[row], note) for note in getattr(cloud, "notes", ())]
+    for line in summarize_notes(notes):
+        console.print(f"[bold]note[/bold] {escape(line)}", soft_wrap=True, highlight=False)
     count, num_skipped = table.finish(modified_times), len(table.skipped)
     message = f"{format_count(count, 'shape')} written to {cfg.out}"
     if num_skipped:
@@ -98,15 +103,21 @@ def _embed_locked(cfg: DictConfig) -> int:
     return count
 
 
-def _open_table(cfg: DictConfig, encoder: "PointEncoder", up: str) -> "ResumableParquetWriter":
+def _open_table(
+    cfg: DictConfig, encoder: "PointEncoder", dataset: "PointCloudDataset"
+) -> "ResumableParquetWriter":
     """Open the table, which continues what an earlier run with this checkpoint wrote."""
+    from recon.data.datasets.shape_reader import ShapeReader
     from recon.data.io.feature_writer import ResumableParquetWriter
 
+    reading = ShapeReader.from_options(cfg).settings()
+    if cfg.get("data") is not None:
+        reading = {"num_surface_points": cfg.num_surface_points, "up": dataset.up}
     local_path = Path(cfg.checkpoint).expanduser()
     is_local = local_path.exists()  # otherwise it is a repository of the Hub
     return ResumableParquetWriter(
         Path(cfg.out).expanduser(),
-        build_feature_metadata(cfg, encoder, up),
+        build_feature_metadata(cfg, encoder, reading),
         {
             "checkpoint": str(local_path.absolute()) if is_local else cfg.checkpoint,
             "network": dict(cfg.network),
@@ -128,8 +139,13 @@ def _print_summary(cfg: DictConfig, encoder: "PointEncoder", num_shapes: int) ->
     print_config(cfg)
 
 
-def build_feature_metadata(cfg: DictConfig, encoder: "PointEncoder", up: str) -> dict[str, Any]:
-    """Return everything that features depend on; all features of a table share it."""
+def build_feature_metadata(
+    cfg: DictConfig, encoder: "PointEncoder", reading: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return everything that features depend on; all features of a table share it.
+
+    `reading` are the options that the clouds depend on.
+    """
     from importlib.metadata import version
 
     from recon.checkpoints.reader import hash_weights
@@ -140,8 +156,7 @@ def build_feature_metadata(cfg: DictConfig, encoder: "PointEncoder", up: str) ->
         "version": version("recon-pointcloud"),
         "num_points": cfg.num_points,
         "patches": [grouper.groups, grouper.group_size, grouper.skip_near_origin],
-        "num_surface_points": cfg.num_surface_points,
-        "up": up,
+        **reading,
     }
 
 
@@ -165,12 +180,13 @@ def _open_dataset(cfg: DictConfig) -> "PointCloudDataset":
     from omegaconf import OmegaConf
 
     from recon.data.datasets.file_list import open_shape_files
+    from recon.data.datasets.shape_reader import ShapeReader
 
     if cfg.get("data") is not None:
         data = instantiate(cfg.data, _convert_="all")
         return data.open_split(data.split)
     files: Any = OmegaConf.to_container(cfg.files) if OmegaConf.is_list(cfg.files) else cfg.files
-    return open_shape_files(files, num_surface_points=cfg.num_surface_points, up=cfg.up)
+    return open_shape_files(files, **ShapeReader.from_options(cfg)._asdict())
 
 
 def _get_modified_ns(dataset: "PointCloudDataset", row: int) -> int | None:

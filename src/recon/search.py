@@ -130,10 +130,10 @@ def _build_cloud_query(cfg: DictConfig, metadata: dict[str, Any]) -> Query:
     from torch import from_numpy
 
     from recon.checkpoints.reader import hash_weights
+    from recon.data.datasets.shape_reader import ShapeReader
     from recon.data.io.feature_table import FEATURE_COLUMNS
     from recon.data.io.feature_writer import build_preview
-    from recon.data.io.shape import read_shape
-    from recon.data.transforms import AlignUpAxis
+    from recon.data.orientation import turn_cloud
     from recon.point_encoder import PointEncoder
     from recon.reports.html_page import GalleryItem
 
@@ -154,9 +154,11 @@ def _build_cloud_query(cfg: DictConfig, metadata: dict[str, Any]) -> Query:
             f"{path}: has other weights (hash {weights}) than the checkpoint of {cfg.features} "
             f"(hash {provenance['weights']}): set checkpoint= to that checkpoint, or embed again"
         )
-    cloud = read_shape(Path(cfg.query).expanduser(), provenance["num_surface_points"])
-    up = cfg.up or provenance.get("up", "y")
-    upright = AlignUpAxis(up, "y")(from_numpy(cloud.points)[None])[0]
+    # Tables of earlier versions have no up axis: it was y.
+    reading = {"up": "y", **provenance, **({"up": cfg.up} if cfg.up else {})}
+    reader = ShapeReader.from_options(reading)
+    cloud = turn_cloud(reader.read(Path(cfg.query).expanduser()), reader.cloud_up, "y")
+    upright = from_numpy(cloud.points)
     feature = getattr(encoder.encode(upright, up="y"), cfg.by)
     if feature is None:
         raise ValueError(f"by={cfg.by}: {path} does not provide this feature: choose by=pooled")

@@ -37,8 +37,11 @@ def segment(cfg: DictConfig) -> list[Path]:
     import numpy as np
     import torch
     from rich.console import Console
+    from rich.markup import escape
 
     from recon.checkpoints.loading import load, read_task
+    from recon.data.datasets.shape_reader import ShapeReader
+    from recon.data.file_notes import summarize_notes
     from recon.data.io.labeled_ply import write_labeled_ply
     from recon.data.io.shape import read_shape
     from recon.reports.colors import color_by_class
@@ -54,9 +57,11 @@ def segment(cfg: DictConfig) -> list[Path]:
     model.to(device)
     label = _parse_object_class(model, cfg.object)
     console, written, counts = Console(), [], Counter[str]()
+    reader, notes = ShapeReader.from_options(cfg), list[tuple[str, str]]()
     _print_summary(cfg, model, len(files))
     for path, name in track(files.items(), "segmenting", "files", console=console):
-        cloud = read_shape(path, cfg.num_surface_points)
+        cloud = read_shape(path, cfg.num_surface_points, reader.options)
+        notes += [(str(path), note) for note in cloud.notes]
         scores = _predict_scores(model, cloud, label, cfg, str(path))
         predicted = scores.argmax(1).numpy()
         names = model.class_names or [str(row) for row in range(model.num_classes)]
@@ -71,6 +76,8 @@ def segment(cfg: DictConfig) -> list[Path]:
         for row, count in zip(*torch.unique(scores.argmax(1), return_counts=True), strict=True):
             counts[names[int(row)]] += int(count)
         written.append(target)
+    for line in summarize_notes(notes):
+        console.print(f"[bold]note[/bold] {escape(line)}", soft_wrap=True, highlight=False)
     total = sum(counts.values())
     for class_name, count in counts.most_common():
         share = f"{100 * count / total:5.1f} % of {total:,} points"
@@ -187,17 +194,20 @@ def _prepare_cloud(model: "Segmenter", cloud: "Cloud", cfg: DictConfig, source: 
 
     from recon.data.batch import Clouds
     from recon.data.datasets.rooms import compute_room_location
-    from recon.data.transforms import AlignUpAxis
+    from recon.data.orientation import turn_cloud
 
-    scale = cfg.scale if model.num_objects is None else 1.0
+    scale = 1.0
+    if model.num_objects is None:
+        scale = (cloud.unit_meters or 1.0) if cfg.scale is None else cfg.scale
     extent = float(np.ptp(cloud.points, axis=0).max()) * scale
     if model.num_objects is None and extent > MAX_SCENE_METERS:
         raise ValueError(
             f"{source}: is {extent:,.0f} m wide: set scale=0.001 if it is in millimeters, or "
             "remove stray points"
         )
-    upright = AlignUpAxis(cfg.up or model.up, model.up)(torch.from_numpy(cloud.points)[None])
-    points = upright[0].numpy() * np.float32(scale)
+    declared = cloud.up if cfg.up in (None, "auto") else cfg.up
+    upright = turn_cloud(cloud, declared or model.up, model.up)
+    points = upright.points * np.float32(scale)
     features = {}
     if model.channels >= 6:
         if cloud.colors is None:

@@ -169,7 +169,7 @@ def test_a_repaired_file_is_read_by_the_next_run(tmp_path: Path, shapes: list[st
 
 def test_another_up_axis_is_refused(tmp_path: Path, shapes: list[str]) -> None:
     run_embed(*shapes, f"out={tmp_path / 'f.parquet'}", "up=Z")
-    with pytest.raises(ValueError, match="made with up=z, not with up=y: choose another file"):
+    with pytest.raises(ValueError, match="made with up=z, not with up=auto: choose another file"):
         run_embed(*shapes, f"out={tmp_path / 'f.parquet'}")
 
 

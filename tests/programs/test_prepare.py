@@ -27,6 +27,7 @@ from recon.data.datasets.shapenet import ShapeNetDataModule
 from recon.data.datasets.shapenetpart import ShapeNetPartDataModule
 from recon.data.prepared.check_report import CheckReport
 from recon.data.prepared.dataset import PreparedDataset
+from recon.data.prepared.layout import POINT_FIELDS
 from recon.data.prepared.shard import fingerprint_cloud
 from recon.prepare import prepare
 from standins import CALLS, NamesFunction
@@ -94,7 +95,9 @@ def test_prepared_samples_equal_the_original_ones(
         assert {k: [*v] for k, v in other.parts.items()} == {k: [*v] for k, v in one.parts.items()}
         assert (other.up, other.mirrored) == (one.up, one.mirrored)
         for row in range(len(one)):
-            for field, expected in zip(other.cloud(row), one.cloud(row), strict=True):
+            prepared, original = other.cloud(row), one.cloud(row)
+            for key in POINT_FIELDS:
+                field, expected = getattr(prepared, key), getattr(original, key)
                 assert (field is None) == (expected is None)
                 if field is not None:
                     assert field.dtype == expected.dtype

@@ -66,6 +66,8 @@ class Batch(TypedDict, total=False):
     """Class of each shape, -1 for unlabeled shapes."""
     category: Int[Tensor, " b"]
     """Category of each shape: shapes of one category share their texts. This is a label."""
+    notes: list[tuple[str, str]]
+    """Ids of samples, and what reading their files omitted or assumed."""
     skipped: list[str]
     """Error messages of samples that could not be read (`on_error=skip`)."""
 
@@ -136,6 +138,7 @@ def collate(samples: Sequence[dict[str, Any] | UnreadableSample]) -> Batch:
     skipped = [sample.reason for sample in samples if isinstance(sample, UnreadableSample)]
     readable = [dict(sample) for sample in samples if not isinstance(sample, UnreadableSample)]
     skipped += [reason for sample in readable for reason in sample.pop("skipped", ())]
+    notes = [note for sample in readable for note in sample.pop("notes", ())]
     if not readable:
         raise ValueError(f"none of the {len(samples)} samples of a batch can be read: {skipped[0]}")
     if "sizes" in readable[0]:
@@ -152,6 +155,8 @@ def collate(samples: Sequence[dict[str, Any] | UnreadableSample]) -> Batch:
                 "set data.num_points=<points> to draw that many points from each cloud"
             )
     batch: Batch = default_collate(readable)
+    if notes:
+        batch["notes"] = notes
     if skipped:
         batch["skipped"] = skipped
     return batch

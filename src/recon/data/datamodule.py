@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from recon.data.batch import Batch, collate, get_clouds, global_batch_size, replace_clouds
 from recon.data.dataset import PointCloudDataset, concat_datasets
 from recon.data.epoch_position import EpochLayout, ResumedEpoch, build_train_sampler
+from recon.data.file_notes import note_kind
 from recon.data.image_augmentation import ImageAugmentation
 from recon.data.orientation import align_up_axis
 from recon.data.prepared.dataset import PreparedDataset
@@ -105,6 +106,7 @@ class PointCloudDataModule(LightningDataModule, ABC):
         self.keys, self.image_views = frozenset(keys), image_views
         self.augment_image = augment_image or ImageAugmentation()
         self.on_error, self.skipped = on_error, dict[str, None]()
+        self._note_kinds = set[str]()
         self.resumed_epoch: ResumedEpoch | None = None
 
     @abstractmethod
@@ -267,6 +269,10 @@ class PointCloudDataModule(LightningDataModule, ABC):
             if reason not in self.skipped:
                 warnings.warn(f"skipped ({len(self.skipped) + 1}): {reason}", stacklevel=2)
             self.skipped[reason] = None
+        for name, note in batch.pop("notes", ()):
+            if (kind := note_kind(note)) not in self._note_kinds:
+                warnings.warn(f"{name}: {note} (said once)", stacklevel=2)
+                self._note_kinds.add(kind)
         training = self.trainer is not None and self.trainer.training
         if training and rank_and_world_size()[1] > 1:
             batch["global_seeds"] = all_gather_with_grad(batch["seed"])

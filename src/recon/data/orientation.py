@@ -1,7 +1,27 @@
-"""Turn the up axis of the clouds of a batch."""
+"""Turn the up axis of single clouds and of the clouds of a batch."""
+
+import numpy as np
+import torch
 
 from recon.data.batch import Batch, concat_clouds, get_clouds, replace_clouds, split_clouds
+from recon.data.dataset import Cloud
 from recon.data.transforms import AlignUpAxis
+
+
+def turn_cloud(cloud: Cloud, source: str, target: str) -> Cloud:
+    """Turn the up axis `source` of a cloud to `target`, with its normals and its origin."""
+    align = AlignUpAxis(source, target)
+
+    def turn(vectors: np.ndarray) -> np.ndarray:
+        turned: np.ndarray = align(torch.from_numpy(vectors)[None])[0].numpy()
+        return turned
+
+    origin = cloud.origin
+    if origin is not None:
+        x, y, z = turn(np.array([origin]))[0].tolist()
+        origin = (x, y, z)
+    normals = None if cloud.normals is None else turn(cloud.normals)
+    return cloud._replace(points=turn(cloud.points), normals=normals, origin=origin, up=target)
 
 
 def align_up_axis(batch: Batch, target: str) -> Batch:

@@ -80,6 +80,7 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
         sample = {
             "id": self.dataset.ids[index],
             "seed": seed,
+            **self._collect_notes(cloud, index),
             **self._select_point_fields(cloud, index),
         }
         if self.all_points:
@@ -95,6 +96,11 @@ class SampleDataset(Dataset[dict[str, Any] | UnreadableSample]):
         if "image" in self.keys:
             sample["image"] = self._read_image(index, seed)
         return sample
+
+    def _collect_notes(self, cloud: Cloud, index: int) -> dict[str, list[tuple[str, str]]]:
+        """Return the notes about a sample's file under the key `notes`, if there are any."""
+        name = self.dataset.ids[index]
+        return {"notes": [(name, note) for note in cloud.notes]} if cloud.notes else {}
 
     def _select_point_fields(self, cloud: Cloud, index: int) -> dict[str, Tensor]:
         fields = {"points": torch.from_numpy(cloud.points)}

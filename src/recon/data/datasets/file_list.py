@@ -9,28 +9,43 @@ from recon.data.batch import UnreadableSample
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.folder import ShapeFolder
 from recon.data.datasets.shape_listing import TABLE_SUFFIXES
-from recon.data.io.shape import find_shape_files, read_shape
-from recon.data.transforms import AXES, axis_index
+from recon.data.datasets.shape_reader import ShapeReader
+from recon.data.io.points.table import DEFAULT_OPTIONS, ReadOptions
+from recon.data.io.shape import find_shape_files
 
 
 class FileList(PointCloudDataset):
-    """Read single files under given names; meshes are sampled with `num_surface_points` points."""
+    """Read single files under given names."""
 
-    def __init__(self, paths: Mapping[str, Path], *, num_surface_points: int, up: str) -> None:
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        *,
+        num_surface_points: int,
+        up: str,
+        options: ReadOptions = DEFAULT_OPTIONS,
+    ) -> None:
         self.ids, self.paths = list(paths), list(paths.values())
-        self.num_surface_points, self.up = num_surface_points, AXES[axis_index(up)]
+        self.reader = ShapeReader(num_surface_points, up, options).check()
+        self.up = self.reader.cloud_up
 
     def cloud(self, index: int) -> Cloud:
-        return read_shape(self.paths[index], self.num_surface_points)
+        return self.reader.read(self.paths[index])
 
     def file_paths(self, index: int) -> list[Path]:
         return [self.paths[index]]
 
 
 def open_shape_files(
-    patterns: str | Sequence[str], *, num_surface_points: int, up: str
+    patterns: str | Sequence[str],
+    *,
+    num_surface_points: int,
+    up: str,
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> PointCloudDataset:
-    """Open the shapes of one or more file names or patterns, in this order, with up axis `up`.
+    """Open the shapes of one or more file names or patterns, in this order.
+
+    The other arguments are those of `ShapeReader`.
 
     A single folder or table is opened as a `ShapeFolder`, with classes and relative names. Raises
     FileNotFoundError if a name matches nothing, ValueError without names, and the errors of
@@ -42,9 +57,9 @@ def open_shape_files(
     if len(names) == 1:
         path = Path(names[0]).expanduser()
         if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
-            return ShapeFolder(path, num_surface_points=num_surface_points, up=up)
+            return ShapeFolder(path, num_surface_points=num_surface_points, up=up, options=options)
     paths = {file.as_posix(): file for name in names for file in find_shape_files(name)}
-    return FileList(paths, num_surface_points=num_surface_points, up=up)
+    return FileList(paths, num_surface_points=num_surface_points, up=up, options=options)
 
 
 class RawCloudDataset(Dataset[Cloud | UnreadableSample]):

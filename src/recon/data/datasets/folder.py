@@ -11,12 +11,12 @@ from PIL import Image
 from recon.data.datamodule import PointCloudDataModule, Split
 from recon.data.dataset import Cloud, PointCloudDataset, concat_datasets
 from recon.data.datasets.shape_listing import SPLITS, list_shapes
+from recon.data.datasets.shape_reader import ShapeReader
 from recon.data.io.file_checks import check_file
 from recon.data.io.image_checks import decode_image
-from recon.data.io.shape import read_shape
+from recon.data.io.points.table import DEFAULT_OPTIONS, ReadOptions
 from recon.data.prepared.layout import prepared_splits
 from recon.data.render import render_cloud
-from recon.data.transforms import AXES, axis_index
 from recon.teachers.prompts import build_prompts
 from recon.utils.deprecation import renamed_arguments
 from recon.utils.printable import check_printable
@@ -28,10 +28,10 @@ class ShapeFolder(PointCloudDataset):
     """Read shapes from a folder, or from a .csv or .parquet table with paths relative to it.
 
     Classes are the names of the first subfolders or the labels of the table, sorted, or in the
-    order of `classes`. Meshes are sampled with `num_surface_points` points each. Images are taken
-    from the table, or from files with the shape's name in the same folder, or rendered from the
-    cloud. Sentences are the captions, or the class name in the prompts of the paper. `split`
-    selects the shapes of one split, by folder or by the column `split`; `all` selects all shapes.
+    order of `classes`. The other arguments are those of `ShapeReader`. Images are taken from the
+    table, or from files with the shape's name in the same folder, or rendered from the cloud.
+    Sentences are the captions, or the class name in the prompts of the paper. `split` selects the
+    shapes of one split, by folder or by the column `split`; `all` selects all shapes.
     """
 
     def __init__(
@@ -40,11 +40,13 @@ class ShapeFolder(PointCloudDataset):
         split: str = "all",
         *,
         num_surface_points: int = 8192,
-        up: str = "y",
+        up: str = "auto",
         classes: Sequence[str] | None = None,
+        options: ReadOptions = DEFAULT_OPTIONS,
     ) -> None:
-        self.root, self.num_surface_points = Path(root), num_surface_points
-        self.up = AXES[axis_index(up)]
+        self.root = Path(root)
+        self.reader = ShapeReader(num_surface_points, up, options).check()
+        self.up = self.reader.cloud_up
         entries = list_shapes(self.root)
         # If some shapes have a split, the others are for training; `all` is ordered by split.
         if any(entry.split for entry in entries):
@@ -77,7 +79,7 @@ class ShapeFolder(PointCloudDataset):
             self.labels = np.array([index.get(e.label or "", -1) for e in self.entries], np.int64)
 
     def cloud(self, index: int) -> Cloud:
-        return read_shape(self.entries[index].path, self.num_surface_points)
+        return self.reader.read(self.entries[index].path)
 
     def file_paths(self, index: int) -> list[Path]:
         image = self._image_path(index)
@@ -122,7 +124,8 @@ class ShapeFolder(PointCloudDataset):
 class FolderDataModule(PointCloudDataModule):
     """Provide batches of custom shapes.
 
-    `num_points` points are drawn from each cloud. `up` is the up axis of the files.
+    `num_points` points are drawn from each cloud. `num_surface_points` and `up` are options of
+    `ShapeReader`; `columns`, `on_nan`, `topic` and `frame` those of `ReadOptions`.
     """
 
     splits = {name: [name] for name in ("all", *SPLITS)}
@@ -135,29 +138,28 @@ class FolderDataModule(PointCloudDataModule):
         split: Split = "all",
         num_points: int | None = 8192,
         num_surface_points: int = 8192,
-        up: str = "y",
+        up: str = "auto",
         target_up: str | None = "y",
         classes: Sequence[str] | None = None,
+        columns: Sequence[str] | str | None = None,
+        on_nan: str = "drop",
+        topic: str | None = None,
+        frame: int = 0,
         **loading: Any,
     ) -> None:
         super().__init__(root, split=split, num_points=num_points, target_up=target_up, **loading)
-        if num_surface_points < 1:
-            raise ValueError(f"num_surface_points must be at least 1, got {num_surface_points}")
-        self.up = AXES[axis_index(up)]
-        self.num_surface_points, self.classes = num_surface_points, classes
+        options = {"columns": columns, "on_nan": on_nan, "topic": topic, "frame": frame}
+        self.reader = ShapeReader.from_options(
+            {"num_surface_points": num_surface_points, "up": up, **options}
+        )
+        self.classes = classes
 
     def settings(self) -> dict[str, Any]:
         classes = None if self.classes is None else list(self.classes)
-        return {"num_surface_points": self.num_surface_points, "up": self.up, "classes": classes}
+        return {**self.reader.settings(), "classes": classes}
 
     def read_part(self, part: str) -> ShapeFolder:
-        return ShapeFolder(
-            self.root,
-            part,
-            num_surface_points=self.num_surface_points,
-            up=self.up,
-            classes=self.classes,
-        )
+        return ShapeFolder(self.root, part, classes=self.classes, **self.reader._asdict())
 
     def stored_parts(self) -> list[str]:
         return prepared_splits(self.root) or self.read_part("all").split_names or ["all"]

@@ -1,6 +1,7 @@
 """List shape files with labels, captions, images and splits, from a folder tree or a table."""
 
 import csv
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from recon.data.io.file_checks import (
     wrap_read_errors,
 )
 from recon.data.io.parquet import import_parquet, read_columns
-from recon.data.io.shape import READERS, walk_folders
+from recon.data.io.shape import READERS, describe_other_files, walk_folders
 
 SPLITS = ("train", "val", "test")
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -52,12 +53,10 @@ def list_shapes(root: Path) -> list[ShapeEntry]:
 
 def _walk_shapes(root: Path) -> Iterator[ShapeEntry]:
     """Yield the shapes `<class>/<file>` of a folder, optionally below train, val and test."""
-    files = [
-        (folder / name, (folder / name).relative_to(root))
-        for folder, names in walk_folders(root)
-        for name in names
-        if Path(name).suffix.lower() in READERS
-    ]
+    paths = [folder / name for folder, names in walk_folders(root) for name in names]
+    files = [(path, path.relative_to(root)) for path in paths if path.suffix.lower() in READERS]
+    if files and (note := describe_other_files(paths)):
+        warnings.warn(f"{root}: {note}", stacklevel=2)
     split_level = _find_split_level([relative.parts[:-1] for _, relative in files])
     for path, relative in files:
         folders = list(relative.parts[:-1])

@@ -2,7 +2,9 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,9 @@ from recon.data.io.meshes.stl import read_stl
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import build_cloud
 from recon.data.io.points.pcd import read_pcd
-from recon.data.io.points.table import PointTable, ReadOptions
+from recon.data.io.points.table import DEFAULT_OPTIONS, PointTable, ReadOptions
 from recon.data.io.text_table import read_column_names, read_table
 
-DEFAULT_OPTIONS = ReadOptions()
 ARRAY_NAMES: Mapping[str, tuple[str, ...]] = {
     "points": ("points", "xyz", "pos", "coords", "coord", "vertices", "pc", "data", "arr_0"),
     "normals": ("normals", "normal"),
@@ -159,6 +160,19 @@ READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] =
 """Reader of each file extension."""
 
 
+COMPANION_SUFFIXES = frozenset(
+    (
+        *(".mtl", ".bin", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+        *(".tga", ".dds", ".ktx2", ".svg", ".csv", ".tsv", ".parquet", ".json", ".jsonl"),
+        *(".yaml", ".yml", ".xml", ".txt", ".md", ".rst", ".html", ".pdf", ".log", ".license"),
+        *("license", "readme", "makefile", ".ini", ".toml", ".py", ".sh"),
+    )
+)
+"""Extensions of files that accompany shapes: materials, images, tables and texts."""
+MAX_LISTED = 8
+"""Maximum number of extensions that a message lists."""
+
+
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield all folders below `root` with their file names, sorted, without hidden ones.
 
@@ -179,6 +193,26 @@ def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(folder), sorted(name for name in files if not name.startswith("."))
 
 
+def describe_other_files(paths: Iterable[Path]) -> str | None:
+    """Describe the files of a folder that are not read, by extension; None if there are none.
+
+    Images, tables, texts and other companions of shapes are not counted.
+    """
+    suffixes = Counter(path.suffix.lower() or path.name.lower() for path in paths)
+    others = {s: n for s, n in suffixes.items() if s not in READERS and s not in COMPANION_SUFFIXES}
+    if not others:
+        return None
+    listed = ", ".join(
+        f"{n:,} {s}" for s, n in sorted(others.items(), key=lambda item: -item[1])[:MAX_LISTED]
+    )
+    more = ", ..." if len(others) > MAX_LISTED else ""
+    total = sum(others.values())
+    return (
+        f"{total:,} {'file is' if total == 1 else 'files are'} of other formats and not read: "
+        f"{listed}{more}"
+    )
+
+
 def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
     """Find shapes by a file's path, a folder or a glob pattern.
 
@@ -191,6 +225,8 @@ def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
         relative_paths = {
             file: file.relative_to(path) for file in files if file.suffix.lower() in READERS
         }
+        if relative_paths and (note := describe_other_files(files)):
+            warnings.warn(f"{path}: {note}", stacklevel=2)
     else:
         files = (
             [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recon.data.dataset import PointCloudDataset
+from recon.data.file_notes import summarize_notes
 from recon.data.prepared.shard import ShardSummary
 
 
@@ -57,6 +58,8 @@ class CheckReport:
             "classes": sum(count > 0 for count in labels.values()),
         }
         self._compare_clouds(name, [data.ids[row] for row in rows], shards)
+        for message in summarize_notes(note for shard in shards for note in shard.notes):
+            self.add_warning(message)
         for message in data.file_warnings():
             self.add_warning(message)
 

@@ -35,6 +35,8 @@ class ShardSummary(NamedTuple):
     num_images: int
     sentences: dict[str, Any]
     """`lists` of sentences, and in `rows` the number of each cloud's list, -1 without one."""
+    notes: list[tuple[str, str]]
+    """Ids of samples, and what reading their files omitted or assumed."""
     num_bytes: int = 0
     sha256: str = ""
 
@@ -172,6 +174,11 @@ def prepare_shard(job: PrepareJob, number: int, rows: Sequence[int]) -> ShardSum
         [name for name in POINT_FIELDS[1:] if any(getattr(c, name) is not None for c in clouds)],
         sum(map(bool, samples.images)),
         _collect_sentences(job.dataset, samples.rows),
+        [
+            (job.dataset.ids[row], note)
+            for row, cloud in zip(samples.rows, clouds, strict=True)
+            for note in cloud.notes
+        ],
     )
     if job.folder is None or not samples.rows:
         return summary
@@ -181,7 +188,7 @@ def prepare_shard(job: PrepareJob, number: int, rows: Sequence[int]) -> ShardSum
         "rows": np.array(samples.rows, dtype=np.int64),
     }
     # A single entry: safetensors writes several in random order, and files would differ by run.
-    entry = {"key": key, "problems": errors, "said": summary.sentences}
+    entry = {"key": key, "problems": errors, "said": summary.sentences, "notes": summary.notes}
     content = save(tensors, metadata={"recon": json.dumps(entry)})
     write_atomic(job.folder / shard_name(number), content)
     return summary._replace(num_bytes=len(content), sha256=checksum(content))
@@ -215,6 +222,7 @@ def _load_summary(folder: Path, number: int, key: str) -> ShardSummary | None:
         [name for name in POINT_FIELDS[1:] if name in fields],
         int((np.diff(image_offsets) > 0).sum()),
         entry["said"],
+        [(name, note) for name, note in entry.get("notes", ())],
         path.stat().st_size,
         checksum(path.read_bytes()),
     )

@@ -20,6 +20,9 @@ class ReadOptions(NamedTuple):
     """Number of the cloud in a file of several."""
 
 
+DEFAULT_OPTIONS = ReadOptions()
+
+
 class PointTable(NamedTuple):
     """Points of one file, in its own units, types and order."""
 
