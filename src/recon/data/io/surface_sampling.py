@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from trimesh import Trimesh
 from trimesh.sample import sample_surface
-from trimesh.triangles import points_to_barycentric
 
 from recon.data.dataset import Cloud
 from recon.data.io.file_checks import check_cloud
@@ -37,8 +36,9 @@ def sample_surfaces(surfaces: Sequence[Surface], count: int, source: str, name: 
     points, normals, colors = [], [], []
     for surface, mesh, number in zip(surfaces, meshes, counts, strict=True):
         if number:
-            sampled, faces = sample_surface(mesh, int(number), seed=rng)[:2]
-            weights = points_to_barycentric(mesh.triangles[faces], sampled)
+            sampled, faces, weights = sample_surface(
+                mesh, int(number), seed=rng, return_barycentric=True
+            )
             points.append(sampled)
             normals.append(mesh.face_normals[faces])
             colors.append(interpolate_colors(surface, faces, weights))
