@@ -4,15 +4,10 @@ import glob
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from jaxtyping import Float
 
 from recon.data.dataset import Cloud
-from recon.data.io.arrays import read_npy, read_npz
 from recon.data.io.file_checks import check_file
 from recon.data.io.las import read_las
 from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
@@ -21,24 +16,16 @@ from recon.data.io.meshes.off import read_off
 from recon.data.io.meshes.stl import read_stl
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import build_cloud
+from recon.data.io.points.columns import has_point_names
 from recon.data.io.points.pcd import read_pcd
 from recon.data.io.points.table import DEFAULT_OPTIONS, PointTable, ReadOptions
+from recon.data.io.points.tables import (
+    read_binary_points,
+    read_npy_points,
+    read_npz_points,
+    split_columns,
+)
 from recon.data.io.text_table import read_column_names, read_table
-
-ARRAY_NAMES: Mapping[str, tuple[str, ...]] = {
-    "points": ("points", "xyz", "pos", "coords", "coord", "vertices", "pc", "data", "arr_0"),
-    "normals": ("normals", "normal"),
-    "colors": ("colors", "color", "rgb"),
-}
-"""Accepted names of arrays in .npy and .npz files, in order of preference."""
-MAX_COLUMNS = 256
-"""Maximum number of columns of a cloud; an array with more is treated as transposed."""
-COLUMN_NAMES = {
-    "points": (("x", "y", "z"),),
-    "normals": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
-    "colors": (("r", "g", "b"), ("red", "green", "blue")),
-}
-"""Accepted names of columns in text files."""
 
 
 def read_shape(path: Path, count: int = 8192, options: ReadOptions = DEFAULT_OPTIONS) -> Cloud:
@@ -68,82 +55,10 @@ def read_content(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> PointTab
     return READERS[path.suffix.lower()](check_file(path), options)
 
 
-def _split_columns(table: Float[np.ndarray, "n c"], source: str) -> PointTable:
-    """Split unnamed columns: x y z first, then unit vectors are normals and others colors."""
-    if table.shape[1] > (9 if len(table) == 3 else MAX_COLUMNS):
-        raise ValueError(f"{source}: has shape {table.shape}, expected (N, 3): transpose it")
-    points, extra = table[:, :3], table[:, 3:]
-    if extra.shape[1] == 4:  # scanners write an intensity before the color
-        extra = extra[:, 1:]
-    if extra.shape[1] < 3:
-        return PointTable(points)
-    first, second = extra[:, :3], extra[:, 3:6] if extra.shape[1] >= 6 else None
-    is_unit = np.abs(np.linalg.norm(first, axis=1) - 1) < 0.02
-    # Normals of degenerate faces are zero: a few such rows do not make them colors.
-    if is_unit.mean() > 0.9 and np.abs(first).max() <= 1.02:
-        return PointTable(points, first, second)
-    return PointTable(points, second, first)
-
-
-def _select_columns(
-    table: Float[np.ndarray, "n c"], names: Sequence[str], source: str
-) -> PointTable:
-    """Select columns by the names in the header; without x, y and z, ignore the names."""
-    indices = {name.lower(): index for index, name in enumerate(names)}
-    fields: dict[str, Any] = dict.fromkeys(COLUMN_NAMES)
-    for field, alternatives in COLUMN_NAMES.items():
-        if columns := next((c for c in alternatives if set(c) <= set(indices)), None):
-            fields[field] = table[:, [indices[name] for name in columns]]
-    if fields["points"] is None:
-        return _split_columns(table, source)
-    return PointTable(fields["points"], fields["normals"], fields["colors"])
-
-
 def _read_text(path: Path, options: ReadOptions) -> PointTable:
     table, names = read_table(path), read_column_names(path)
-    if len(names) == table.shape[1]:
-        return _select_columns(table, names, str(path))
-    return _split_columns(table, str(path))
-
-
-def _select_arrays(content: Mapping[str, Any], source: str) -> PointTable:
-    """Find coordinates, normals and colors among named arrays."""
-    # Only plain arrays: converting other objects of a pickle could take time without limit.
-    arrays = {
-        str(name).lower(): value
-        for name, value in content.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iuf"
-    }
-    fields = {
-        field: next((arrays[name] for name in names if name in arrays), None)
-        for field, names in ARRAY_NAMES.items()
-    }
-    if fields["points"] is None:
-        raise ValueError(
-            f"{source}: has the arrays {sorted(arrays)!s:.500}, none is called "
-            f"{' or '.join(ARRAY_NAMES['points'][:2])}: rename the one with coordinates"
-        )
-    if fields["normals"] is None and fields["colors"] is None:
-        return _convert_array(fields["points"], source)
-    return PointTable(fields["points"], fields["normals"], fields["colors"])
-
-
-def _convert_array(array: Any, source: str) -> PointTable:
-    has_more_columns = isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] > 3
-    if has_more_columns and array.dtype.kind in "iuf" and len(array):
-        return _split_columns(array, source)
-    return PointTable(array)
-
-
-def _read_npy(path: Path, options: ReadOptions) -> PointTable:
-    content = read_npy(path)
-    if isinstance(content, dict):
-        return _select_arrays(content, str(path))
-    return _convert_array(content, str(path))
-
-
-def _read_npz(path: Path, options: ReadOptions) -> PointTable:
-    return _select_arrays(read_npz(path), str(path))
+    has_names = len(names) == table.shape[1] and has_point_names(names)
+    return split_columns(table, str(path), options, names if has_names else None)
 
 
 READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] = {
@@ -152,10 +67,11 @@ READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] =
     ".stl": read_stl,
     **dict.fromkeys((".las", ".laz"), read_las),
     **dict.fromkeys((".dae", ".zae"), read_collada),
-    ".npy": _read_npy,
-    ".npz": _read_npz,
     ".pcd": read_pcd,
+    ".npy": read_npy_points,
+    ".npz": read_npz_points,
     ".xyz": _read_text,
+    ".bin": read_binary_points,
 }
 """Reader of each file extension."""
 
