@@ -12,6 +12,7 @@ from recon.data.io.file_checks import check_file
 from recon.data.io.las import read_las
 from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
 from recon.data.io.meshes.exchange.collada import read_collada
+from recon.data.io.meshes.exchange.threemf import read_3mf
 from recon.data.io.meshes.off import read_off
 from recon.data.io.meshes.stl import read_stl
 from recon.data.io.meshes.surface import MeshContent
@@ -66,6 +67,7 @@ READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] =
     ".off": read_off,
     ".stl": read_stl,
     **dict.fromkeys((".las", ".laz"), read_las),
+    ".3mf": read_3mf,
     **dict.fromkeys((".dae", ".zae"), read_collada),
     ".pcd": read_pcd,
     ".npy": read_npy_points,

@@ -7,29 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.io.exchange.content import FILES, collect, measure, read
 from recon.data.io.meshes.exchange import placement
-from recon.data.io.meshes.surface import MeshContent
-from recon.data.io.shape import read_content, read_shape
+from recon.data.io.shape import read_shape
 
-FILES = Path(__file__).parents[1] / "files" / "dae"
 HEAD = '<COLLADA xmlns="http://www.collada.org/2005/11/COLLADASchema" version="1.4.1">'
 SQUARE = "0 0 0 1 0 0 1 1 0 0 1 0"
-
-
-def read(path: Path) -> MeshContent:
-    content = read_content(path)
-    assert isinstance(content, MeshContent)
-    return content
-
-
-def collect(content: MeshContent) -> np.ndarray:
-    return np.concatenate([s.vertices[s.faces] for s in content.surfaces])
-
-
-def measure(content: MeshContent) -> float:
-    corners = collect(content)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return float(np.linalg.norm(normals, axis=1).sum() / 2)
 
 
 def write(path: Path, *, mesh: str, nodes: str = "", rest: str = "") -> Path:
@@ -55,7 +38,7 @@ QUAD = f'<polylist material="m">{VERTEX}<vcount>4</vcount><p>0 1 2 3</p></polyli
 
 
 def test_a_file_of_pycollada_gives_its_polygons_twice() -> None:
-    content = read(FILES / "pycollada.dae")
+    content = read(FILES / "dae" / "pycollada.dae")
     assert (content.up, content.unit_meters, content.notes) == ("z", 0.0254, ())
     assert sorted(len(s.faces) for s in content.surfaces) == [2, 6]
     colored = next(s for s in content.surfaces if s.vertex_colors is not None)
@@ -87,7 +70,7 @@ def test_a_file_of_pycollada_gives_its_polygons_twice() -> None:
 def test_real_files_have_their_known_size(
     name: str, number: int, area: float, low: tuple[float, ...], high: tuple[float, ...], up: str
 ) -> None:
-    content = read(FILES / name)
+    content = read(FILES / "dae" / name)
     corners = collect(content)
     assert (len(corners), content.up) == (number, up)
     assert measure(content) == pytest.approx(area, rel=1e-6)

@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Num
@@ -22,10 +23,13 @@ def parse_xml(content: bytes) -> ET.Element:
     return root
 
 
-def iterate_xml(content: bytes) -> Iterator[tuple[str, ET.Element]]:
-    """Yield `start` and `end` of each element with full names; see `parse_xml`."""
+def iterate_xml(content: bytes) -> Iterator[tuple[str, Any]]:
+    """Yield `start` and `end` of each element with full names, and `start-ns` of each namespace.
+
+    See `parse_xml`. Namespaces are given as prefix and address.
+    """
     _check_xml(content)
-    yield from ET.iterparse(BytesIO(content), ("start", "end"))
+    yield from ET.iterparse(BytesIO(content), ("start", "end", "start-ns"))
 
 
 def get_local_name(tag: object) -> str:
