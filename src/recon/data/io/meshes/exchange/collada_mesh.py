@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from recon.data.io.meshes.exchange.collada_materials import Look
-from recon.data.io.meshes.exchange.polygons import triangulate_polygons, triangulate_rings
+from recon.data.io.meshes.exchange.holes import triangulate_rings
 from recon.data.io.meshes.exchange.xml_files import parse_numbers
 from recon.data.io.meshes.surface import Surface, Texture
+from recon.data.io.meshes.triangulation import triangulate
 
 PRIMITIVES = ("triangles", "polylist", "polygons", "tristrips", "trifans")
 TYPE_SIZES = {"float2": 2, "float3": 3, "float4": 4, "float3x3": 9, "float4x4": 16}
@@ -193,7 +194,7 @@ def _read_corners(
         counts = parse_numbers(element.findtext("vcount"), np.int64)
         if len(counts) and (counts.min() < 0 or counts.sum() > len(rows)):
             raise ValueError(f"its polygons declare {counts.sum()} corners, it has {len(rows)}")
-    parts = [triangulate_polygons(position.values[:, :3], index, counts)]
+    parts = [triangulate(position.values[:, :3], index, counts)[0]]
     start = int(lengths.sum())
     for rings in holed:
         points = [position.values[ring[:, position.offset], :3] for ring in rings]
