@@ -1,10 +1,7 @@
 """Sizes that the headers of meshes announce are compared with the file before a parser reads it."""
 
-import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ from hypothesis import strategies as st
 
 from recon.data.io import header_checks
 from recon.data.io.file_checks import wrap_read_errors
-from recon.data.io.header_checks import check_glb, check_obj, check_ply
+from recon.data.io.header_checks import check_obj, check_ply
 from recon.data.io.shape import read_shape
 
 XYZ = "property float x\nproperty float y\nproperty float z\n"
@@ -82,100 +79,9 @@ def test_an_obj_file_has_a_limited_number_of_materials(
     check_obj(tmp_path / "x.obj")
 
 
-def glb(scene: object) -> bytes:
-    """A file of one triangle; parts of its scene are replaced."""
-    positions, text = np.eye(3, dtype="<f4").tobytes(), json.dumps(scene).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text
-    chunks += struct.pack("<I4s", len(positions), b"BIN\0") + positions
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-POSITIONS = {"componentType": 5126, "type": "VEC3", "count": 3, "bufferView": 0}
-PRIMITIVE = {"attributes": {"POSITION": 0}}
-SCENE: dict[str, Any] = {
-    "asset": {"version": "2.0"},
-    "accessors": [POSITIONS],
-    "bufferViews": [{"buffer": 0, "byteLength": 36}],
-    "buffers": [{"byteLength": 36}],
-    "meshes": [{"primitives": [PRIMITIVE]}],
-    "scenes": [{"nodes": [0]}],
-    "nodes": [{"mesh": 0}],
-}
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"extensionsRequired": ["KHR_draco_mesh_compression"]}, "KHR_draco"),
-        ({"accessors": [POSITIONS | {"sparse": {"count": 1}}]}, "sparse"),
-        ({"accessors": [POSITIONS | {"byteOffset": -4}]}, "sparse|before"),
-        ({"accessors": [POSITIONS | {"type": "VEC4"}]}, "three floats"),
-        ({"accessors": [POSITIONS | {"componentType": 5122}]}, "three floats"),
-        ({"accessors": [POSITIONS | {"count": -3}]}, "-3 values"),
-        ({"meshes": [{"primitives": [PRIMITIVE | {"mode": 6}]}]}, "fans"),
-        ({"nodes": [{"children": [1, 2]}, {"children": [2]}, {"mesh": 0}]}, "tree"),
-    ],
-)
-def test_scenes_with_content_that_is_not_read_are_refused(
-    changed: dict[str, object], reason: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "x.glb"
-    refuse(check_glb, path, glb(SCENE | changed), reason)
-    path.write_bytes(glb(SCENE))
-    assert len(read_shape(path, 9).points) == 9
-
-
-def test_scenes_without_a_header_or_a_description_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, sound = tmp_path / "x.glb", glb(SCENE)
-    refuse(check_glb, path, b"glTF", "header")
-    refuse(check_glb, path, glb([1]), "scene")
-    refuse(check_glb, path, sound[:12] + struct.pack("<I", 5000) + sound[16:], "5000 bytes")
-    monkeypatch.setattr(header_checks, "MAX_GLB_JSON_BYTES", 10)
-    refuse(check_glb, path, sound, r"scene of \d+ bytes")
-
-
-LONG_CHAIN = {"nodes": [*({"children": [row]} for row in range(1, 5)), {"mesh": 0}]}
-MANY_NODES = {"nodes": [{"mesh": 0}] * 5, "scenes": [{"nodes": [*range(5)]}]}
-MANY_PARTS = {
-    "nodes": [{"mesh": 0}] * 3,
-    "scenes": [{"nodes": [0, 1, 2]}],
-    "meshes": [{"primitives": [PRIMITIVE] * 2}],
-}
-
-
-@pytest.mark.parametrize(
-    ("limit", "value", "changed", "reason"),
-    [
-        ("MAX_UNPACK_RATIO", 0, {}, "3 values"),
-        ("MAX_UNPACK_RATIO", 0.02, MANY_NODES, "15 values"),
-        ("MAX_MESH_PARTS", 4, MANY_NODES, r"\b5 "),
-        ("MAX_MESH_PARTS", 5, MANY_PARTS, r"\b6 "),
-        ("MAX_NODE_DEPTH", 3, LONG_CHAIN, "3"),
-    ],
-)
-def test_scenes_have_limited_sizes(
-    limit: str,
-    value: float,
-    changed: dict[str, object],
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    path = tmp_path / "x.glb"
-    path.write_bytes(glb(SCENE | changed))
-    check_glb(path)
-    monkeypatch.setattr(header_checks, limit, value)
-    with pytest.raises(ValueError, match=reason):
-        check_glb(path)
-
-
 SOUND: dict[str, tuple[Callable[[Path], None], bytes]] = {
     "x.ply": (check_ply, ply(f"element vertex 3\n{XYZ}element face 0\n{FACES}", CORNERS)),
     "x.obj": (check_obj, f"usemtl a\n{TRIANGLE}".encode()),
-    "x.glb": (check_glb, glb(SCENE)),
 }
 
 

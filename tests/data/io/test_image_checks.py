@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -46,10 +47,17 @@ def test_images_of_other_formats_are_refused(kind: str, tmp_path: Path) -> None:
         check_image(image)
 
 
-@pytest.mark.parametrize("mode", ["F", "I", "I;16"])
-def test_images_of_more_than_8_bits_are_refused(mode: str) -> None:
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_images_of_32_bits_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match=r"x\.tif: .*8 bits"):
         decode_image(encode(Image.new(mode, (8, 8)), "TIFF"), "x.tif")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("value", "expected"), [(65535, 255), (32768, 128), (200, 1), (0, 0)])
+def test_images_of_16_bits_are_scaled(kind: str, value: int, expected: int) -> None:
+    image = Image.fromarray(np.full((8, 8), value, np.uint16))
+    assert decode_image(encode(image, kind), "x").getpixel((3, 3)) == (expected,) * 3
 
 
 def test_pictures_name_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

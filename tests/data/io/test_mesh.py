@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trimesh
 from PIL import Image
 
 from recon.data.io import header_checks, mesh
@@ -128,22 +127,6 @@ def test_a_material_larger_than_its_limit_is_passed_over(
     monkeypatch.setattr(mesh, "MAX_SIDECAR_BYTES", (tmp_path / "0.png").stat().st_size - 1)
     colors = read_shape(path, 20).colors
     assert colors is None or not (colors == (250, 3, 7)).all()
-
-
-def test_a_texture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene, decoded = trimesh.Scene(), []
-    uv = np.random.default_rng(0).random((8, 2))
-    visual = trimesh.visual.TextureVisuals(uv, image=Image.new("RGB", (8, 8), (200, 3, 7)))
-    box = trimesh.creation.box()
-    part = trimesh.Trimesh(box.vertices, box.faces, visual=visual, process=False)
-    for number in range(20):
-        scene.add_geometry(part, node_name=f"n{number}", geom_name="box")
-    (tmp_path / "a.glb").write_bytes(scene.export(file_type="glb"))
-    load = mesh.load_rgb
-    monkeypatch.setattr(mesh, "load_rgb", lambda image: decoded.append(1) or load(image))
-    colors = read_shape(tmp_path / "a.glb", 2000).colors
-    assert (colors == (200, 3, 7)).all()
-    assert len(decoded) == 1
 
 
 def test_textures_of_other_formats_are_refused(tmp_path: Path) -> None:

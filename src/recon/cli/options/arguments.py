@@ -28,7 +28,7 @@ MAIN_OPTIONS = {
     "figures": "run",
 }
 """Options for a path without a name, by program; `checkpoint` in other programs."""
-SUFFIXES = ("ckpt", "pth", "pt", "ply", "obj", "npy", "npz", "parquet", "csv", "glb", "off")
+SUFFIXES = ("ckpt", "pth", "pt", "ply", "obj", "npy", "npz", "parquet", "csv", "glb", "gltf", "off")
 _OVERRIDE = re.compile(r"([~+]*[\w$][\w$./@:-]*)=(.*)", re.DOTALL)
 
 

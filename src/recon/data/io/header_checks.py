@@ -1,27 +1,15 @@
-"""Check that .ply, .obj and .glb files match their headers, before parsing.
+"""Check that .ply and .obj files match their headers, before parsing.
 
 Parsers trust the numbers in headers: wrong ones would cost memory or time without limit.
 """
 
-import json
 import re
-import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from recon.data.io.file_checks import MAX_UNPACK_RATIO, UnsupportedContentError
+from recon.data.io.file_checks import UnsupportedContentError
 
-MAX_GLB_JSON_BYTES = 2**24
-"""Maximum size of the JSON chunk of a .glb file, in bytes."""
-MATERIAL_EXTENSIONS = ("KHR_materials_", "KHR_texture_transform", "KHR_lights_", "EXT_texture_")
-"""Prefixes of glTF extensions that leave the geometry unchanged."""
-GLTF_FLOAT = 5126
-"""glTF `componentType` of float32."""
-GLTF_TRIANGLE_FAN = 6
-"""glTF `mode` of a primitive that is a triangle fan."""
-MAX_NODE_DEPTH = 256
-"""Maximum depth of the node tree of a scene."""
 MAX_MESH_PARTS = 2**13
 """Maximum number of nodes, materials and mesh primitives; each takes about a millisecond."""
 FACE_INDEX_PROPERTIES = ("vertex_indices", "vertex_index")
@@ -131,95 +119,4 @@ def check_obj(path: Path) -> None:
     if len(names := {*OBJ_MATERIAL.findall(content)}) > MAX_MESH_PARTS:
         raise UnsupportedContentError(
             f"it has {len(names)} materials, the maximum is {MAX_MESH_PARTS}: merge materials"
-        )
-
-
-def check_glb(path: Path) -> None:
-    """Raise ValueError for a .glb file that declares more than it contains or is not supported."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(20)
-        if len(head) < 20 or head[:4] != b"glTF":
-            raise ValueError("it has no GLB header")
-        length = struct.unpack("<I", head[12:16])[0]
-        if length > min(size - 20, MAX_GLB_JSON_BYTES):
-            raise ValueError(
-                f"its header declares a scene of {length} bytes, it has {size - 20}, at most "
-                f"{MAX_GLB_JSON_BYTES} are read"
-            )
-        scene = json.loads(file.read(length))
-    if not isinstance(scene, dict):
-        raise ValueError("its JSON does not describe a scene")
-    counts = [accessor.get("count", 0) for accessor in scene.get("accessors", [])]
-    if (
-        any(not isinstance(n, int) or n < 0 for n in counts)
-        or sum(counts) > MAX_UNPACK_RATIO * size
-    ):
-        raise ValueError(f"its scene declares {sum(map(int, counts))} values in {size} bytes")
-    _check_glb_features(scene)
-    _check_node_tree(scene.get("nodes", []))
-    _check_instances(scene, size)
-
-
-def _check_glb_features(scene: dict[str, Any]) -> None:
-    """Raise ValueError for features that trimesh ignores, which would give wrong points."""
-    required = scene.get("extensionsRequired", [])
-    unknown = [name for name in required if not str(name).startswith(MATERIAL_EXTENSIONS)]
-    if unknown:
-        raise UnsupportedContentError(
-            f"it needs the extension {unknown[0]!r}, which is not supported: export it without"
-        )
-    views = [*scene.get("accessors", []), *scene.get("bufferViews", [])]
-    if any("sparse" in view or view.get("byteOffset", 0) < 0 for view in views):
-        raise UnsupportedContentError(
-            "it has sparse accessors or negative byte offsets: export it without"
-        )
-    for primitive in (p for mesh in scene.get("meshes", []) for p in mesh["primitives"]):
-        accessor = scene["accessors"][primitive["attributes"]["POSITION"]]
-        if (accessor["type"], accessor["componentType"]) != ("VEC3", GLTF_FLOAT):
-            raise UnsupportedContentError(
-                "it has positions that are not three floats: export positions as float32"
-            )
-        if primitive.get("mode", 4) == GLTF_TRIANGLE_FAN:
-            raise UnsupportedContentError("it has triangle fans: export single triangles")
-
-
-def _check_node_tree(nodes: Sequence[dict[str, Any]]) -> None:
-    """Raise ValueError for too many nodes, cycles, nodes with several parents, or deep trees."""
-    if len(nodes) > MAX_MESH_PARTS:
-        raise UnsupportedContentError(
-            f"it has {len(nodes)} nodes, the maximum is {MAX_MESH_PARTS}: merge or remove nodes"
-        )
-    children = [child for node in nodes for child in node.get("children", [])]
-    parents = {child: row for row, node in enumerate(nodes) for child in node.get("children", [])}
-    if len(parents) < len(children):
-        raise ValueError("its nodes do not form a tree")
-    for row in range(len(nodes)):
-        depth, ancestor = 0, row
-        while ancestor in parents and depth <= MAX_NODE_DEPTH:
-            depth, ancestor = depth + 1, parents[ancestor]
-        if depth > MAX_NODE_DEPTH:
-            raise UnsupportedContentError(
-                f"its nodes are nested more than {MAX_NODE_DEPTH} levels deep: flatten the scene"
-            )
-
-
-def _check_instances(scene: dict[str, Any], size: int) -> None:
-    """Raise ValueError where the nodes repeat meshes to too many values or parts in total."""
-    accessors, meshes = scene.get("accessors", []), scene.get("meshes", [])
-    values_per_mesh = [
-        sum(
-            int(accessors[n]["count"]) for p in mesh["primitives"] for n in p["attributes"].values()
-        )
-        for mesh in meshes
-    ]
-    nodes = scene.get("nodes", [])
-    num_values = sum(values_per_mesh[node["mesh"]] for node in nodes if "mesh" in node)
-    if num_values > MAX_UNPACK_RATIO * size:
-        raise ValueError(f"its nodes repeat meshes to {num_values} values, it has {size} bytes")
-    num_parts = sum(len(meshes[node["mesh"]]["primitives"]) for node in nodes if "mesh" in node)
-    if num_parts > MAX_MESH_PARTS:
-        raise UnsupportedContentError(
-            f"its nodes refer to {num_parts} mesh primitives, the maximum is {MAX_MESH_PARTS}: "
-            "merge or remove some"
         )

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from recon.data.io.file_checks import UnsupportedContentError, wrap_read_errors
@@ -13,7 +14,7 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 2**25
 """Maximum number of pixels of an image."""
 MODES_32_BIT = ("I", "F")
-"""Pillow's modes with 32 bits per pixel."""
+"""Pillow's modes with 32 bits per pixel, whose range is not known."""
 MAX_JPEG_SCANS = 100
 """Maximum number of scans of a progressive JPEG; ten are usual, and each decodes all pixels."""
 
@@ -28,13 +29,19 @@ def check_jpeg_scans(content: bytes) -> None:
 
 
 def load_rgb(image: Image.Image, formats: Sequence[str] = IMAGE_FORMATS) -> Image.Image:
-    """Load an opened image as RGB; raise ValueError as `check_image` does, or for 16 or 32 bits."""
+    """Load an opened image as RGB; 16 bits are scaled to 8.
+
+    Raises ValueError as `check_image` does, or for 32 bits.
+    """
     check_image(image, formats)
     # Pillow would clip these at 255 instead of scaling them.
-    if image.mode in MODES_32_BIT or image.mode.startswith("I;"):
+    if image.mode in MODES_32_BIT:
         raise UnsupportedContentError(
             f"an image of mode {image.mode}: save it with 8 bits per channel"
         )
+    if image.mode.startswith("I;16"):
+        bright = np.rint(np.asarray(image) / 257).astype(np.uint8)
+        return Image.fromarray(bright).convert("RGB")
     return image.convert("RGB")
 
 

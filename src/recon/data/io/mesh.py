@@ -1,4 +1,4 @@
-"""Read points from mesh files: .ply with plyfile; .obj and .glb with trimesh."""
+"""Read points from mesh files: .ply with plyfile; .obj with trimesh."""
 
 import io
 import re
@@ -18,7 +18,6 @@ from recon.data.io.file_checks import UnsupportedContentError, check_file, wrap_
 from recon.data.io.header_checks import (
     FACE_INDEX_PROPERTIES,
     MAX_MESH_PARTS,
-    check_glb,
     check_obj,
     check_ply,
 )
@@ -29,7 +28,7 @@ from recon.data.io.points.cloud import build_cloud, normalize_colors
 from recon.data.io.points.table import PointTable, ReadOptions
 from recon.data.io.surface_sampling import sample_surfaces
 
-MESH_SUFFIXES = (".ply", ".obj", ".glb")
+MESH_SUFFIXES = (".ply", ".obj")
 TRIMESH_DEFAULT_GRAYS = ((102, 102, 102), (100, 100, 100))
 """Colors that trimesh gives to materials without a color."""
 COLOR_TEXTURES = ("baseColorTexture", "image")
@@ -41,7 +40,7 @@ OTHER_TEXTURES = (
     "metallicRoughnessTexture",
 )
 """Attributes for other textures, which are only checked."""
-HEADER_CHECKS = {".glb": check_glb, ".obj": check_obj}
+HEADER_CHECKS = {".obj": check_obj}
 
 
 def read_mesh(path: Path, options: ReadOptions) -> MeshContent:

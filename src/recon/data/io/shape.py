@@ -13,6 +13,7 @@ from recon.data.io.las import read_las
 from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
 from recon.data.io.meshes.exchange.collada import read_collada
 from recon.data.io.meshes.exchange.threemf import read_3mf
+from recon.data.io.meshes.gltf.reader import read_gltf
 from recon.data.io.meshes.off import read_off
 from recon.data.io.meshes.stl import read_stl
 from recon.data.io.meshes.surface import MeshContent
@@ -64,6 +65,7 @@ def _read_text(path: Path, options: ReadOptions) -> PointTable:
 
 READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] = {
     **dict.fromkeys(MESH_SUFFIXES, read_mesh),
+    **dict.fromkeys((".glb", ".gltf"), read_gltf),
     ".off": read_off,
     ".stl": read_stl,
     **dict.fromkeys((".las", ".laz"), read_las),

@@ -83,19 +83,19 @@ class TextureLoader:
             )
         return path.read_bytes()
 
-    def find(self, name: str) -> Path | None:
+    def find(self, name: str, max_bytes: int = MAX_SIDECAR_BYTES) -> Path | None:
         """Return the path of a file beside the mesh or below its folder, None if it is missing.
 
         The folder above counts, too: ShapeNet keeps images in `../images`. Raises ValueError for a
-        file of more than `MAX_SIDECAR_BYTES`.
+        file of more than `max_bytes`.
         """
         folder, relative = self.mesh_path.parent, Path(name.replace("\\", "/"))
         for path in (folder / relative, folder / relative.name):
             is_inside = path.resolve().is_relative_to(folder.resolve().parent)
             if is_inside and path.is_file():
-                if path.stat().st_size > MAX_SIDECAR_BYTES:
+                if path.stat().st_size > max_bytes:
                     raise UnsupportedContentError(
-                        f"its file {name!r:.200} has more than {MAX_SIDECAR_BYTES:,} bytes: use a "
+                        f"its file {name!r:.200} has more than {max_bytes:,} bytes: use a "
                         "smaller one"
                     )
                 return path
