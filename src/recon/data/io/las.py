@@ -1,14 +1,22 @@
 """Read .las and .laz scans with laspy, after checks that files match their headers."""
 
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recon.data.io.file_checks import MAX_UNPACK_RATIO, wrap_read_errors
-from recon.data.io.points.table import PointTable, ReadOptions
+from recon.data.io.file_checks import (
+    MAX_UNPACK_RATIO,
+    UnsupportedContentError,
+    wrap_read_errors,
+)
+from recon.data.io.points.columns import find_names
+from recon.data.io.points.las_units import find_las_unit
+from recon.data.io.points.table import LazyColumns, PointTable, ReadOptions
 
+COLOR_DIMENSIONS = ("red", "green", "blue")
 LAS_RECORD_HEADER_BYTES = 54
 """Size of the header of a variable length record, in bytes."""
 LAZ_LAYERED_COMPRESSOR = 3
@@ -18,7 +26,10 @@ LAZ_EXTRA_BYTES_ITEM, LAZ_LAYERS_PER_ITEM = 14, {10: 9, 12: 2}
 
 
 def read_las(path: Path, options: ReadOptions) -> PointTable:
-    """Read all points of a scan, with their colors; raise ValueError that names the file."""
+    """Read the points of a scan with colors and all other dimensions, under laspy's names.
+
+    Points that are flagged withheld are left out. Raises ValueError that names the file.
+    """
     try:
         import laspy
     except ModuleNotFoundError as error:
@@ -29,12 +40,53 @@ def read_las(path: Path, options: ReadOptions) -> PointTable:
         las = _read_las_data(laspy, path)
         if len(las.points) < las.header.point_count:
             raise ValueError(f"it ends after {len(las.points)} of {las.header.point_count} points")
-        points = np.stack([las.x, las.y, las.z], 1).astype(np.float64)
-        has_colors = {"red", "green", "blue"} <= set(las.point_format.dimension_names)
-        colors = np.stack([las.red, las.green, las.blue], 1) if has_colors else None
+        unit, notes = find_las_unit([*las.header.vlrs, *(las.evlrs or ())])
+        kept, count_note = _drop_withheld(las)
+        points = np.stack([kept.x, kept.y, kept.z], 1).astype(np.float64)
+        names = [*kept.point_format.dimension_names]
+        has_colors = set(COLOR_DIMENSIONS) <= set(names)
+        colors = np.stack([kept[c] for c in COLOR_DIMENSIONS], 1) if has_colors else None
+        normal_names = find_names(names, "normals")
+        normals = np.stack([kept[n] for n in normal_names], 1) if normal_names else None
     if colors is not None and not colors.any():  # scanners without a camera leave them zero
         colors = None
-    return PointTable(points, colors=colors, up="z")
+    extra = _find_others(kept, {*"XYZ", *COLOR_DIMENSIONS, *normal_names})
+    return PointTable(
+        points, normals, colors, extra, up="z", unit_meters=unit, notes=(*count_note, *notes)
+    )
+
+
+def _find_others(las: Any, used: set[str]) -> LazyColumns:
+    """Return the dimensions that are not used; those of several numbers as `name_0`, ..."""
+    readers = {}
+    for dimension in las.point_format.dimensions:
+        name, count = dimension.name, dimension.num_elements
+        if count == 1 and name not in used:
+            readers[name] = partial(_read_dimension, las, name)
+        elif count > 1:
+            readers |= {f"{name}_{i}": partial(_read_dimension, las, name, i) for i in range(count)}
+    return LazyColumns(readers)
+
+
+def _read_dimension(las: Any, name: str, element: int | None = None) -> np.ndarray:
+    values = np.asarray(las[name])
+    return values if element is None else values[:, element]
+
+
+def _drop_withheld(las: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return the points that are not flagged withheld, which means deleted, and a note."""
+    version = las.header.version
+    if (version.major, version.minor) == (1, 0):  # its byte of classes has no flags
+        return las, ()
+    withheld = np.asarray(las.withheld).astype(np.bool_)
+    if not (count := int(withheld.sum())):
+        return las, ()
+    if count == len(withheld):
+        raise UnsupportedContentError(
+            f"all of its {count:,} points are flagged withheld, which means deleted: clear the flag"
+        )
+    note = f"{count:,} of {len(withheld):,} points are flagged withheld: omitted"
+    return las[~withheld], (note,)
 
 
 def _read_las_data(laspy: Any, path: Path) -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from recon.data.dataset import Cloud
 from recon.data.io.file_checks import check_cloud
@@ -11,6 +11,12 @@ from recon.data.io.points.table import PointTable, ReadOptions
 
 FLOAT32_EPS = 2.0**-23
 """Relative spacing of float32 numbers."""
+MAX_ROWS_TESTED = 10_000
+"""Maximum number of points whose median is the place of a cloud, evenly spaced."""
+COLOR_TOLERANCE = 1 / 255
+"""Tolerance of the range of colors, as a fraction of it."""
+MAX_FRACTION = 1.5
+"""Colors up to this value, most of them fractions, are in [0, 1]: interpolation exceeds it."""
 MAX_UNIT_LENGTH_ERROR = 0.02
 """Normals whose length differs from 1 by no more than this are kept as they are."""
 
@@ -18,38 +24,59 @@ MAX_UNIT_LENGTH_ERROR = 0.02
 def compute_recenter_offset(points: np.ndarray) -> np.ndarray | None:
     """Return an offset to subtract from coordinates that float32 would round too coarsely.
 
-    It is the rounded center of the bounding box, (3,); None where float32 is exact to 1e-5 of the
-    extent.
+    It is the rounded median of the points, (3,), so single far points do not move it; None where
+    float32 is exact to 1e-5 of the extent of most points, which is twice that of their middle half.
     """
     kind, size = points.dtype.kind, points.dtype.itemsize
-    is_wide = points.dtype == np.float64 or (kind in "iu" and size > 2)
-    if not is_wide or not len(points) or not np.isfinite(points).all():
+    if kind not in "iuf" or size < 4 or points.dtype == np.float32 or not len(points):
         return None
-    low, high = points.min(0), points.max(0)
-    spacing, extent = float(np.abs(points).max()) * FLOAT32_EPS, float((high - low).max())
+    rows = points[:: max(1, len(points) // MAX_ROWS_TESTED)].astype(np.float64)
+    rows = rows[np.isfinite(rows).all(1)]
+    if not len(rows):
+        return None
+    places = [len(rows) // 4, len(rows) // 2, len(rows) - 1 - len(rows) // 4]
+    low, middle, high = np.partition(rows, places, axis=0)[places]
+    if not (extent := 2 * float((high - low).max())):
+        extent = float(np.ptp(rows, axis=0).max())
+    spacing = float(np.abs([low, high]).max()) * FLOAT32_EPS
     if extent == 0 or spacing <= 1e-5 * extent:
         return None
-    return np.round(low / 2 + high / 2).astype(points.dtype)
+    return np.round(middle)
 
 
 def normalize_colors(colors: Any, source: str) -> Num[np.ndarray, "n 3"]:
-    """Return RGB as uint8 in [0, 255] or float32 in [0, 1], depending on the largest value.
+    """Return RGB as uint8 in [0, 255] or float32 in [0, 1].
 
-    Accepts ranges up to 1, 255 and 65535; raises ValueError for values outside.
+    Integers of 8 and 16 bits are bytes, but 16-bit numbers if one is above 255. The largest value
+    of other types tells their range: [0, 1], [0, 255] or [0, 65535]. Values that exceed a range by
+    rounding are clipped; raises ValueError for others.
     """
     rgb = np.asarray(colors)[:, :3]
+    is_byte = rgb.dtype.kind in "iu" and rgb.dtype.itemsize < 4
     if rgb.dtype == np.uint8:
         return rgb
     rgb = check_cloud(rgb, f"{source} (colors)")
     low, high = float(rgb.min()), float(rgb.max())
-    if low < 0 or high > 65535:
+    limit = _find_color_range(rgb, high, is_byte)
+    if low < -COLOR_TOLERANCE * limit or high > 65535:
         raise ValueError(
             f"{source}: its colors are in [{low:g}, {high:g}], not in [0, 1], [0, 255] or "
             "[0, 65535]: convert them"
         )
-    if high <= 1:
-        return rgb
-    return rgb.round().astype(np.uint8) if high <= 255 else (rgb / 65535).astype(np.float32)
+    if low < 0 or high > limit:
+        rgb = rgb.clip(0, limit)
+    if limit == 255:
+        return rgb.round().astype(np.uint8)
+    return rgb if limit == 1 else (rgb / 65535).astype(np.float32)
+
+
+def _find_color_range(rgb: Float[np.ndarray, "n 3"], high: float, is_byte: bool) -> int:
+    """Return the value that stands for full brightness: 1, 255 or 65535."""
+    if high <= 1 and not is_byte:
+        return 1
+    if high <= MAX_FRACTION and (rgb != rgb.round()).mean() > 0.5:
+        return 1
+    return 255 if high <= 255 * (1 + COLOR_TOLERANCE) else 65535
 
 
 def make_cloud(points: Any, source: str, normals: Any = None, colors: Any = None) -> Cloud:

@@ -1,7 +1,7 @@
 """Find points, normals and colors among named columns; all other columns are kept by name."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -88,10 +88,16 @@ def select_columns(
     return PointTable(points, fields["normals"], fields["colors"], extra)
 
 
+def find_names(names: Iterable[str], field: str) -> list[str]:
+    """Return the three of the names that are those of `points`, `normals` or `colors`, or none."""
+    keys = {normalize_name(name): name for name in names}
+    group = next((group for group in COLUMN_NAMES[field] if keys.keys() >= {*group}), ())
+    return [keys[key] for key in group]
+
+
 def has_point_names(names: Sequence[str]) -> bool:
     """Return whether three of the names are those of coordinates."""
-    keys = {normalize_name(name) for name in names}
-    return any(keys.issuperset(group) for group in COLUMN_NAMES["points"])
+    return bool(find_names(names, "points"))
 
 
 def explain_missing_points(names: Sequence[str], source: str, kind: str = "columns") -> str:

@@ -7,13 +7,12 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from recon.data.io.file_checks import UnsupportedContentError
+from recon.data.io.points.cloud import COLOR_TOLERANCE
 
 MAX_ROWS_TESTED = 20_000
 """Maximum number of rows that are looked at, evenly spaced."""
 MAX_AMBIGUOUS_COLUMNS = 10
 """Tables of more columns hold features: they are not refused if their colors are uncertain."""
-COLOR_TOLERANCE = 1 / 255
-"""Tolerance of the range of colors, as a fraction of it."""
 MAX_LABELS = 64
 """Maximum number of different values of a column of labels."""
 MIN_MARGIN = 0.25
