@@ -19,7 +19,9 @@ from recon.data.io.meshes.stl import read_stl
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import build_cloud
 from recon.data.io.points.columns import has_point_names
+from recon.data.io.points.e57 import read_e57
 from recon.data.io.points.pcd import read_pcd
+from recon.data.io.points.ros import is_recording, read_ros
 from recon.data.io.points.table import DEFAULT_OPTIONS, PointTable, ReadOptions
 from recon.data.io.points.tables import (
     read_binary_points,
@@ -48,8 +50,10 @@ def read_shape(path: Path, count: int = 8192, options: ReadOptions = DEFAULT_OPT
 def read_content(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> PointTable | MeshContent:
     """Read a file's points, or its surfaces, in its own units, types and order.
 
-    Raises ValueError or FileNotFoundError that names the file.
+    A folder can be a ROS 2 recording. Raises ValueError or FileNotFoundError that names the file.
     """
+    if path.is_dir() and is_recording(path):
+        return read_ros(path, options)
     if path.suffix.lower() not in READERS:
         raise ValueError(
             f"{path}: unknown file extension: convert it to one of {', '.join(sorted(READERS))}"
@@ -71,6 +75,8 @@ READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] =
     **dict.fromkeys((".las", ".laz"), read_las),
     ".3mf": read_3mf,
     **dict.fromkeys((".dae", ".zae"), read_collada),
+    **dict.fromkeys((".bag", ".db3", ".mcap"), read_ros),
+    ".e57": read_e57,
     ".pcd": read_pcd,
     ".npy": read_npy_points,
     ".npz": read_npz_points,
@@ -134,12 +140,14 @@ def describe_other_files(paths: Iterable[Path]) -> str | None:
 
 
 def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
-    """Find shapes by a file's path, a folder or a glob pattern.
+    """Find shapes by a file's path, a folder, a ROS 2 recording's folder or a glob pattern.
 
     Returns each file with its relative path in the folder, or its name. Raises FileNotFoundError
     without any match.
     """
     path = Path(pattern).expanduser()
+    if path.is_dir() and is_recording(path):
+        return {path: Path(path.resolve().name)}
     if path.is_dir():
         files = [folder / name for folder, names in walk_folders(path) for name in names]
         relative_paths = {

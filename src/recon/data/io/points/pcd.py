@@ -12,7 +12,11 @@ from recon.data.io.file_checks import UnsupportedContentError, wrap_read_errors
 from recon.data.io.points.pcd_header import PcdField, PcdHeader, read_header
 from recon.data.io.points.table import PointTable, ReadOptions
 
-NORMAL_NAMES = (("normal_x", "normal_y", "normal_z"), ("nx", "ny", "nz"))
+NORMAL_NAMES = (
+    ("normal_x", "normal_y", "normal_z"),
+    ("nx", "ny", "nz"),
+    ("normal_0", "normal_1", "normal_2"),
+)
 COLOR_NAMES = (("r", "g", "b"), ("red", "green", "blue"))
 PACKED_COLORS = ("rgb", "rgba")
 """Names of fields that hold red, green and blue in the bytes of one 32-bit value."""
