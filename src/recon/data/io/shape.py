@@ -11,8 +11,7 @@ from recon.data.dataset import Cloud
 from recon.data.io.file_checks import check_file
 from recon.data.io.las import read_las
 from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
-from recon.data.io.meshes.exchange.collada import read_collada
-from recon.data.io.meshes.exchange.threemf import read_3mf
+from recon.data.io.meshes.exchange.readers import EXCHANGE_READERS
 from recon.data.io.meshes.gltf.reader import read_gltf
 from recon.data.io.meshes.off import read_off
 from recon.data.io.meshes.stl import read_stl
@@ -72,9 +71,8 @@ READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] =
     **dict.fromkeys((".glb", ".gltf"), read_gltf),
     ".off": read_off,
     ".stl": read_stl,
+    **EXCHANGE_READERS,
     **dict.fromkeys((".las", ".laz"), read_las),
-    ".3mf": read_3mf,
-    **dict.fromkeys((".dae", ".zae"), read_collada),
     **dict.fromkeys((".bag", ".db3", ".mcap"), read_ros),
     ".e57": read_e57,
     ".pcd": read_pcd,

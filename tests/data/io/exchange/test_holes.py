@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recon.data.io.meshes.exchange.holes import triangulate_rings
+from recon.data.io.meshes.exchange.collada.holes import triangulate_rings
 
 
 def measure(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:

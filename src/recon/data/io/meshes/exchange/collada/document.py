@@ -10,10 +10,10 @@ from jaxtyping import Float
 
 from recon.data.io.file_checks import check_file, wrap_read_errors
 from recon.data.io.meshes.exchange.archives import MeshArchive, normalize_name
-from recon.data.io.meshes.exchange.collada_materials import ColladaMaterials
-from recon.data.io.meshes.exchange.collada_mesh import Primitive, read_points, read_primitives
-from recon.data.io.meshes.exchange.collada_skin import Scene, deform_vertices
-from recon.data.io.meshes.exchange.collada_transforms import read_matrix
+from recon.data.io.meshes.exchange.collada.materials import ColladaMaterials
+from recon.data.io.meshes.exchange.collada.mesh import Primitive, read_points, read_primitives
+from recon.data.io.meshes.exchange.collada.skin import Scene, deform_vertices
+from recon.data.io.meshes.exchange.collada.transforms import read_matrix
 from recon.data.io.meshes.exchange.placement import (
     MAX_DEPTH,
     check_num_triangles,

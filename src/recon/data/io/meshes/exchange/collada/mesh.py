@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from recon.data.io.meshes.exchange.collada_materials import Look
-from recon.data.io.meshes.exchange.holes import triangulate_rings
+from recon.data.io.meshes.exchange.collada.holes import triangulate_rings
+from recon.data.io.meshes.exchange.collada.materials import Look
 from recon.data.io.meshes.exchange.xml_files import parse_numbers
 from recon.data.io.meshes.surface import Surface, Texture
 from recon.data.io.meshes.triangulation import triangulate

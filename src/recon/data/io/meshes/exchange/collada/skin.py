@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from recon.data.io.meshes.exchange.collada_mesh import read_accessor, read_points
+from recon.data.io.meshes.exchange.collada.mesh import read_accessor, read_points
 from recon.data.io.meshes.exchange.xml_files import parse_numbers
 
 

@@ -1,0 +1,16 @@
+"""Readers of formats for the exchange between programs, by extension."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from recon.data.io.meshes.exchange.collada.document import read_collada
+from recon.data.io.meshes.exchange.threemf import read_3mf
+from recon.data.io.meshes.exchange.usd.stage import read_usd
+from recon.data.io.meshes.surface import MeshContent
+from recon.data.io.points.table import ReadOptions
+
+EXCHANGE_READERS: Mapping[str, Callable[[Path, ReadOptions], MeshContent]] = {
+    ".3mf": read_3mf,
+    **dict.fromkeys((".dae", ".zae"), read_collada),
+    **dict.fromkeys((".usd", ".usda", ".usdc", ".usdz"), read_usd),
+}
