@@ -370,3 +370,9 @@ def test_a_triangle_of_a_missing_vertex_is_refused(tmp_path: Path) -> None:
     gltf.mesh(primitive)
     with pytest.raises(ValueError, match=r"a\.glb: .*vertex 4 of 4"):
         read_shape(gltf.write(path), 20)
+
+
+def test_a_scene_of_lines_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path = write_square(tmp_path / "a.glb", mode=3)
+    with pytest.raises(ValueError, match=r"a\.glb: .*\(1 primitives are lines: omitted\)"):
+        read_shape(path, 20)

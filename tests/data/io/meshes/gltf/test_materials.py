@@ -194,7 +194,10 @@ def test_textures_that_are_not_decoded_are_noted(tmp_path: Path) -> None:
     gltf.json["textures"][0] = {"source": 1}
     cloud = read_shape(gltf.write(path), 20)
     assert cloud.colors is None
-    assert cloud.notes[0].startswith("a texture is a KTX2 image")
+    assert cloud.notes == ("a texture is KTX2: no colors from it",)
+    gltf.json["images"][1] = {"bufferView": gltf.view(b"<svg/>")}
+    cloud = read_shape(gltf.write(path), 20)
+    assert cloud.notes == ("a texture is neither PNG nor JPEG nor WebP: no colors from it",)
 
 
 def sixteen_bits() -> Image.Image:

@@ -77,7 +77,7 @@ class GltfFile:
             return bytes(self.read_view(image["bufferView"]))
         if uri.startswith("data:"):
             return decode_data_uri(uri)
-        path = self.images.find(decode_file_name(uri))
+        path = self.images.find(decode_file_name(uri)) or self.images.find(uri)
         return None if path is None else self.images.read_bytes(path)
 
     def _read_buffer(self, index: int) -> memoryview:
@@ -102,7 +102,8 @@ class GltfFile:
         if uri.startswith("data:"):
             return decode_data_uri(uri)
         name = decode_file_name(uri)
-        path = self.images.find(name, MAX_MESH_BYTES - self.num_bytes)
+        limit = MAX_MESH_BYTES - self.num_bytes
+        path = self.images.find(name, limit) or self.images.find(uri, limit)
         if path is None:
             raise UnsupportedContentError(
                 f"its file {name!r:.200} is missing: copy it beside this one"

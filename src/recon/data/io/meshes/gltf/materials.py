@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import UnidentifiedImageError
 
 from recon.data.io.meshes.colors import encode_srgb
 from recon.data.io.meshes.gltf.container import GltfFile
@@ -17,8 +18,8 @@ WRAP_MODES = {33071: "clamp", 33648: "mirror", 10497: "repeat"}
 """Values of `wrapS` and `wrapT` of a sampler."""
 NEAREST = 9728
 """Value of `magFilter` of a sampler that does not interpolate."""
-UNDECODED_FORMATS = {b"\xabKTX 20\xbb": "KTX2", b"\xabKTX 11\xbb": "KTX", b"DDS ": "DDS"}
-"""First bytes of image formats that other extensions add."""
+OTHER_FORMATS = {b"\xabKTX 20\xbb": "KTX2", b"\xabKTX 11\xbb": "KTX", b"DDS ": "DDS"}
+"""First bytes of image formats that other extensions add, which are not decoded."""
 
 
 class ColorMap(NamedTuple):
@@ -114,13 +115,13 @@ class Materials:
             name = decode_file_name(image["uri"])
             self.file.add_note(f"the texture {name!r:.200} is missing: no colors from it")
             return None
-        for start, name in UNDECODED_FORMATS.items():
-            if content.startswith(start):
-                self.file.add_note(
-                    f"a texture is a {name} image, which is not decoded: no colors from it"
-                )
-                return None
-        return self.file.images.decode(index, content)
+        try:
+            return self.file.images.decode(index, content)
+        except UnidentifiedImageError:
+            starts = (name for start, name in OTHER_FORMATS.items() if content.startswith(start))
+            reason = f"a texture is {next(starts, 'neither PNG nor JPEG nor WebP')}"
+            self.file.add_note(f"{reason}: no colors from it")
+            return None
 
 
 def _read_uv_transform(values: Mapping[str, Any]) -> Float[np.ndarray, "2 3"] | None:

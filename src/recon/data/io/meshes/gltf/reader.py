@@ -38,6 +38,10 @@ def read_gltf(path: Path, options: ReadOptions) -> MeshContent:
             content = content._replace(surfaces=_build_surfaces(faces))
         elif points:
             content = content._replace(points=_build_points(points, file.notes))
+        elif file.notes:
+            raise UnsupportedContentError(
+                f"it contains neither faces nor points ({'; '.join(file.notes)}): export some"
+            )
         return content._replace(notes=(*file.notes, *file.images.notes))
 
 
