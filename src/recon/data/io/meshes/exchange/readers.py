@@ -6,6 +6,7 @@ from pathlib import Path
 from recon.data.io.meshes.exchange.collada.document import read_collada
 from recon.data.io.meshes.exchange.threemf import read_3mf
 from recon.data.io.meshes.exchange.usd.stage import read_usd
+from recon.data.io.meshes.exchange.vtk_files import read_vtk
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.table import ReadOptions
 
@@ -13,4 +14,5 @@ EXCHANGE_READERS: Mapping[str, Callable[[Path, ReadOptions], MeshContent]] = {
     ".3mf": read_3mf,
     **dict.fromkeys((".dae", ".zae"), read_collada),
     **dict.fromkeys((".usd", ".usda", ".usdc", ".usdz"), read_usd),
+    **dict.fromkeys((".vtk", ".vtp", ".vtu"), read_vtk),
 }

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from recon.data.io.meshes.exchange.collada.holes import triangulate_rings
 from recon.data.io.meshes.exchange.collada.materials import Look
+from recon.data.io.meshes.exchange.strips import split_strips
 from recon.data.io.meshes.exchange.xml_files import parse_numbers
 from recon.data.io.meshes.surface import Surface, Texture
 from recon.data.io.meshes.triangulation import triangulate
@@ -186,7 +187,7 @@ def _read_corners(
     if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(position.values):
         raise ValueError(f"a face uses an index outside its {len(position.values)} vertices")
     if element.tag in ("tristrips", "trifans"):
-        return rows, _split_runs(lengths, is_fan=element.tag == "trifans")
+        return rows, split_strips(lengths, is_fan=element.tag == "trifans")[0]
     counts = lengths
     if element.tag == "triangles":
         counts = np.full(lengths.sum() // 3, 3)
@@ -212,17 +213,3 @@ def _parse_corners(element: ET.Element, width: int) -> Int[np.ndarray, "c w"]:
     if len(values) % width:
         raise ValueError(f"{len(values)} indices do not form corners of {width}")
     return values.reshape(-1, width)
-
-
-def _split_runs(lengths: Int[np.ndarray, " n"], *, is_fan: bool) -> Int[np.ndarray, "t 3"]:
-    """Return the triangles of strips or fans with these numbers of corners, one after another."""
-    parts, start = [np.empty((0, 3), np.int64)], 0
-    for length in lengths.tolist():
-        first = np.arange(max(length - 2, 0))
-        odd = first % 2
-        if is_fan:
-            parts.append(start + np.stack([0 * first, first + 1, first + 2], 1))
-        else:  # every second triangle of a strip runs the other way
-            parts.append(start + np.stack([first, first + 1 + odd, first + 2 - odd], 1))
-        start += length
-    return np.concatenate(parts)
