@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from recon.data.batch import UnreadableSample
 from recon.data.dataset import Cloud, PointCloudDataset
 from recon.data.datasets.folder import ShapeFolder
-from recon.data.datasets.shape_listing import TABLE_SUFFIXES
+from recon.data.datasets.shape_listing import TABLE_SUFFIXES, is_shape_table
 from recon.data.datasets.shape_reader import ShapeReader
 from recon.data.io.points.table import DEFAULT_OPTIONS, ReadOptions
 from recon.data.io.shape import find_shape_files
@@ -56,7 +56,8 @@ def open_shape_files(
         raise ValueError("files=[]: give a folder, a file, or a quoted pattern")
     if len(names) == 1:
         path = Path(names[0]).expanduser()
-        if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
+        is_table = path.suffix.lower() in TABLE_SUFFIXES
+        if path.is_dir() or (is_table and (not path.is_file() or is_shape_table(path))):
             return ShapeFolder(path, num_surface_points=num_surface_points, up=up, options=options)
     paths = {file.as_posix(): file for name in names for file in find_shape_files(name)}
     return FileList(paths, num_surface_points=num_surface_points, up=up, options=options)

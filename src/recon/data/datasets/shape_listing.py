@@ -13,7 +13,8 @@ from recon.data.io.file_checks import (
     wrap_read_errors,
 )
 from recon.data.io.parquet import import_parquet, read_columns
-from recon.data.io.shape import READERS, describe_other_files, walk_folders
+from recon.data.io.points.text_head import is_point_text
+from recon.data.io.shape import READERS, describe_other_files, is_shape_file, walk_folders
 
 SPLITS = ("train", "val", "test")
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -32,12 +33,14 @@ class ShapeEntry(NamedTuple):
 
 
 def list_shapes(root: Path) -> list[ShapeEntry]:
-    """List the shapes of a folder or a table.
+    """List the shapes of a folder or a table; a .csv file of points is one shape.
 
     Raises FileNotFoundError for a missing path, and ValueError for a folder without shapes or an
     invalid table.
     """
     if root.is_file() and root.suffix.lower() in TABLE_SUFFIXES:
+        if not is_shape_table(root):
+            return [ShapeEntry(root, root.name)]
         return [*_read_listed_shapes(root, root.parent)]
     if not root.is_dir():
         raise FileNotFoundError(
@@ -51,10 +54,16 @@ def list_shapes(root: Path) -> list[ShapeEntry]:
     return entries
 
 
+def is_shape_table(path: Path) -> bool:
+    """Return whether a file is a table of shapes, not a .csv file of the points of one shape."""
+    suffix = path.suffix.lower()
+    return suffix in TABLE_SUFFIXES and not (suffix == ".csv" and is_point_text(path))
+
+
 def _walk_shapes(root: Path) -> Iterator[ShapeEntry]:
     """Yield the shapes `<class>/<file>` of a folder, optionally below train, val and test."""
     paths = [folder / name for folder, names in walk_folders(root) for name in names]
-    files = [(path, path.relative_to(root)) for path in paths if path.suffix.lower() in READERS]
+    files = [(path, path.relative_to(root)) for path in paths if is_shape_file(path)]
     if files and (note := describe_other_files(paths)):
         warnings.warn(f"{root}: {note}", stacklevel=2)
     split_level = _find_split_level([relative.parts[:-1] for _, relative in files])

@@ -17,18 +17,19 @@ from recon.data.io.meshes.off import read_off
 from recon.data.io.meshes.stl import read_stl
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import build_cloud
-from recon.data.io.points.columns import has_point_names
 from recon.data.io.points.e57 import read_e57
 from recon.data.io.points.pcd import read_pcd
+from recon.data.io.points.ptx import read_ptx
 from recon.data.io.points.ros import is_recording, read_ros
 from recon.data.io.points.table import DEFAULT_OPTIONS, PointTable, ReadOptions
 from recon.data.io.points.tables import (
+    is_point_binary,
     read_binary_points,
     read_npy_points,
     read_npz_points,
-    split_columns,
 )
-from recon.data.io.text_table import read_column_names, read_table
+from recon.data.io.points.text_head import is_point_text
+from recon.data.io.points.texts import SNIFFED_SUFFIXES, TEXT_SUFFIXES, read_text_points
 
 
 def read_shape(path: Path, count: int = 8192, options: ReadOptions = DEFAULT_OPTIONS) -> Cloud:
@@ -60,12 +61,6 @@ def read_content(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> PointTab
     return READERS[path.suffix.lower()](check_file(path), options)
 
 
-def _read_text(path: Path, options: ReadOptions) -> PointTable:
-    table, names = read_table(path), read_column_names(path)
-    has_names = len(names) == table.shape[1] and has_point_names(names)
-    return split_columns(table, str(path), options, names if has_names else None)
-
-
 READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] = {
     **dict.fromkeys(MESH_SUFFIXES, read_mesh),
     **dict.fromkeys((".glb", ".gltf"), read_gltf),
@@ -78,7 +73,8 @@ READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] =
     ".pcd": read_pcd,
     ".npy": read_npy_points,
     ".npz": read_npz_points,
-    ".xyz": _read_text,
+    **dict.fromkeys(TEXT_SUFFIXES, read_text_points),
+    ".ptx": read_ptx,
     ".bin": read_binary_points,
 }
 """Reader of each file extension."""
@@ -95,6 +91,19 @@ COMPANION_SUFFIXES = frozenset(
 """Extensions of files that accompany shapes: materials, images, tables and texts."""
 MAX_LISTED = 8
 """Maximum number of extensions that a message lists."""
+
+
+def is_shape_file(path: Path) -> bool:
+    """Return whether a file of a folder is a shape, by its extension, and of a text by its content.
+
+    Texts are shapes if they begin with rows of numbers. A .bin file is none beside a .gltf file.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SNIFFED_SUFFIXES:
+        return is_point_text(path)
+    if suffix == ".bin":
+        return is_point_binary(path) and not any(path.parent.glob("*.gltf"))
+    return suffix in READERS
 
 
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -148,9 +157,7 @@ def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
         return {path: Path(path.resolve().name)}
     if path.is_dir():
         files = [folder / name for folder, names in walk_folders(path) for name in names]
-        relative_paths = {
-            file: file.relative_to(path) for file in files if file.suffix.lower() in READERS
-        }
+        relative_paths = {file: file.relative_to(path) for file in files if is_shape_file(file)}
         if relative_paths and (note := describe_other_files(files)):
             warnings.warn(f"{path}: {note}", stacklevel=2)
     else:

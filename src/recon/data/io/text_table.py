@@ -32,7 +32,7 @@ def read_table(path: Path, columns: Sequence[int] = ()) -> Float[np.ndarray, "n 
     """
     content = check_file(path).read_bytes()
     with wrap_read_errors(path, "table of numbers"):
-        _check_text(content)
+        check_text(content)
         content = content.translate(SEPARATOR_TABLE)
         for _ in range(2):
             head, _, body = content.partition(b"\n")
@@ -54,7 +54,7 @@ def read_table(path: Path, columns: Sequence[int] = ()) -> Float[np.ndarray, "n 
     return table
 
 
-def _check_text(content: bytes) -> None:
+def check_text(content: bytes) -> None:
     """Raise ValueError for text whose numbers would be split or misread."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:20:2] == b"\0" * 10:
         raise UnsupportedContentError("its encoding is UTF-16: save it as UTF-8")
@@ -81,14 +81,6 @@ def _find_non_ascii_number(content: bytes) -> str | None:
     digit = next((char for char in set(text) if char.isdigit() and not char.isascii()), None)
     minus = UNICODE_MINUS.search(text) if digit is None else None
     return minus[1] if minus else digit
-
-
-def read_column_names(path: Path) -> list[str]:
-    """Return the column names in the first line of a text file; an empty list without them."""
-    with path.open("rb") as file:
-        head = file.readline(4096).translate(SEPARATOR_TABLE)
-    words = head.lstrip(b"#/ ").split()
-    return [] if _are_numbers(words) else [word.decode("ascii", "replace") for word in words]
 
 
 def _are_numbers(words: Sequence[bytes]) -> bool:

@@ -100,9 +100,14 @@ def has_point_names(names: Sequence[str]) -> bool:
     return bool(find_names(names, "points"))
 
 
+def has_degrees(names: Sequence[str]) -> bool:
+    """Return whether two of the names are those of longitude and latitude."""
+    return len(DEGREE_NAMES & {normalize_name(name) for name in names}) > 1
+
+
 def explain_missing_points(names: Sequence[str], source: str, kind: str = "columns") -> str:
     """Return why no columns or arrays of these names are coordinates, and what to do about it."""
-    if len(DEGREE_NAMES & {normalize_name(name) for name in names}) > 1:
+    if has_degrees(names):
         return (
             f"{source}: its coordinates are longitude and latitude in degrees: project them to "
             "meters, e.g. to UTM, and name them x, y and z"

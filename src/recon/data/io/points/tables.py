@@ -17,6 +17,8 @@ MAX_COLUMNS = 256
 """Maximum number of columns of a cloud."""
 MAX_COLUMNS_OF_FEW_ROWS = 12
 """An array with more columns than this and than rows is treated as transposed."""
+MIN_BINARY_BYTES = 12
+"""Size of one point of float32 numbers."""
 SKIPPED_NAMES = ("_", "skip")
 """Names of columns to ignore in `ReadOptions.columns`."""
 COLUMN_PRESETS: Mapping[str, tuple[str, ...]] = {
@@ -161,3 +163,13 @@ def read_binary_points(path: Path, options: ReadOptions) -> PointTable:
         )
     table = np.fromfile(path, "<f4").reshape(-1, len(names))
     return split_columns(table, str(path), options)
+
+
+def is_point_binary(path: Path) -> bool:
+    """Return whether a .bin file begins with float32 numbers in the range of coordinates."""
+    if (size := path.stat().st_size) < MIN_BINARY_BYTES or size % 4:
+        return False
+    numbers = np.fromfile(path, "<f4", 256)
+    with np.errstate(invalid="ignore"):
+        is_usual = (numbers == 0) | ((np.abs(numbers) > 1e-6) & (np.abs(numbers) < 1e7))
+    return bool(is_usual.all() and numbers.any())
