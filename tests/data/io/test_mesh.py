@@ -1,7 +1,6 @@
 """Meshes: what is read beside a file, textures, and lines that would be misread."""
 
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -16,54 +15,6 @@ FACES = "property list uchar int vertex_indices\n"
 HEADER = f"ply\nformat binary_little_endian 1.0\ncomment Gr\u00f6\u00dfe\nelement vertex 3\n{XYZ}"
 CORNERS = np.eye(3, dtype="<f4")
 TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
-
-
-@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n  \n"])
-@pytest.mark.parametrize("encoding", ["utf-8", "latin1"])
-def test_comments_and_blank_ends_of_ply_files_are_allowed(
-    encoding: str, end: str, tmp_path: Path
-) -> None:
-    path, corners = tmp_path / "a.ply", CORNERS.tobytes()
-    path.write_bytes(f"{HEADER}end_header\n".encode(encoding) + corners + end.encode())
-    np.testing.assert_array_equal(read_shape(path, 20).points, CORNERS)
-    faces = f"{HEADER}element face 1\n{FACES}end_header\n".encode(encoding)
-    path.write_bytes(faces + corners + struct.pack("<B3i", 3, 0, 1, 2) + end.encode())
-    assert len(read_shape(path, 20).points) == 20
-    path.write_bytes(f"{HEADER}end_header\n".encode(encoding) + corners + b"\n.")
-    with pytest.raises(ValueError, match=r"a\.ply: .* bytes"):
-        read_shape(path, 20)
-
-
-def test_a_list_that_is_longer_than_its_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.ply"
-    head = f"{HEADER}element face 2\n{FACES}end_header\n".encode()
-    faces = struct.pack("<B3i", 3, 0, 1, 2), struct.pack("<B3i", 9, 0, 1, 2)
-    path.write_bytes(head + CORNERS.tobytes() + b"".join(faces))
-    with pytest.raises(ValueError, match=r"a\.ply: not a readable shape"):
-        read_shape(path, 20)
-
-
-@pytest.mark.parametrize(
-    ("header", "body", "reason"),
-    [
-        (f"element point 1\n{XYZ}", CORNERS[0], "point"),
-        ("element vertex 1\nproperty float x\n", CORNERS[0, :1], "x, y and z"),
-        (
-            f"element vertex 3\n{XYZ}element face 1\nproperty list uchar int corners\n",
-            CORNERS.tobytes() + struct.pack("<B3i", 3, 0, 1, 2),
-            "vertex_indices",
-        ),
-    ],
-)
-def test_ply_files_without_vertices_coordinates_or_corners_are_refused(
-    header: str, body: object, reason: str, tmp_path: Path
-) -> None:
-    content = body.tobytes() if isinstance(body, np.ndarray) else body
-    assert isinstance(content, bytes)
-    head = f"ply\nformat binary_little_endian 1.0\n{header}end_header\n".encode()
-    (tmp_path / "a.ply").write_bytes(head + content)
-    with pytest.raises(ValueError, match=rf"a\.ply: .*{reason}"):
-        read_shape(tmp_path / "a.ply", 20)
 
 
 def write_materials(folder: Path, count: int) -> Path:

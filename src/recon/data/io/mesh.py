@@ -1,34 +1,28 @@
-"""Read points from mesh files: .ply with plyfile; .obj with trimesh."""
+"""Read points from .obj files with trimesh."""
 
 import io
-import re
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
-from plyfile import PlyData, PlyListProperty, PlyParseError
 from trimesh import PointCloud, Trimesh, load_scene
 from trimesh.resolvers import FilePathResolver
 
 from recon.data.dataset import Cloud
 from recon.data.io.file_checks import UnsupportedContentError, check_file, wrap_read_errors
 from recon.data.io.header_checks import (
-    FACE_INDEX_PROPERTIES,
     MAX_MESH_PARTS,
     check_obj,
-    check_ply,
 )
 from recon.data.io.image_checks import check_image, check_jpeg_scans, load_rgb
 from recon.data.io.meshes.surface import MAX_MESH_BYTES, MeshContent, Surface, Texture
 from recon.data.io.meshes.textures import MAX_SIDECAR_BYTES, MAX_TEXTURE_PIXELS
-from recon.data.io.points.cloud import build_cloud, normalize_colors
+from recon.data.io.points.cloud import build_cloud
 from recon.data.io.points.table import PointTable, ReadOptions
 from recon.data.io.surface_sampling import sample_surfaces
 
-MESH_SUFFIXES = (".ply", ".obj")
+MESH_SUFFIXES = (".obj",)
 TRIMESH_DEFAULT_GRAYS = ((102, 102, 102), (100, 100, 100))
 """Colors that trimesh gives to materials without a color."""
 COLOR_TEXTURES = ("baseColorTexture", "image")
@@ -49,8 +43,6 @@ def read_mesh(path: Path, options: ReadOptions) -> MeshContent:
     Raises ValueError or FileNotFoundError that names the file.
     """
     check_file(path, MAX_MESH_BYTES)
-    if path.suffix.lower() == ".ply":
-        return _read_ply(path)
     with wrap_read_errors(path, "shape"):
         if check := HEADER_CHECKS.get(path.suffix.lower()):
             check(path)
@@ -197,64 +189,3 @@ def _vertex_colors(part: Any) -> np.ndarray | None:
     # trimesh gives one gray to all vertices without a color.
     has_colors = len(colors) == len(part.vertices) and np.ptp(np.asarray(colors), axis=0).any()
     return np.asarray(colors)[:, :3] if has_colors else None
-
-
-def _read_ply(path: Path) -> MeshContent:
-    with wrap_read_errors(path, "shape"):
-        check_ply(path)
-        ply = _open_ply(path)
-        if "vertex" not in ply:
-            raise ValueError(f"it has no vertices, only {[e.name for e in ply.elements]}")
-        vertex = ply["vertex"].data
-        points = _stack_properties(vertex, "x", "y", "z")
-        faces = _triangulate_faces(ply["face"]) if "face" in ply else np.empty((0, 3), np.int64)
-    if points is None:
-        raise ValueError(f"{path}: its vertices have no x, y and z: export it again")
-    colors = _stack_properties(vertex, "red", "green", "blue")
-    if colors is None:
-        colors = _stack_properties(vertex, "diffuse_red", "diffuse_green", "diffuse_blue")
-    if not len(faces):
-        normals = _stack_properties(vertex, "nx", "ny", "nz")
-        return MeshContent(points=PointTable(points, normals, colors))
-    if colors is not None:
-        colors = normalize_colors(colors, str(path))
-    return MeshContent([Surface(points.astype(np.float64), faces, colors)])
-
-
-def _open_ply(path: Path) -> PlyData:
-    with path.open("rb") as file:
-        head = file.read(2**16).partition(b"end_header")[0]
-    names = [name for name in FACE_INDEX_PROPERTIES if re.search(rb"\s%s\s" % name.encode(), head)]
-    if names and head.isascii():  # with a known length of 3, plyfile reads faces much faster
-        with suppress(PlyParseError):
-            return PlyData.read(path, known_list_len={"face": {names[0]: 3}})
-    # Read from memory: from a file, plyfile allocates whatever length a list declares.
-    # plyfile accepts ASCII headers only, but comments may be in any language.
-    ascii_head = re.sub(rb"[\x80-\xff]", b"?", head)
-    return PlyData.read(io.BytesIO(ascii_head + path.read_bytes()[len(head) :]))
-
-
-def _stack_properties(vertex: np.ndarray, *names: str) -> np.ndarray | None:
-    """Stack properties as columns of a common type, (n, c); return None if one is missing."""
-    if not set(names) <= set(vertex.dtype.names or ()):
-        return None
-    return np.stack([vertex[name] for name in names], 1)
-
-
-def _triangulate_faces(face: Any) -> Int[np.ndarray, "f 3"]:
-    """Return faces as triangles; polygons of more vertices are split into fans."""
-    lists = [p.name for p in face.properties if isinstance(p, PlyListProperty)]
-    name = next((n for n in FACE_INDEX_PROPERTIES if n in lists), None)
-    if name is None:
-        raise ValueError(f"its faces have no {' or '.join(FACE_INDEX_PROPERTIES)}")
-    indices = face.data[name]
-    if indices.dtype != object:
-        return indices.reshape(-1, indices.shape[-1] if indices.ndim > 1 else 3).astype(np.int64)
-    return _split_into_fans([np.asarray(polygon, dtype=np.int64) for polygon in indices])
-
-
-def _split_into_fans(polygons: Sequence[Int[np.ndarray, " _"]]) -> Int[np.ndarray, "f 3"]:
-    fans = [
-        np.stack([np.full(len(p) - 2, p[0]), p[1:-1], p[2:]], 1) for p in polygons if len(p) > 2
-    ]
-    return np.concatenate(fans) if fans else np.empty((0, 3), dtype=np.int64)

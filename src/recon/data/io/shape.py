@@ -14,6 +14,7 @@ from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
 from recon.data.io.meshes.exchange.readers import EXCHANGE_READERS
 from recon.data.io.meshes.gltf.reader import read_gltf
 from recon.data.io.meshes.off import read_off
+from recon.data.io.meshes.ply import read_ply
 from recon.data.io.meshes.stl import read_stl
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import build_cloud
@@ -65,6 +66,7 @@ READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] =
     **dict.fromkeys(MESH_SUFFIXES, read_mesh),
     **dict.fromkeys((".glb", ".gltf"), read_gltf),
     ".off": read_off,
+    ".ply": read_ply,
     ".stl": read_stl,
     **EXCHANGE_READERS,
     **dict.fromkeys((".las", ".laz"), read_las),

@@ -64,3 +64,11 @@ def count_words(
 def remove_comments(text: bytes) -> bytes:
     """Remove everything from a number sign to the end of its line."""
     return re.sub(rb"#[^\r\n]*", b"", text) if b"#" in text else text
+
+
+def range_each(
+    starts: Int[np.ndarray, " n"], counts: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " m"]:
+    """Return the places from each start on, as many as its count, one after another."""
+    first = np.cumsum(counts) - counts
+    return np.arange(int(counts.sum())) + np.repeat(starts - first, counts)

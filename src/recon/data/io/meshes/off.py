@@ -13,6 +13,7 @@ from recon.data.io.meshes.numbers import (
     count_words,
     find_words,
     parse_numbers,
+    range_each,
     remove_comments,
 )
 from recon.data.io.meshes.surface import MAX_MESH_BYTES, MeshContent, Surface
@@ -187,19 +188,11 @@ def _split_faces(
         starts = np.cumsum(widths) - widths
         sizes = numbers[starts].astype(np.int64)
         if (sizes >= 0).all() and (sizes < widths).all():
-            corners = numbers[_range_each(starts + 1, sizes)].astype(np.int64)
+            corners = numbers[range_each(starts + 1, sizes)].astype(np.int64)
             other_widths = widths - 1 - sizes
-            others = numbers[_range_each(starts + 1 + sizes, other_widths)]
+            others = numbers[range_each(starts + 1 + sizes, other_widths)]
             return _Faces(sizes, corners, others, other_widths)
     return _walk_faces(numbers, num_faces)
-
-
-def _range_each(
-    starts: Int[np.ndarray, " n"], counts: Int[np.ndarray, " n"]
-) -> Int[np.ndarray, " m"]:
-    """Return the places from each start on, as many as its count, one after another."""
-    first = np.cumsum(counts) - counts
-    return np.arange(int(counts.sum())) + np.repeat(starts - first, counts)
 
 
 def _walk_faces(numbers: Float[np.ndarray, " m"], num_faces: int) -> _Faces:
@@ -219,7 +212,7 @@ def _walk_faces(numbers: Float[np.ndarray, " m"], num_faces: int) -> _Faces:
         )
     counts = np.array(sizes, np.int64)
     starts = np.cumsum(counts + 1) - counts
-    return _Faces(counts, numbers[_range_each(starts, counts)].astype(np.int64))
+    return _Faces(counts, numbers[range_each(starts, counts)].astype(np.int64))
 
 
 def _select_face_colors(

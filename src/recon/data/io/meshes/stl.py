@@ -1,13 +1,14 @@
 """Read .stl files: binary, also with colors of faces, and text of one or several solids."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Num
 
 from recon.data.io.file_checks import check_file, wrap_read_errors
-from recon.data.io.meshes.numbers import parse_numbers
+from recon.data.io.meshes.numbers import as_bytes, count_words, find_words, parse_numbers
 from recon.data.io.meshes.surface import MAX_MESH_BYTES, MeshContent, Surface
 from recon.data.io.points.table import ReadOptions
 
@@ -18,12 +19,7 @@ COLOR_BIT = 1 << 15
 """Bit of a facet's color: it has one (VisCAM, SolidView), or it has none (Materialise)."""
 MATERIALISE_COLOR = b"COLOR="
 """Beginning of the color of all facets in the header of Materialise's files."""
-WORDS_BETWEEN = re.compile(
-    rb"\s*facet\s+normal\s+\S+\s+\S+\s+\S+\s+outer\s+loop|\s*endloop\s+endfacet"
-    rb"|\s*(?:end)?solid[^\n]*",
-    re.IGNORECASE,
-)
-"""Everything in a text .stl file but its vertices."""
+KEYWORD = re.compile(rb"\b(solid|facet|outer|vertex|endloop|endfacet|endsolid)\b")
 
 
 def read_stl(path: Path, options: ReadOptions) -> MeshContent:
@@ -73,15 +69,25 @@ def _read_colors(
 
 
 def _read_text(content: bytes) -> MeshContent:
-    content = content.replace(b"\r", b"\n")
-    parts = re.split(rb"\bvertex\b", WORDS_BETWEEN.sub(b"\n", content), flags=re.IGNORECASE)
-    num_facets = len(re.findall(rb"\bfacet\b", content, re.IGNORECASE))
-    num_corners = len(parts) - 1
-    if num_corners != 3 * num_facets or parts[0].strip():
-        raise ValueError(f"its {num_facets} facets have {num_corners} vertices, not 3 each")
-    if any(len(part.split()) != 3 for part in parts[1:]):
-        raise ValueError("it has vertices that are not three numbers")
+    lines = [line.strip() for line in content.replace(b"\r", b"\n").lower().split(b"\n")]
+    num_facets, corners = _find_corners(lines)
+    if len(corners) != 3 * num_facets:  # lines may end anywhere
+        lines = KEYWORD.sub(rb"\n\1", b" ".join(lines)).split(b"\n")
+        num_facets, corners = _find_corners(lines)
+    if len(corners) != 3 * num_facets:
+        raise ValueError(f"its {num_facets} facets have {len(corners)} vertices, not 3 each")
     if not num_facets:
         return MeshContent()
-    vertices = parse_numbers(b" ".join(parts)).reshape(-1, 3)
-    return MeshContent([Surface(vertices, np.arange(num_corners).reshape(-1, 3))])
+    text = b"\n".join(corners)
+    data = as_bytes(text)
+    widths = count_words(data, find_words(data))
+    if len(widths) != len(corners) or not (widths == 3).all():
+        raise ValueError("it has vertices that are not three numbers")
+    vertices = parse_numbers(text).reshape(-1, 3)
+    return MeshContent([Surface(vertices, np.arange(len(corners)).reshape(-1, 3))])
+
+
+def _find_corners(lines: Sequence[bytes]) -> tuple[int, list[bytes]]:
+    """Return the number of facets, and the coordinates of each vertex."""
+    num_facets = sum(line.startswith(b"facet") for line in lines)
+    return num_facets, [line[6:] for line in lines if line.startswith(b"vertex")]

@@ -40,6 +40,20 @@ class Surface(NamedTuple):
     """Whether vertex colors and a texture multiply each other, as in glTF."""
 
 
+def select_faces(surface: Surface, rows: Int[np.ndarray, " n"]) -> Surface:
+    """Return the selected triangles with the vertices that they use."""
+    used, faces = np.unique(surface.faces[rows], return_inverse=True)
+    vertex_colors, face_colors = surface.vertex_colors, surface.face_colors
+    texture = surface.texture
+    return surface._replace(
+        vertices=surface.vertices[used],
+        faces=faces.reshape(-1, 3),
+        vertex_colors=None if vertex_colors is None else vertex_colors[used],
+        face_colors=None if face_colors is None else face_colors[rows],
+        texture=None if texture is None else texture._replace(uv=texture.uv[rows]),
+    )
+
+
 class MeshContent(NamedTuple):
     """Surfaces and points of one file, in its own units and axes."""
 

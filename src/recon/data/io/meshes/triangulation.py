@@ -21,8 +21,9 @@ def triangulate(
     polygon; polygons of fewer than three corners are omitted. Concave polygons are cut by ears in
     their plane. Raises ValueError for vertices that do not exist and too large concave polygons.
     """
-    if len(corners) and not (sizes == 3).all():
-        check_indices(corners, len(vertices))
+    if (sizes == 3).all():
+        return np.arange(len(corners)).reshape(-1, 3), np.arange(len(sizes))
+    check_indices(corners, len(vertices))
     starts = np.cumsum(sizes) - sizes
     parts, owners = [np.empty((0, 3), np.int64)], [np.empty(0, np.int64)]
     for size in np.unique(sizes[sizes > 2]):
