@@ -1,13 +1,8 @@
 """Clouds and surfaces: colors, faces and textures that cannot be used are refused by name."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from recon.data.io import mesh
-from recon.data.io.mesh import check_textures
 from recon.data.io.meshes.surface import Surface
 from recon.data.io.points.cloud import make_cloud, normalize_colors
 from recon.data.io.surface_sampling import sample_surfaces
@@ -53,16 +48,3 @@ def test_faces_name_vertices_that_are_there_and_have_an_area() -> None:
             sample_surfaces([invalid], 9, "x.off", "x.off")
     with pytest.raises(ValueError, match=r"^x\.off: .*area"):
         sample_surfaces([surface._replace(faces=np.zeros((1, 3), int))], 9, "x.off", "x.off")
-
-
-def test_only_color_textures_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = Image.new("L", (8, 8)), Image.new("L", (8, 8))
-    color = SimpleNamespace(material=SimpleNamespace(baseColorTexture=first))
-    other = SimpleNamespace(material=SimpleNamespace(baseColorTexture=first, normalTexture=second))
-    monkeypatch.setattr(mesh, "MAX_TEXTURE_PIXELS", 64)
-    check_textures([color, other, SimpleNamespace(), None])
-    with pytest.raises(ValueError, match="128 pixels"):
-        check_textures([color, SimpleNamespace(material=SimpleNamespace(image=second))])
-    second.format = "PPM"
-    with pytest.raises(ValueError, match="PPM"):
-        check_textures([other])

@@ -10,9 +10,10 @@ from pathlib import Path
 from recon.data.dataset import Cloud
 from recon.data.io.file_checks import check_file
 from recon.data.io.las import read_las
-from recon.data.io.mesh import MESH_SUFFIXES, build_mesh_cloud, read_mesh
+from recon.data.io.mesh import build_mesh_cloud
 from recon.data.io.meshes.exchange.readers import EXCHANGE_READERS
 from recon.data.io.meshes.gltf.reader import read_gltf
+from recon.data.io.meshes.obj import read_obj
 from recon.data.io.meshes.off import read_off
 from recon.data.io.meshes.ply import read_ply
 from recon.data.io.meshes.stl import read_stl
@@ -63,7 +64,7 @@ def read_content(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> PointTab
 
 
 READERS: Mapping[str, Callable[[Path, ReadOptions], PointTable | MeshContent]] = {
-    **dict.fromkeys(MESH_SUFFIXES, read_mesh),
+    ".obj": read_obj,
     **dict.fromkeys((".glb", ".gltf"), read_gltf),
     ".off": read_off,
     ".ply": read_ply,

@@ -70,9 +70,9 @@ def read_elements(content: bytes, header: PlyHeader) -> dict[str, Columns]:
 def _read_rows(content: bytes, element: PlyElement, order: str, offset: int) -> tuple[Columns, int]:
     """Read elements of one name from binary data; returns the place of the next byte, too."""
     lengths = dict[str, int]()
-    if element.count and any(item.count_code for item in element.properties):
+    if element.number and any(item.count_code for item in element.properties):
         lengths = _read_first_lengths(content, element, order, offset)
-    fields: list[tuple[str, str] | tuple[str, str, int]] = []
+    fields: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
     for number, item in enumerate(element.properties):
         if item.count_code:
             fields.append((f"count {number}", order + item.count_code))
@@ -80,11 +80,11 @@ def _read_rows(content: bytes, element: PlyElement, order: str, offset: int) -> 
         else:
             fields.append((f"value {number}", order + item.code))
     row = np.dtype(fields)
-    end = offset + element.count * row.itemsize
+    end = offset + element.number * row.itemsize
     if end > len(content) and not lengths:
-        raise ValueError(f"it ends inside its {element.count} elements {element.name!r}")
+        raise ValueError(f"it ends inside its {element.number} elements {element.name!r}")
     if end <= len(content):
-        table = np.frombuffer(content, row, element.count, offset)
+        table = np.frombuffer(content, row, element.number, offset)
         columns = _select_columns(table, element, lengths)
         if columns is not None:
             return columns, end
@@ -138,7 +138,7 @@ def _walk_rows(content: bytes, element: PlyElement, order: str, offset: int) -> 
         (item, int((item.count_code or "u0")[1:]), int(item.code[1:]), place.append, count.append)
         for item, place, count in zip(element.properties, places, counts, strict=True)
     ]
-    for _ in range(element.count):
+    for _ in range(element.number):
         for item, count_bytes, item_bytes, add_place, add_count in steps:
             count = 1
             if count_bytes == 1:
@@ -150,7 +150,7 @@ def _walk_rows(content: bytes, element: PlyElement, order: str, offset: int) -> 
             add_count(count)
             offset += count * item_bytes
         if offset > len(content):
-            raise ValueError(f"it ends inside its {element.count} elements {element.name!r}")
+            raise ValueError(f"it ends inside its {element.number} elements {element.name!r}")
     columns: dict[str, np.ndarray | PlyList] = {}
     for item, place, count_list in zip(element.properties, places, counts, strict=True):
         numbers = np.array(count_list, np.int64)
@@ -169,7 +169,7 @@ def _gather(
 
 def _read_text_rows(numbers: np.ndarray, element: PlyElement, place: int) -> tuple[Columns, int]:
     """Read elements of one name from the numbers of a text; returns the next place, too."""
-    if not element.count:
+    if not element.number:
         empty = np.empty(0)
         return {
             item.name: PlyList(empty.astype(np.int64), empty) if item.count_code else empty
@@ -180,16 +180,16 @@ def _read_text_rows(numbers: np.ndarray, element: PlyElement, place: int) -> tup
         starts.append(width)
         is_inside = item.count_code and place + width < len(numbers)
         width += 1 + (_to_count(numbers[place + width], item) if is_inside else 0)
-    end = place + width * element.count
+    end = place + width * element.number
     if end <= len(numbers):
-        table = numbers[place:end].reshape(element.count, width)
+        table = numbers[place:end].reshape(element.number, width)
         lists = [
             start for start, item in zip(starts, element.properties, strict=True) if item.count_code
         ]
         if (table[:, lists] == table[0, lists]).all():
             return _select_text_columns(table, element, starts), end
     elif not any(item.count_code for item in element.properties):
-        raise ValueError(f"it ends inside its {element.count} elements {element.name!r}")
+        raise ValueError(f"it ends inside its {element.number} elements {element.name!r}")
     return _walk_text_rows(numbers, element, place)
 
 
@@ -217,17 +217,17 @@ def _walk_text_rows(numbers: np.ndarray, element: PlyElement, place: int) -> tup
     values = numbers.tolist()
     places: list[list[int]] = [[] for _ in element.properties]
     counts: list[list[int]] = [[] for _ in element.properties]
-    for _ in range(element.count):
+    for _ in range(element.number):
         for number, item in enumerate(element.properties):
             if place >= len(values):
-                raise ValueError(f"it ends inside its {element.count} elements {element.name!r}")
+                raise ValueError(f"it ends inside its {element.number} elements {element.name!r}")
             count = _to_count(values[place], item) if item.count_code else 1
             place += item.count_code is not None
             places[number].append(place)
             counts[number].append(count)
             place += count
     if place > len(values):
-        raise ValueError(f"it ends inside its {element.count} elements {element.name!r}")
+        raise ValueError(f"it ends inside its {element.number} elements {element.name!r}")
     columns: dict[str, np.ndarray | PlyList] = {}
     for number, item in enumerate(element.properties):
         sizes = np.array(counts[number], np.int64)

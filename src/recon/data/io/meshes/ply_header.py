@@ -32,7 +32,8 @@ class PlyElement(NamedTuple):
     """Declaration of all elements of one name."""
 
     name: str
-    count: int
+    number: int
+    """Declared number of elements of this name."""
     properties: tuple[PlyProperty, ...] = ()
 
 
@@ -112,8 +113,8 @@ def _check_size(header: PlyHeader, num_bytes: int) -> None:
         codes = [item.count_code or item.code for item in element.properties]
         # In a text a number takes at least a digit and a separator.
         sizes = [int(code[1:]) if header.byte_order else 2 for code in codes]
-        if element.count and not sizes:
-            raise ValueError(f"its header declares {element.count} of {element.name!r}")
-        minimum += element.count * sum(sizes)
+        if element.number and not sizes:
+            raise ValueError(f"its header declares {element.number} of {element.name!r}")
+        minimum += element.number * sum(sizes)
     if minimum > num_bytes + 1:  # the last line may lack its end
         raise ValueError(f"its header declares {minimum} bytes or more, it has {num_bytes}")
