@@ -32,6 +32,7 @@ def read_surface(name: str) -> Surface:
         ("pack.glb", 1e-3),
         ("draco.glb", 1e-3),
         ("draco_sequential.glb", 1e-3),
+        ("draco_quantized.glb", 2e-3),
         ("pipeline_draco.glb", 2e-3),
     ],
 )

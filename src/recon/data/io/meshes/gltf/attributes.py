@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from recon.data.io.meshes.gltf.accessors import (
+    COMPONENT_TYPES,
     is_normalized,
     read_floats,
     read_indices,
@@ -42,7 +43,10 @@ class Attributes:
     def read_raw(self, name: str) -> Num[np.ndarray, "v c"]:
         """Return an attribute as it is stored, (v, c)."""
         if self._draco is not None and name in self._draco.attributes:
-            return self._draco.attributes[name]
+            # DracoPy returns 16-bit integers as floats.
+            accessor = self.file.item("accessors", self.names[name])
+            dtype = COMPONENT_TYPES[accessor["componentType"]]
+            return self._draco.attributes[name].astype(dtype, copy=False)
         return read_numbers(self.file, self.names[name])
 
     def read(self, name: str) -> Float[np.ndarray, "v c"]:
