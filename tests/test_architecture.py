@@ -8,7 +8,7 @@ SRC = Path(__file__).parents[1] / "src" / "recon"
 FLOORS = (
     "utils ops", "layers", "losses teachers", "models data", "checkpoints", "tasks point_encoder",
     "callbacks", "reports", "cli",
-    "train prepare evaluate segment embed search figures export info", "__main__",
+    "train prepare evaluate segment convert embed search figures export info", "__main__",
 )  # fmt: skip
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names.split()}
 FILES = sorted(path for path in SRC.rglob("*.py") if path != SRC / "__init__.py")
@@ -52,7 +52,7 @@ def test_modules_of_a_floor_form_no_circle() -> None:
 
 def test_package_files_are_empty() -> None:
     packages = [path for path in SRC.rglob("__init__.py") if path.parent != SRC]
-    assert len(packages) == 25
+    assert len(packages) == 26
     assert not any(path.read_text() for path in packages)
 
 

@@ -16,7 +16,7 @@ from recon.info import quote_checkpoint_argument
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
-MODULES = "train|prepare|evaluate|segment|embed|search|figures|export|info"
+MODULES = "train|prepare|evaluate|segment|convert|embed|search|figures|export|info"
 PROGRAMS = rf"python (?:-m recon\.(?:{MODULES})|scripts/cache_teachers\.py) [^\n`]+"
 COMMANDS = sorted(
     set(re.findall(PROGRAMS, TEXT)) - {"python -m recon.prepare data=<name> data.root=<folder>"}
@@ -39,6 +39,7 @@ def test_documented_commands_compose(command: str) -> None:
         cfg = compose(script, [quote_override(option, "query") for option in options])
     required = {
         "segment": ["checkpoint", "files"],
+        "convert": ["in", "out"],
         "embed": ["checkpoint", "out"],
         "search": ["features", "query"],
         "figures": ["run", "out"],

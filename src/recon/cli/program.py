@@ -51,6 +51,13 @@ PROGRAMS = {
         "label every point of your files",
         (("checkpoint=<run>/checkpoints/best.ckpt files=<scan.ply>", "a trained segmenter"),),
     ),
+    "convert": Program(
+        "convert point clouds and meshes to .ply, .pcd, .las, .laz, .npz or .parquet",
+        (
+            ("in=<scan.e57> out=<scan.las>", "a file"),
+            ("in=<your shapes> out=<folder> format=ply", "a folder"),
+        ),
+    ),
     "embed": Program(
         "write the features of shapes to a table",
         (

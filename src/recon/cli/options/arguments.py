@@ -23,6 +23,7 @@ MAIN_OPTIONS = {
     "train": "data.root",
     "prepare": "data.root",
     "segment": "files",
+    "convert": "in",
     "embed": "files",
     "search": "query",
     "figures": "run",

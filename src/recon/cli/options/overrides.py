@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 TEXT_OPTIONS = frozenset(
-    ("checkpoint", "ckpt_path", "dir", "dirpath", "dump_dir", "features", "files", "folder", "out")
+    (
+        "checkpoint",
+        "ckpt_path",
+        "dir",
+        "dirpath",
+        "dump_dir",
+        "features",
+        "files",
+        "folder",
+        "in",
+        "out",
+    )
     + ("output_dir", "path", "probe_root", "query", "root", "run", "save_dir")
 )
 """Last parts of options whose values are paths or sentences, taken literally."""

@@ -126,11 +126,10 @@ def normalize_normals(normals: Any) -> tuple[Any, tuple[str, ...]]:
     return vectors, (f"{count:,} of {total:,} normals did not have length 1: normalized",)
 
 
-def build_cloud(table: PointTable, source: str, options: ReadOptions) -> Cloud:
-    """Build the cloud of a file's points; see `make_cloud` and `normalize_normals`.
+def drop_invalid_points(table: PointTable, options: ReadOptions) -> PointTable:
+    """Drop points that are NaN or infinite, and note their number, unless none is valid.
 
-    Points that are NaN or infinite are dropped, and counted in `Cloud.notes`, or raise ValueError
-    for `on_nan="error"`.
+    For `on_nan="error"` they stay.
     """
     points = table.points
     if options.on_nan == "drop" and isinstance(points, np.ndarray) and points.dtype.kind == "f":
@@ -138,7 +137,17 @@ def build_cloud(table: PointTable, source: str, options: ReadOptions) -> Cloud:
         if finite.any() and not finite.all():
             count, total = int((~finite).sum()), len(points)
             note = f"{count:,} of {total:,} points are NaN or infinite: dropped"
-            table = table.take(finite)._replace(notes=(*table.notes, note))
+            return table.take(finite)._replace(notes=(*table.notes, note))
+    return table
+
+
+def build_cloud(table: PointTable, source: str, options: ReadOptions) -> Cloud:
+    """Build the cloud of a file's points; see `make_cloud` and `normalize_normals`.
+
+    Points that are NaN or infinite are dropped, and counted in `Cloud.notes`, or raise ValueError
+    for `on_nan="error"`.
+    """
+    table = drop_invalid_points(table, options)
     normals, notes = normalize_normals(table.normals)
     cloud = make_cloud(table.points, source, normals, table.colors)
     return cloud._replace(
