@@ -32,7 +32,8 @@ def triangulate_rings(rings: Sequence[Float[np.ndarray, "_ 3"]]) -> Int[np.ndarr
     axes = np.stack([first, np.cross(normal, first)], 1)
     flat = (np.concatenate(rings) - rings[0][0]) @ axes
     ends = np.cumsum([len(ring) for ring in rings]).astype(np.uint32)
-    cut = mapbox_earcut.triangulate_float64(flat, ends).astype(np.int64).reshape(-1, 3)
+    cut = mapbox_earcut.triangulate_float64(np.ascontiguousarray(flat), ends)
+    cut = cut.astype(np.int64).reshape(-1, 3)
     edges = flat[cut[:, 1:]] - flat[cut[:, :1]]
     is_reversed = edges[:, 0, 0] * edges[:, 1, 1] < edges[:, 0, 1] * edges[:, 1, 0]
     cut[is_reversed] = cut[is_reversed][:, ::-1]

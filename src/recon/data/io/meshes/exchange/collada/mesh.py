@@ -195,7 +195,8 @@ def _read_corners(
         counts = parse_numbers(element.findtext("vcount"), np.int64)
         if len(counts) and (counts.min() < 0 or counts.sum() > len(rows)):
             raise ValueError(f"its polygons declare {counts.sum()} corners, it has {len(rows)}")
-    parts = [triangulate(position.values[:, :3], index, counts)[0]]
+    used = index[: int(counts.sum())]
+    parts = [triangulate(position.values[:, :3], used, counts)[0]]
     start = int(lengths.sum())
     for rings in holed:
         points = [position.values[ring[:, position.offset], :3] for ring in rings]
