@@ -98,9 +98,9 @@ def check_cloud(points: object, source: str) -> Float[np.ndarray, "n 3"]:
         raise ValueError(f"{source}: has no points: export it again or remove it")
     with np.errstate(over="ignore"):  # values beyond float32 become infinite, rejected below
         cloud = np.ascontiguousarray(points[:, :3], dtype=np.float32)
-    if not (finite := np.isfinite(cloud).all(1)).all():
+    if not (finite := np.isfinite(cloud)).all():
         raise ValueError(
-            f"{source}: {int((~finite).sum())} of {len(cloud)} points are NaN or infinite: "
+            f"{source}: {int((~finite.all(1)).sum())} of {len(cloud)} points are NaN or infinite: "
             "remove those points"
         )
     return cloud

@@ -80,6 +80,7 @@ def test_leica_pts_columns_are_known(tmp_path: Path) -> None:
         ("version: 1\nn_points: 68\n{\n1 2\n3 4\n}\n", "marks in an image"),
         ("1,5;2,25;3,75\n4,5;5,5;6,5\n", "decimal commas"),
         ("Dear reader,\n1 2 apples\n", "no lines of numbers, at least x, y and z"),
+        ("\n\n", "no lines of numbers, at least x, y and z"),
         ("1 2\n3 4\n", "no lines of numbers, at least x, y and z"),
     ],
 )  # fmt: skip

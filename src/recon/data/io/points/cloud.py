@@ -31,7 +31,8 @@ def compute_recenter_offset(points: np.ndarray) -> np.ndarray | None:
     if kind not in "iuf" or size < 4 or points.dtype == np.float32 or not len(points):
         return None
     rows = points[:: max(1, len(points) // MAX_ROWS_TESTED)].astype(np.float64)
-    rows = rows[np.isfinite(rows).all(1)]
+    if not np.isfinite(rows).all():
+        rows = rows[np.isfinite(rows).all(1)]
     if not len(rows):
         return None
     places = [len(rows) // 4, len(rows) // 2, len(rows) - 1 - len(rows) // 4]
@@ -132,8 +133,9 @@ def drop_invalid_points(table: PointTable, options: ReadOptions) -> PointTable:
     For `on_nan="error"` they stay.
     """
     points = table.points
-    if options.on_nan == "drop" and isinstance(points, np.ndarray) and points.dtype.kind == "f":
-        finite = np.isfinite(points).all(1) if points.ndim == 2 else np.ones(1, np.bool_)
+    is_float = isinstance(points, np.ndarray) and points.ndim == 2 and points.dtype.kind == "f"
+    if options.on_nan == "drop" and is_float and not np.isfinite(points).all():
+        finite = np.isfinite(points[:, :3]).all(1)
         if finite.any() and not finite.all():
             count, total = int((~finite).sum()), len(points)
             note = f"{count:,} of {total:,} points are NaN or infinite: dropped"

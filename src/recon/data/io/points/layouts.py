@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from recon.data.io.file_checks import UnsupportedContentError
 from recon.data.io.points.cloud import COLOR_TOLERANCE
 
-MAX_ROWS_TESTED = 20_000
+MAX_ROWS_TESTED = 4096
 """Maximum number of rows that are looked at, evenly spaced."""
 MAX_AMBIGUOUS_COLUMNS = 10
 """Tables of more columns hold features: they are not refused if their colors are uncertain."""
@@ -54,10 +54,9 @@ def name_columns(table: Num[np.ndarray, "n c"]) -> list[str]:
     colors may be at two places.
     """
     names = [*"xyz", *(f"column_{number}" for number in range(4, table.shape[1] + 1))]
-    step = max(1, len(table) // MAX_ROWS_TESTED)
-    rows = table[::step].astype(np.float64)
-    if not (finite := np.isfinite(rows).all(1)).all():
-        rows = rows[finite]
+    rows = table[:: max(1, len(table) // MAX_ROWS_TESTED)].astype(np.float64)
+    if not np.isfinite(rows.sum()):
+        rows = rows[np.isfinite(rows).all(1)]
     if not len(rows) or len(names) == 3:
         return names
     if (normals := _find_normals(rows)) is not None:
@@ -74,22 +73,20 @@ def name_columns(table: Num[np.ndarray, "n c"]) -> list[str]:
 
 
 def _describe(rows: Float[np.ndarray, "n c"]) -> list[_Column]:
-    low, high, is_integer = rows.min(0), rows.max(0), (rows == np.round(rows)).all(0)
-    return [
-        _Column(values, float(low[place]), float(high[place]), bool(is_integer[place]))
-        for place, values in enumerate(rows.T)
-    ]
+    table = np.ascontiguousarray(rows.T)
+    is_integer = (table == np.round(table)).all(1)
+    ranges = zip(table, table.min(1).tolist(), table.max(1).tolist(), is_integer, strict=True)
+    return [_Column(values, low, high, bool(integer)) for values, low, high, integer in ranges]
 
 
 def _find_normals(rows: Float[np.ndarray, "n c"]) -> int | None:
     """Return the first column of unit vectors; a few may be zero, as those of degenerate faces."""
-    for start in range(3, rows.shape[1] - 2):
-        vectors = rows[:, start : start + 3]
-        lengths = np.linalg.norm(vectors, axis=1)
-        is_zero = lengths < 1e-6
-        is_unit = np.abs(lengths - 1) < 0.02
-        if is_unit.any() and is_unit.sum() > 0.9 * (~is_zero).sum() and is_zero.mean() < 0.5:
-            return start
+    squares = rows[:, 3:] ** 2
+    for start in range(rows.shape[1] - 5):
+        lengths = squares[:, start] + squares[:, start + 1] + squares[:, start + 2]
+        num_units = np.count_nonzero(np.abs(lengths - 1) < 0.04)  # of the squared length
+        if 2 * num_units > len(rows) and num_units > 0.9 * np.count_nonzero(lengths > 1e-12):
+            return start + 3
     return None
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Num
 from recon.data.io.arrays import read_npy, read_npz
 from recon.data.io.file_checks import UnsupportedContentError, wrap_read_errors
 from recon.data.io.points.columns import select_columns
-from recon.data.io.points.layouts import name_columns
+from recon.data.io.points.layouts import COLOR_NAMES, NORMAL_NAMES, name_columns
 from recon.data.io.points.table import PointTable, ReadOptions
 
 MAX_COLUMNS = 256
@@ -58,8 +58,14 @@ def split_columns(
         return PointTable(table)
     with wrap_read_errors(source, "cloud"):
         found = name_columns(table)
-    content = select_columns({name: table[:, i] for i, name in enumerate(found)}, source)
-    return content._replace(notes=(f"its columns without names are read as {' '.join(found)}",))
+    normals, colors = (
+        table[:, found.index(group[0]) : found.index(group[0]) + 3] if group[0] in found else None
+        for group in (NORMAL_NAMES, COLOR_NAMES)
+    )
+    used = {*"xyz", *NORMAL_NAMES, *COLOR_NAMES}
+    extra = {name: table[:, place] for place, name in enumerate(found) if name not in used}
+    note = f"its columns without names are read as {' '.join(found)}"
+    return PointTable(table[:, :3], normals, colors, extra, notes=(note,))
 
 
 def _check_shape(table: Num[np.ndarray, "n c"], source: str) -> None:

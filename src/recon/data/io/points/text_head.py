@@ -91,13 +91,14 @@ def _is_number(cell: bytes) -> bool:
 
 def check_kind(content: bytes) -> None:
     """Raise ValueError for texts of other kinds: molecules, grids and marks in images."""
-    lines = content[:HEAD_BYTES].splitlines()[:12]
+    lines = content[:4096].splitlines()[:12]
     if content[:64].lstrip().lower().startswith(b"ncols"):
         raise UnsupportedContentError("it is an ESRI grid of heights: convert it to points")
     if re.match(rb"\s*version:\s*\d+\s+n_points:", content[:64]):
         raise UnsupportedContentError("it has marks in an image, not points in space: remove it")
     rows = lines[2:] if len(lines) > 2 and lines[0].strip().isdigit() else lines
-    is_molecule = bool(rows) and all(ELEMENT_ROW.match(row) for row in rows[:3] if row.strip())
+    rows = [row for row in rows if row.strip()][:3]
+    is_molecule = bool(rows) and all(map(ELEMENT_ROW.match, rows))
     if is_molecule or _has_atomic_numbers(lines):
         raise UnsupportedContentError(
             "it is a file of atoms (chemistry), not a point cloud: remove it, or write its "

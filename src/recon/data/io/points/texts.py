@@ -101,10 +101,11 @@ def _parse_rows(body: bytes, head: TextHead, texts: list[int]) -> Float[np.ndarr
     return np.loadtxt(rows, comments=comments, usecols=columns, ndmin=2)
 
 
-def _has_empty_cells(body: bytes, separator: bytes) -> bool:
-    sign = re.escape(separator)
-    pattern = rb"%s[ ]*(?:%s|\n|$)|^[ ]*%s" % (sign, sign, sign)
-    return separator != b"\t" and re.search(pattern, body, re.MULTILINE) is not None
+def _has_empty_cells(body: bytes, sign: bytes) -> bool:
+    if sign == b"\t":  # tabs align columns, as blanks do
+        return False
+    ends = (sign + sign, sign + b" " + sign, sign + b"\n", sign + b" \n", b"\n" + sign)
+    return any(end in body for end in ends) or body.startswith(sign) or body.endswith(sign)
 
 
 def _fill_empty_cells(body: bytes, separator: bytes) -> bytes:
