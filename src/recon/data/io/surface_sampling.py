@@ -10,7 +10,7 @@ from trimesh.sample import sample_surface
 from recon.data.dataset import Cloud
 from recon.data.io.file_checks import check_cloud
 from recon.data.io.meshes.colors import interpolate_colors
-from recon.data.io.meshes.surface import Surface
+from recon.data.io.meshes.surface import Surface, select_faces
 from recon.data.io.points.cloud import make_cloud
 
 
@@ -20,6 +20,7 @@ def sample_surfaces(surfaces: Sequence[Surface], count: int, source: str, name: 
     Colors are kept if all sampled surfaces have some; a note tells if only a part has. Raises
     ValueError that names `source` for invalid faces or surfaces without an area.
     """
+    surfaces = [_drop_unused(surface) for surface in surfaces]
     meshes = [Trimesh(s.vertices, s.faces, process=False) for s in surfaces]
     for mesh in meshes:
         check_cloud(np.asarray(mesh.vertices), source)
@@ -49,3 +50,12 @@ def sample_surfaces(surfaces: Sequence[Surface], count: int, source: str, name: 
         note = f"{len(present)} of {len(colors)} surfaces have colors: none are used"
         cloud = cloud._replace(notes=(*cloud.notes, note))
     return cloud
+
+
+def _drop_unused(surface: Surface) -> Surface:
+    """Drop vertices that no face uses where some are NaN or infinite, as in organized scans."""
+    faces, num_vertices = surface.faces, len(surface.vertices)
+    is_valid = int(faces.min()) >= 0 and int(faces.max()) < num_vertices
+    if np.isfinite(surface.vertices).all() or not is_valid:
+        return surface
+    return select_faces(surface, np.arange(len(faces)))

@@ -290,3 +290,21 @@ def test_damaged_files_are_read_or_named(tmp_path: Path) -> None:
             assert str(path) in str(error)  # noqa: PT017
 
     run()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_texts_of_other_encodings_are_read(encoding: str, tmp_path: Path) -> None:
+    (surface,) = read(f"{TRIANGLE}f 1 2 3\n".encode(encoding), tmp_path).surfaces
+    assert surface.vertices[surface.faces].tolist() == [CORNERS]
+
+
+def test_vertices_that_no_face_uses_may_be_nan(tmp_path: Path) -> None:
+    for word in ("nan", "-nan(ind)", "1.#QNAN", "-1.#IND", "inf"):
+        read(f"{TRIANGLE}v 0 {word} 1 # a\nf 1 2 3\n", tmp_path)
+        assert len(read_shape(tmp_path / "x.obj", 9).points) == 9
+
+
+def test_names_of_material_files_may_have_escaped_blanks(tmp_path: Path) -> None:
+    (tmp_path / "a b.mtl").write_text("newmtl a\nKd 1 0 0\n")
+    text = f"mtllib no.mtl a\\ b.mtl\n{TRIANGLE}usemtl a\nf 1 2 3\n"
+    assert read(text, tmp_path).surfaces[0].base_color.tolist() == [1, 0, 0]

@@ -126,3 +126,17 @@ def test_files_that_do_not_hold_what_they_declare_are_refused(
 def test_no_color_is_invented(tmp_path: Path) -> None:
     (tmp_path / "a.off").write_text("OFF\n4 0 0\n" + "\n".join("0 1 2" for _ in range(4)))
     assert read_shape(tmp_path / "a.off").colors is None
+
+
+@pytest.mark.parametrize("prefix", ["CNOFF", "NCOFF"])
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("order", ["{p} 0 0 -{n} 255 128 0", "{p} 255 128 0 255 0 0 -{n}"])
+def test_normals_and_colors_may_be_in_either_order(
+    order: str, length: int, prefix: str, tmp_path: Path
+) -> None:
+    if length > 1 and (prefix == "CNOFF") != order.startswith("{p} 0"):
+        pytest.skip("normals of other lengths are told by the order of the prefix")
+    lines = "\n".join(order.format(p=p, n=length) for p in CORNERS.splitlines())
+    points = read(f"{prefix}\n3 0 0\n{lines}\n", tmp_path).points
+    assert points.colors.tolist() == [[255, 128, 0]] * 3
+    assert points.normals.tolist() == [[0, 0, -length]] * 3

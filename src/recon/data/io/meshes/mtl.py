@@ -8,7 +8,7 @@ NUMBER_OPTIONS = {
     "-bm": 1, "-boost": 1, "-mm": 2, "-o": 3, "-s": 3, "-t": 3, "-texres": 1,
 }  # fmt: skip
 """Options of a texture with numbers, and how many; `-o`, `-s` and `-t` may have fewer."""
-WORD_OPTIONS = ("-blendu", "-blendv", "-cc", "-clamp", "-imfchan", "-type")
+WORD_OPTIONS = ("-blendu", "-blendv", "-cc", "-clamp", "-colorspace", "-imfchan", "-type")
 """Options of a texture with one word."""
 IGNORED_OPTIONS = ("-mm", "-t", "-imfchan")
 """Options that change the colors and are not applied."""

@@ -1,7 +1,9 @@
 """Parse texts of numbers into arrays, without a loop over lines."""
 
+import codecs
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -62,8 +64,16 @@ def count_words(
 
 
 def remove_comments(text: bytes) -> bytes:
-    """Remove everything from a number sign to the end of its line."""
-    return re.sub(rb"#[^\r\n]*", b"", text) if b"#" in text else text
+    """Remove everything from a number sign to the end of its line, but keep `1.#IND` and such."""
+    return re.sub(rb"(?<!\d\.)#[^\r\n]*", b"", text) if b"#" in text else text
+
+
+def read_text(path: Path) -> bytes:
+    """Read a text file as UTF-8 without a byte order mark; UTF-16 is converted."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16").encode()
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def range_each(

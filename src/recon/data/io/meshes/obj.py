@@ -1,5 +1,6 @@
 """Read .obj files: polygons, vertex colors, and the materials and textures beside them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int, Num
 
 from recon.data.io.file_checks import UnsupportedContentError, check_file, wrap_read_errors
 from recon.data.io.meshes.mtl import Material, TextureMap, parse_mtl
+from recon.data.io.meshes.numbers import read_text
 from recon.data.io.meshes.obj_lines import (
     FREE_FORM,
     ObjFaces,
@@ -40,7 +42,7 @@ class _Appearance(NamedTuple):
     base_color: tuple[float, float, float] | None = None
     texture: TextureMap | None = None
     is_missing: bool = False
-    """Whether the texture is missing, so that the color of the material is not used."""
+    """Whether the texture is missing: the color of the material is not used alone."""
 
 
 def read_obj(path: Path, options: ReadOptions) -> MeshContent:
@@ -50,7 +52,7 @@ def read_obj(path: Path, options: ReadOptions) -> MeshContent:
     """
     check_file(path, MAX_MESH_BYTES)
     with wrap_read_errors(path, "shape"):
-        content = path.read_bytes()
+        content = read_text(path)
         if b"\0" in content[:4096]:
             raise ValueError("it is not text")
         lines = split_lines(content)
@@ -65,7 +67,7 @@ def read_obj(path: Path, options: ReadOptions) -> MeshContent:
         if not len(triangles):
             normals = _read_normals(lines, len(vertices))
             table = PointTable(vertices, normals, colors, notes=notes)
-            return MeshContent(points=table) if len(vertices) else MeshContent(notes=notes)
+            return MeshContent(points=table if len(vertices) else None)
         surface = Surface(vertices, faces.corners[triangles], colors)
         return _apply_materials(path, lines, faces, surface, triangles, owners, notes)
 
@@ -158,17 +160,12 @@ def _read_libraries(
     lines: ObjLines, loader: TextureLoader
 ) -> tuple[Mapping[str, Material], tuple[str, ...]]:
     """Return the materials of all libraries by name, and notes about those that are missing."""
-    materials: dict[str, Material] = {}
-    missing = list[str]()
+    materials, missing = dict[str, Material](), list[str]()
     for name in dict.fromkeys(_split_names(lines, loader)):
         if (path := loader.find(name)) is None:
             missing.append(name)
-            continue
-        content = loader.read_bytes(path)
-        try:
-            materials |= parse_mtl(content.decode())
-        except UnicodeDecodeError:
-            materials |= parse_mtl(content.decode("latin1"))
+        else:
+            materials |= parse_mtl(_decode(loader.read_bytes(path)))
     return materials, tuple(
         f"the material file {name!r:.200} is missing: no colors from it" for name in missing
     )
@@ -176,11 +173,11 @@ def _read_libraries(
 
 def _split_names(lines: ObjLines, loader: TextureLoader) -> Sequence[str]:
     """Return the names of libraries; names may have blanks, and a line may have several names."""
-    names = []
+    names = list[str]()
     for row, words in lines.others:
         if words[:1] == [b"mtllib"] and len(words) > 1:
             whole = _statement(lines, row)
-            several = whole.split()
+            several = [n.replace("\\ ", " ") for n in re.split(r"(?<!\\)\s+", whole)]
             is_one = len(several) < 2 or loader.find(whole) is not None
             has_extensions = all(name.lower().endswith(".mtl") for name in several)
             names += [whole] if is_one or not has_extensions else several
@@ -190,11 +187,14 @@ def _split_names(lines: ObjLines, loader: TextureLoader) -> Sequence[str]:
 def _statement(lines: ObjLines, row: int) -> str:
     """Return a statement without its keyword."""
     line = lines.content[lines.starts[row] : lines.ends[row]]
-    value = line.split(None, 1)[1].strip()
+    return _decode(line.split(None, 1)[1].strip())
+
+
+def _decode(text: bytes) -> str:
     try:
-        return value.decode()
+        return text.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return value.decode("latin1")
+        return text.decode("latin1")
 
 
 def _find_names(lines: ObjLines) -> tuple[list[str], Int[np.ndarray, " p"]]:

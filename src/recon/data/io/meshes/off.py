@@ -14,8 +14,10 @@ from recon.data.io.meshes.numbers import (
     find_words,
     parse_numbers,
     range_each,
+    read_text,
     remove_comments,
 )
+from recon.data.io.meshes.off_layout import COORDINATES, NORMAL, OffLayout, find_layout
 from recon.data.io.meshes.surface import MAX_MESH_BYTES, MeshContent, Surface
 from recon.data.io.meshes.triangulation import triangulate
 from recon.data.io.points.cloud import normalize_colors
@@ -26,17 +28,6 @@ HEADER = re.compile(
     rb"(?P<vertices>\d+)(?P<gap>\s+)(?P<faces>\d+)(?P<edges>\s+-?\d+)?(?=\s|$)"
 )
 """Prefix and counts; the word OFF is optional, and may be followed by the counts at once."""
-COORDINATES, NORMAL, TEXTURE = 3, 3, 2
-"""Numbers of a vertex for each of its properties; its color has three or four."""
-
-
-class _Layout(NamedTuple):
-    """Numbers of each vertex."""
-
-    width: int
-    normals: int | None = None
-    """Column of the first number of the normal."""
-    colors: int | None = None
 
 
 class _Faces(NamedTuple):
@@ -55,7 +46,7 @@ def read_off(path: Path, options: ReadOptions) -> MeshContent:
     """
     check_file(path, MAX_MESH_BYTES)
     with wrap_read_errors(path, "shape"):
-        text = remove_comments(path.read_bytes().replace(b"\r", b"\n"))
+        text = remove_comments(read_text(path).replace(b"\r", b"\n"))
         if lower := re.match(rb"\s*(?:st)?c?n?off", text):
             text = lower[0].upper() + text[lower.end() :]
         head = HEADER.match(text)
@@ -102,7 +93,7 @@ def _read_body(
         return MeshContent([Surface(vertices, rest.reshape(-1, 4)[:, 1:].astype(np.int64))])
     data = as_bytes(text)
     widths = count_words(data, find_words(data))
-    layout, notes = _find_layout(widths[:num_vertices], numbers, num_vertices, prefix)
+    layout, notes = find_layout(widths[:num_vertices], numbers, num_vertices, prefix)
     table = _read_vertices(numbers, num_vertices, layout, source)._replace(notes=notes)
     is_by_line = len(widths) == num_vertices + num_faces
     faces = _split_faces(
@@ -121,7 +112,7 @@ def _read_body(
 
 
 def _read_vertices(
-    numbers: Float[np.ndarray, " m"], num_vertices: int, layout: _Layout, source: str
+    numbers: Float[np.ndarray, " m"], num_vertices: int, layout: OffLayout, source: str
 ) -> PointTable:
     num_values = layout.width * num_vertices
     if num_values > len(numbers):
@@ -133,41 +124,6 @@ def _read_vertices(
     if layout.normals is not None:
         normals = columns[:, layout.normals : layout.normals + NORMAL]
     return PointTable(columns[:, :COORDINATES], normals, colors)
-
-
-def _find_layout(
-    line_widths: Int[np.ndarray, " n"],
-    numbers: Float[np.ndarray, " m"],
-    num_vertices: int,
-    prefix: str,
-) -> tuple[_Layout, tuple[str, ...]]:
-    """Find which numbers of a vertex are its normal and its color.
-
-    The prefix names the properties; colors have three or four numbers, which the lines tell.
-    """
-    has_normals, has_colors, has_texture = "N" in prefix, "C" in prefix, "ST" in prefix
-    base = COORDINATES + NORMAL * has_normals + TEXTURE * has_texture
-    is_uniform = len(line_widths) == num_vertices > 0 and (line_widths == line_widths[0]).all()
-    width = int(line_widths[0]) if is_uniform else base + 4 * has_colors
-    color_column = COORDINATES + NORMAL * has_normals
-    if has_colors and width < base + 3:  # numbers of a vertex are on several lines
-        width = base + 4
-    elif not has_colors and width < base:
-        width = base
-    if has_colors or width == base:
-        return _Layout(
-            width, COORDINATES if has_normals else None, color_column if has_colors else None
-        ), ()
-    if prefix or width not in (6, 7, 9, 10):
-        note = f"{width - base} numbers of each vertex are not declared: omitted"
-        return _Layout(width, COORDINATES if has_normals else None), (note,)
-    columns = numbers[: width * num_vertices].reshape(num_vertices, width)
-    is_unit = np.abs(np.linalg.norm(columns[:, 3:6], axis=1) - 1) < 0.02
-    first = "normals" if is_unit.mean() > 0.9 else "colors"
-    note = f"its header does not declare the numbers after x y z of each vertex: read as {first}"
-    if first == "normals":
-        return _Layout(width, 3, 6 if width > 7 else None), (note,)
-    return _Layout(width, None, 3), (note,)
 
 
 def _split_faces(

@@ -59,6 +59,8 @@ def _read_colors(
     if 0 <= place <= 80 - len(MATERIALISE_COLOR) - 3:
         start = place + len(MATERIALISE_COLOR)
         common = np.frombuffer(header, np.uint8, 3, start) / 255
+        if has_bit.all() and channels.any():  # MeshLab sets the bit of colors of facets, too
+            return channels, ()
         return np.where(has_bit[:, None], common, channels), ()
     if not has_bit.any() or (values[~has_bit] > 0).any():  # other uses of these bytes
         return None, ()
