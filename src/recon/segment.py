@@ -1,6 +1,6 @@
 """Segment files: python -m recon.segment checkpoint=<run>/checkpoints/best.ckpt files=<scan.ply>.
 
-Writes all points of each file, in their order, as a .ply with labels and colors, and the class
+Writes all points of each file, in their order, with labels and colors, and the class
 probabilities as .npz.
 """
 
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
 
 def segment(cfg: DictConfig) -> list[Path]:
-    """Segment files from a composed configuration; return the written .ply files."""
+    """Segment files from a composed configuration; return the written files of points."""
     # Imported here, because they take seconds that --help and misspelled options should not cost.
-    import numpy as np
     import torch
     from rich.console import Console
     from rich.markup import escape
@@ -42,14 +41,14 @@ def segment(cfg: DictConfig) -> list[Path]:
     from recon.checkpoints.loading import load, read_task
     from recon.data.datasets.shape_reader import ShapeReader
     from recon.data.file_notes import summarize_notes
-    from recon.data.io.labeled_ply import write_labeled_ply
+    from recon.data.io.labeled_points import write_labeled_points
     from recon.data.io.shape import read_shape
     from recon.reports.colors import color_by_class
     from recon.utils.progress import track
 
     silence_known_warnings()
     configure_malloc()
-    files, device = plan_outputs(cfg.files, cfg.out), resolve_device(cfg.device)
+    files, device = plan_outputs(cfg.files, cfg.out, cfg.format), resolve_device(cfg.device)
     task: Any = read_task(cfg.checkpoint)
     if not task.endswith("segment"):
         raise ValueError(f"{cfg.checkpoint}: was trained for task={task!r}, not for segmentation")
@@ -68,11 +67,12 @@ def segment(cfg: DictConfig) -> list[Path]:
         target = Path(cfg.out) / name
         if target.resolve() == path.resolve():
             raise ValueError(f"{path}: would be overwritten: choose another folder, out=<folder>")
-        write_labeled_ply(target, path, cloud, predicted, color_by_class(predicted), names)
+        changes = write_labeled_points(
+            target, path, cloud, predicted, color_by_class(predicted), names, reader.options
+        )
+        notes += [(str(target), note) for note in changes]
         if cfg.probabilities:
-            probabilities = scores.softmax(1).numpy().astype(np.float16)
-            npz_path = target.with_suffix(".npz")
-            np.savez_compressed(npz_path, probabilities=probabilities, names=names)
+            _write_probabilities(target, scores, names)
         for row, count in zip(*torch.unique(scores.argmax(1), return_counts=True), strict=True):
             counts[names[int(row)]] += int(count)
         written.append(target)
@@ -84,6 +84,17 @@ def segment(cfg: DictConfig) -> list[Path]:
         console.print(f"{class_name:20} {share}", markup=False)
     console.print(f"written to {cfg.out}", soft_wrap=True, highlight=False)
     return written
+
+
+def _write_probabilities(target: Path, scores: "Tensor", names: Sequence[str]) -> None:
+    """Write class probabilities beside a file of points, under another name if that is a .npz."""
+    import numpy as np
+
+    path = target.with_suffix(".npz")
+    if path == target:
+        path = target.with_name(f"{target.stem}-probabilities.npz")
+    probabilities = scores.softmax(1).numpy().astype(np.float16)
+    np.savez_compressed(path, probabilities=probabilities, names=names)
 
 
 def _print_summary(cfg: DictConfig, model: "Segmenter", num_files: int) -> None:
@@ -100,14 +111,21 @@ def _print_summary(cfg: DictConfig, model: "Segmenter", num_files: int) -> None:
     print_config(cfg)
 
 
-def plan_outputs(patterns: str | Sequence[str], out: str | Path) -> dict[Path, Path]:
+def plan_outputs(
+    patterns: str | Sequence[str], out: str | Path, file_format: str = "ply"
+) -> dict[Path, Path]:
     """Map input files to output names below `out`, given files, patterns and folders.
 
     Files of folders that are in `out` are skipped, because an earlier run wrote them. Raises
-    FileNotFoundError if nothing is found, and ValueError if two files have the same output.
+    FileNotFoundError if nothing is found, and ValueError if two files have the same output or for
+    an unknown format.
     """
+    from recon.data.io.points.writers.formats import WRITERS
     from recon.data.io.shape import find_shape_files
 
+    if f".{file_format}" not in WRITERS:
+        names = ", ".join(suffix[1:] for suffix in WRITERS)
+        raise ValueError(f"format={file_format}: choose among {names}")
     outputs: dict[Path, Path] = {}
     out_dir = Path(out).resolve()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -116,7 +134,7 @@ def plan_outputs(patterns: str | Sequence[str], out: str | Path) -> dict[Path, P
             files = {f: name for f, name in files.items() if out_dir not in f.resolve().parents}
         if not files:
             raise FileNotFoundError(f"{pattern}: holds only files that were written to {out}")
-        outputs |= {file: name.with_suffix(".ply") for file, name in files.items()}
+        outputs |= {file: name.with_suffix(f".{file_format}") for file, name in files.items()}
     uses = Counter(outputs.values())
     if clashing := [file for file, name in outputs.items() if uses[name] > 1]:
         raise ValueError(

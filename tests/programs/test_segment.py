@@ -1,8 +1,12 @@
 """Segmented files keep all points and their order, and wrong input raises named errors."""
 
+import json
 from pathlib import Path
 
+import laspy
 import numpy as np
+import pyarrow.parquet as parquet
+import pypcd4
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -72,6 +76,49 @@ def test_output_keeps_all_points_fields_and_their_order(tmp_path: Path) -> None:
     assert np.array_equal(probabilities.astype(float).argmax(1), labeled["label"])
     assert probabilities.astype(float).sum(1) == pytest.approx(1, abs=2e-3)
     assert [path.name for path in written.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("suffix", ["ply", "pcd", "las", "npz", "parquet"])
+def test_all_formats_keep_properties_and_name_the_labels(suffix: str, tmp_path: Path) -> None:
+    model = save_segmenter(tmp_path / "m.ckpt", None, 9)
+    vertex = write_scan(tmp_path / "room.ply", 200)
+    points = np.stack([vertex[axis] for axis in "xyz"], 1)
+    colors = np.stack([vertex[c] for c in ("red", "green", "blue")], 1)
+    path = tmp_path / "room.npz"
+    np.savez(path, points=points, colors=colors, intensity=vertex["intensity"])
+    options = [f"checkpoint={model}", f"files={path}", f"format={suffix}"]
+    (written,) = run_segment(tmp_path / "out", options)
+    name = "room-probabilities.npz" if suffix == "npz" else "room.npz"
+    with np.load(written.with_name(name)) as archive:
+        labels = archive["probabilities"].astype(float).argmax(1)
+    if suffix == "las":
+        las = laspy.read(written)
+        assert np.abs(las.xyz - points).max() < 1e-6
+        assert np.array_equal(las.classification, labels)
+        assert np.array_equal(las.intensity, vertex["intensity"])
+        assert las.header.vlrs.get("ClassificationLookupVlr")[0].lookups[2] == "shade"
+        return
+    if suffix == "parquet":
+        table = parquet.read_table(written)
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        assert json.loads(table.schema.metadata[b"names"])["2"] == "shade"
+    elif suffix == "npz":
+        columns = dict(np.load(written))
+        columns |= dict(zip("xyz", columns["points"].T, strict=True))
+        assert columns["names"].tolist() == ["leg", "top", "shade"]
+    elif suffix == "pcd":
+        columns = pypcd4.PointCloud.from_path(written).pc_data
+        assert b"# label 2 shade\n" in written.read_bytes()
+    else:
+        columns = PlyData.read(str(written))["vertex"].data
+    assert np.array_equal(np.stack([columns[axis] for axis in "xyz"], 1), points)
+    assert np.array_equal(columns["intensity"], vertex["intensity"])
+    assert np.array_equal(columns["label"], labels)
+
+
+def test_unknown_output_formats_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="format=xyz: choose among las, laz, npz, parquet, pcd"):
+        plan_outputs("*.ply", tmp_path, "xyz")
 
 
 @pytest.mark.parametrize("suffix", ["npy", "xyz"])

@@ -8,6 +8,7 @@ from plyfile import PlyData
 from recon.data.dataset import Cloud
 from recon.data.io.file_checks import check_cloud
 from recon.data.io.mesh import build_mesh_cloud
+from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import drop_invalid_points
 from recon.data.io.points.columns import select_columns
 from recon.data.io.points.table import DEFAULT_OPTIONS, PointTable, ReadOptions
@@ -22,12 +23,32 @@ def read_full_table(
     Raises ValueError or FileNotFoundError that names the file.
     """
     content = read_content(path, options)
+    if isinstance(content, PointTable) or (content.points is not None and not content.surfaces):
+        return _find_points(content, path, options)
+    cloud = build_mesh_cloud(content, count, path, options)
+    notes = (*cloud.notes, f"{count:,} points are sampled from its surface")
+    return to_table(cloud)._replace(notes=notes)
+
+
+def find_properties(path: Path, cloud: Cloud, options: ReadOptions = DEFAULT_OPTIONS) -> PointTable:
+    """Return the points of a file with all their properties, given the cloud that was read from it.
+
+    From a mesh, it returns the points of the cloud, in the place of the file.
+    """
+    content = read_content(path, options)
+    if isinstance(content, PointTable) or (content.points is not None and not content.surfaces):
+        table = _find_points(content, path, options)
+        if len(table.points) == len(cloud.points):
+            return table
+    return to_table(cloud)
+
+
+def _find_points(content: PointTable | MeshContent, path: Path, options: ReadOptions) -> PointTable:
+    """Return the valid points of a file without surfaces."""
     if isinstance(content, PointTable):
         return _drop_checked(content, str(path), options)
-    if content.surfaces or content.points is None:
-        cloud = build_mesh_cloud(content, count, path, options)
-        notes = (*cloud.notes, f"{count:,} points are sampled from its surface")
-        return to_table(cloud)._replace(notes=notes)
+    if content.points is None:
+        raise ValueError(f"{path}: has no points: export it again")
     points = content.points
     if path.suffix.lower() == ".ply" and not points.extra:
         points = _read_ply_vertices(path, points)

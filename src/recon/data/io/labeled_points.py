@@ -1,4 +1,4 @@
-"""Write clouds with a label and a color for each point as .ply files."""
+"""Write clouds with a label and a color for each point."""
 
 import os
 from collections.abc import Sequence
@@ -9,27 +9,51 @@ from jaxtyping import Int, UInt8
 from plyfile import PlyData, PlyElement
 
 from recon.data.dataset import Cloud
+from recon.data.io.points.table import DEFAULT_OPTIONS, ReadOptions
+from recon.data.io.points.writers.formats import write_points
+from recon.data.io.points.writers.full_tables import find_properties
 
 LABEL_PROPERTY, COLOR_PROPERTIES = "label", ("red", "green", "blue")
 
 
-def write_labeled_ply(
+def write_labeled_points(
     path: Path,
     source: Path,
     cloud: Cloud,
     labels: Int[np.ndarray, " n"],
     colors: UInt8[np.ndarray, "n 3"],
     class_names: Sequence[str],
-) -> None:
-    """Write a cloud's points in their order, each with its label and color.
+    options: ReadOptions = DEFAULT_OPTIONS,
+) -> Sequence[str]:
+    """Write a cloud's points in their order, each with its label and color; return what changed.
 
-    `source` is the file that the cloud was read from: for a .ply without faces, all other
-    properties of its vertices are kept. Comments in the header name the labels. The file is
-    written atomically.
+    `source` is the file that the cloud was read from with `options`: all other properties of its
+    points are kept, as far as the format of `path` can hold them. The file names the labels: in
+    comments of .ply and .pcd files, in the header of .las and .laz files, in `names` of others. The
+    file is written atomically.
     """
-    original = _read_vertices(source, len(cloud.points))
-    if original is None:
-        original = _build_vertices(cloud)
+    vertex = _read_vertices(source, len(cloud.points)) if path.suffix.lower() == ".ply" else None
+    if vertex is not None:
+        _write_labeled_vertices(path, vertex, labels, colors, class_names)
+        return ()
+    table = find_properties(source, cloud, options)
+    extra = {name: values for name, values in table.extra.items() if name != LABEL_PROPERTY}
+    label = {LABEL_PROPERTY: labels.astype(np.int32)}
+    # The first of the properties takes the dimension of classes in .las files.
+    extra = {**label, **extra} if path.suffix.lower() in (".las", ".laz") else {**extra, **label}
+    return write_points(
+        path, table._replace(colors=colors, extra=extra), dict(enumerate(class_names))
+    )
+
+
+def _write_labeled_vertices(
+    path: Path,
+    original: np.ndarray,
+    labels: Int[np.ndarray, " n"],
+    colors: UInt8[np.ndarray, "n 3"],
+    class_names: Sequence[str],
+) -> None:
+    """Write the vertices of a .ply file with labels and colors."""
     fields = [
         (name, original.dtype[name])
         for name in original.dtype.names or ()
@@ -62,14 +86,3 @@ def _read_vertices(source: Path, count: int) -> np.ndarray | None:
     has_numbers_only = all(vertex.dtype[name].kind in "iuf" for name in vertex.dtype.names or ())
     has_faces = "face" in ply and len(ply["face"].data)
     return vertex if has_numbers_only and not has_faces and len(vertex) == count else None
-
-
-def _build_vertices(cloud: Cloud) -> np.ndarray:
-    """Return a cloud's points in the coordinates of its file, as fields x, y and z."""
-    points: np.ndarray = cloud.points
-    if cloud.origin is not None:
-        points = points.astype(np.float64) + np.array(cloud.origin)
-    table = np.empty(len(points), [(axis, points.dtype) for axis in "xyz"])
-    for column, axis in enumerate("xyz"):
-        table[axis] = points[:, column]
-    return table
