@@ -11,6 +11,22 @@ from recon.data.io.las import read_las
 from recon.data.io.points.table import ReadOptions
 from recon.data.io.shape import read_shape
 
+FILES = Path(__file__).parents[1] / "files" / "las"
+
+
+def test_a_scan_of_another_program_is_read_exactly() -> None:
+    path = FILES / "autzen_geo_proj.las"
+    content = path.read_bytes()
+    (offset,) = np.frombuffer(content, "<u4", 1, 96)
+    record = [("xyz", "<i4", 3), ("intensity", "<u2"), ("flags", "u1"), ("class", "u1")]
+    rows = np.frombuffer(content, [*record, ("rest", "u1", 12)], offset=offset)
+    scales, offsets = np.frombuffer(content, "<f8", 6, 131).reshape(2, 3)
+    found = read_las(path, ReadOptions())
+    np.testing.assert_allclose(found.points, rows["xyz"] * scales + offsets, rtol=1e-15)
+    assert np.array_equal(found.extra["intensity"], rows["intensity"])
+    assert np.array_equal(found.extra["classification"], rows["class"] & 31)
+    assert found.unit_meters == 0.3048  # declared in two ways, as feet
+
 
 def build(point_format: int = 3, version: str = "1.2", count: int = 6) -> laspy.LasData:
     header = laspy.LasHeader(point_format=point_format, version=version)

@@ -90,6 +90,10 @@ def test_constant_columns_beside_colors() -> None:
     assert find("rgb", "alpha") == (None, 3)
     assert find("byte", "photo") == (None, 4)  # colors are more alike than an intensity
     assert find("photo", "byte") == (None, 3)
+    for weights in ([0.3, 0.59, 0.11], [1 / 3, 1 / 3, 1 / 3]):
+        FIELDS["luminance"] = (FIELDS["rgb"] @ weights).round()[:, None]
+        assert find("luminance", "rgb") == (None, 4)
+        assert find("rgb", "luminance") == (None, 3)
 
 
 @pytest.mark.parametrize("field", REST)

@@ -156,6 +156,7 @@ def _score_colors(columns: list[_Column], names: list[str], start: int) -> float
     for place, column in enumerate(columns):
         if names[place].startswith("column_") and not start <= place < start + 3:
             score += _score_scalar(column, num_values, place > start)
+            score += _is_luminance(column.values, values)
     return float(score)
 
 
@@ -171,6 +172,16 @@ def _score_scalar(column: _Column, num_values: int, follows: bool) -> float:
     count = column.count_values()
     is_dense = column.high <= 63 and count >= (column.high - max(column.low, 0) + 1) / 3
     return 0.5 if 4 * count < num_values or (follows and is_dense) else 0.0
+
+
+def _is_luminance(column: Float[np.ndarray, " n"], colors: Float[np.ndarray, "n 3"]) -> bool:
+    """Return whether a column is a weighted mean of three colors."""
+    if len(column) < 16 or not (deviation := float(column.std())):
+        return False
+    weights = np.linalg.lstsq(colors, column)[0]
+    residual = float((column - colors @ weights).std())
+    is_mean = abs(weights.sum() - 1) < 0.1 and weights.min() > 0.02
+    return bool(is_mean and residual < 0.05 * deviation)
 
 
 def _are_integers(values: Float[np.ndarray, "n c"]) -> bool:

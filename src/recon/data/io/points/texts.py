@@ -14,7 +14,7 @@ from recon.data.io.points.tables import split_columns
 from recon.data.io.points.text_head import TextHead, check_kind, find_table
 from recon.data.io.text_table import SEPARATOR_TABLE, check_text
 
-TEXT_SUFFIXES = (".xyz", ".txt", ".csv", ".asc", ".pts")
+TEXT_SUFFIXES = (".xyz", ".xyzn", ".xyzrgb", ".txt", ".csv", ".asc", ".pts")
 SNIFFED_SUFFIXES = (".txt", ".csv", ".asc", ".pts")
 """Extensions of texts of any kind: folders have those that hold rows of numbers only."""
 PTS_COLUMNS = {
