@@ -11,7 +11,7 @@ from recon.data.io.points.table import PointTable, ReadOptions
 
 FLOAT32_EPS = 2.0**-23
 """Relative spacing of float32 numbers."""
-MAX_ROWS_TESTED = 10_000
+MAX_ROWS_TESTED = 1000
 """Maximum number of points whose median is the place of a cloud, evenly spaced."""
 COLOR_TOLERANCE = 1 / 255
 """Tolerance of the range of colors, as a fraction of it."""
