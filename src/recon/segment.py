@@ -117,8 +117,7 @@ def plan_outputs(
     """Map input files to output names below `out`, given files, patterns and folders.
 
     Files of folders that are in `out` are skipped, because an earlier run wrote them. Raises
-    FileNotFoundError if nothing is found, and ValueError if two files have the same output or for
-    an unknown format.
+    FileNotFoundError if nothing is found, ValueError for two files of one output or a wrong format.
     """
     from recon.data.io.points.writers.formats import WRITERS
     from recon.data.io.shape import find_shape_files

@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from plyfile import PlyData
 
 from recon.data.dataset import Cloud
 from recon.data.io.file_checks import check_cloud
 from recon.data.io.mesh import build_mesh_cloud
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.cloud import drop_invalid_points
-from recon.data.io.points.columns import select_columns
 from recon.data.io.points.table import DEFAULT_OPTIONS, PointTable, ReadOptions
 from recon.data.io.shape import read_content
 
@@ -49,26 +47,12 @@ def _find_points(content: PointTable | MeshContent, path: Path, options: ReadOpt
         return _drop_checked(content, str(path), options)
     if content.points is None:
         raise ValueError(f"{path}: has no points: export it again")
-    points = content.points
-    if path.suffix.lower() == ".ply" and not points.extra:
-        points = _read_ply_vertices(path, points)
-    table = _drop_checked(points, str(path), options)
+    table = _drop_checked(content.points, str(path), options)
     return table._replace(
         up=content.up or table.up,
         unit_meters=content.unit_meters or table.unit_meters,
         notes=(*content.notes, *table.notes),
     )
-
-
-def _read_ply_vertices(path: Path, points: PointTable) -> PointTable:
-    """Return the points of a .ply file with all other properties that are single numbers."""
-    vertex: np.ndarray = PlyData.read(str(path))["vertex"].data
-    if len(vertex) != len(points.points):
-        return points
-    names = [name for name in vertex.dtype.names or () if vertex.dtype[name].kind in "iuf"]
-    columns = {n: vertex[n].astype(vertex.dtype[n].newbyteorder("="), copy=False) for n in names}
-    table = select_columns(columns, str(path))
-    return table._replace(notes=points.notes)
 
 
 def _drop_checked(table: PointTable, source: str, options: ReadOptions) -> PointTable:
