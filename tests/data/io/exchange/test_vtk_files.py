@@ -77,6 +77,19 @@ def test_points_keep_normals_and_scalars(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.extra["label"], [5, 4, 3, 2, 1])
 
 
+@pytest.mark.parametrize("bits", [8, 16, 32])
+@pytest.mark.parametrize("sign", ["", "u"])
+def test_types_that_meshio_names_by_their_bits_are_read(
+    bits: int, sign: str, tmp_path: Path
+) -> None:
+    body = f"POINT_DATA 5\nFIELD FieldData 1\na 1 5 vtktype{sign}int{bits}\n1 2 3 4 5\n"
+    table = read_content(write(tmp_path / "a.vtk", body))
+    table = table if isinstance(table, PointTable) else table.points
+    assert table is not None
+    assert table.extra["a"].dtype == f"{sign}int{bits}"
+    np.testing.assert_array_equal(table.extra["a"], [1, 2, 3, 4, 5])
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "binary"])
 def test_xml_of_all_encodings_is_read(encoding: str, tmp_path: Path) -> None:
     def encode(values: np.ndarray) -> str:

@@ -31,8 +31,9 @@ LEGACY_COUNT = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 """Lines of legacy files that declare numbers of values."""
-TYPE_NAME = re.compile(rb"(?<=[ \t])vtktype(u?)int(8|16)(?=\s)")
+TYPE_NAME = re.compile(rb"(?<=[ \t])vtktype(u?)int(8|16|32)(?=\s)")
 """Types of values in files of meshio that VTK does not know."""
+TYPE_NAMES = {b"8": b"char", b"16": b"short", b"32": b"int"}
 XML_COUNT = re.compile(rb"\bNumberOf(?:\w+)[ \t\r\n]*=[ \t\r\n]*[\"'][ \t]*(\d+)")
 COLOR_NAME = re.compile("colou?r|rgb", re.IGNORECASE)
 
@@ -94,7 +95,7 @@ def _capture_errors() -> Iterator[None]:
 
 def _rename_type(match: re.Match[bytes]) -> bytes:
     """Return the name that VTK knows of a type that meshio names by its bits."""
-    return (b"unsigned_" if match[1] else b"") + {b"8": b"char", b"16": b"short"}[match[2]]
+    return (b"unsigned_" if match[1] else b"") + TYPE_NAMES[match[2]]
 
 
 def check_legacy(path: Path) -> bytes:
