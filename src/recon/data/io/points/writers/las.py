@@ -72,19 +72,25 @@ def write_laz(path: Path, table: PointTable, classes: Mapping[int, str]) -> Sequ
 def choose_scale(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return scales and whole offsets (3,) that reach all points, and a note on rounding.
 
-    The scale is the smallest power of ten that 32-bit integers allow.
+    The scale is the smallest 1, 2 or 5 times a power of ten that 32-bit integers allow.
     """
     low, high = points.min(0), points.max(0)
     offsets = np.floor(low / 2 + high / 2)
     reach = np.maximum(np.abs(high - offsets), np.abs(low - offsets))
-    exponents = [math.ceil(math.log10(max(r / MAX_STEPS, SMALLEST_SCALE))) for r in reach]
-    scales = np.array([float(f"1e{exponent}") for exponent in exponents])
+    scales = np.array([_round_up(max(float(r) / MAX_STEPS, SMALLEST_SCALE)) for r in reach])
     notes = []
     if (error := float(scales.max()) / 2) > MAX_ERROR:
         notes.append(f"coordinates are rounded by up to {error:g} units")
     else:
         notes.append(f"coordinates are stored in steps of {float(scales.max()):g} units")
     return scales, offsets, notes
+
+
+def _round_up(scale: float) -> float:
+    """Return the smallest 1, 2 or 5 times a power of ten that is not less than a scale."""
+    exponent = math.floor(math.log10(scale))
+    choices = [float(f"{digit}e{exponent}") for digit in (1, 2, 5, 10)]
+    return next(choice for choice in choices if choice >= scale)
 
 
 def _match_dimensions(
