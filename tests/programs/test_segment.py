@@ -233,7 +233,7 @@ def test_wrong_input_raises_named_errors(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(ValueError, match=message):
             run_segment(tmp_path / "out", [f"checkpoint={plain}", *options])
-    with pytest.raises(FileNotFoundError, match="none.ply: no such file, and no folder with"):
+    with pytest.raises(FileNotFoundError, match="none.ply: no such file or folder"):
         run_segment(tmp_path / "out", [f"checkpoint={scene}", f"files={tmp_path / 'none.ply'}"])
 
 

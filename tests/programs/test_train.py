@@ -43,7 +43,9 @@ def test_runs_with_the_same_seed_have_identical_losses(
     assert run(tmp_path / "other", "seed=1") != uninterrupted[1]
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 7, 10, 14])
+@pytest.mark.parametrize(
+    "step", [1, 5, 7, *(pytest.param(step, marks=pytest.mark.slow) for step in (4, 10, 14))]
+)
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one(
     step: int, workers: int, uninterrupted: tuple[Path, dict[int, str]], tmp_path: Path
@@ -78,7 +80,9 @@ def test_the_last_checkpoint_holds_the_last_step(tmp_path: Path) -> None:
 
 
 # After step 3, the last batch of the epoch is still to come.
-@pytest.mark.parametrize("step", [0, 3, 6, 9])
+@pytest.mark.parametrize(
+    "step", [3, 9, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 6))]
+)
 def test_an_interrupted_run_resumes_exactly(
     step: int,
     uninterrupted: tuple[Path, dict[int, str]],

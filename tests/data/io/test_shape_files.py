@@ -40,3 +40,12 @@ def test_only_numbers_of_a_dictionary_are_considered(tmp_path: Path) -> None:
     assert np.allclose(cloud.points, POINTS)
     assert cloud.colors is None
     assert cloud.normals is None
+
+
+def test_a_folder_without_shapes_names_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "a.fbx").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"1 file is of other formats .* 1 \.fbx: .*\.ply"):
+        find_shape_files(tmp_path)
+    (tmp_path / "a.fbx").unlink()
+    with pytest.raises(FileNotFoundError, match="no files that may be shapes"):
+        find_shape_files(tmp_path)

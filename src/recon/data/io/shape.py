@@ -168,9 +168,11 @@ def find_shape_files(pattern: str | Path) -> dict[Path, Path]:
             [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
         )
         relative_paths = {file: Path(file.name) for file in files if file.is_file()}
-    if not relative_paths:
-        extensions = ", ".join(sorted(READERS))
+    if not relative_paths and path.is_dir():
+        note = describe_other_files(files) or "it has no files that may be shapes"
         raise FileNotFoundError(
-            f"{pattern}: no such file, and no folder with {extensions} files: check the path"
+            f"{pattern}: {note}: supported formats are {', '.join(sorted(READERS))}"
         )
+    if not relative_paths:
+        raise FileNotFoundError(f"{pattern}: no such file or folder: check the path")
     return relative_paths
