@@ -190,7 +190,7 @@ def test_other_weights_and_settings_are_refused(tmp_path: Path, shapes: list[str
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["files=nowhere"], "nowhere: no such file, and no folder"),
+        (["files=nowhere"], "nowhere: no such file or folder"),
         (["files=nowhere.csv"], "nowhere.csv: not found"),
         ([], "choose shapes either by files=<folder>"),
         (["files=a", "out=b.csv"], "no such file"),

@@ -88,7 +88,7 @@ COMPANION_SUFFIXES = frozenset(
         *(".mtl", ".bin", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
         *(".tga", ".dds", ".ktx2", ".svg", ".csv", ".tsv", ".parquet", ".json", ".jsonl"),
         *(".yaml", ".yml", ".xml", ".txt", ".md", ".rst", ".html", ".pdf", ".log", ".license"),
-        *("license", "readme", "makefile", ".ini", ".toml", ".py", ".sh"),
+        *("license", "readme", "makefile", ".ini", ".toml", ".py", ".sh", ".ckpt", ".pth"),
     )
 )
 """Extensions of files that accompany shapes: materials, images, tables and texts."""
