@@ -60,7 +60,8 @@ def segment(cfg: DictConfig) -> list[Path]:
     _print_summary(cfg, model, len(files))
     for path, name in track(files.items(), "segmenting", "files", console=console):
         cloud = read_shape(path, cfg.num_surface_points, reader.options)
-        notes += [(str(path), note) for note in cloud.notes]
+        declared = describe_declared(cloud, model.up, cfg.up, cfg.scale if label is None else 1.0)
+        notes += [(str(path), note) for note in (*cloud.notes, *declared)]
         scores = _predict_scores(model, cloud, label, cfg, str(path))
         predicted = scores.argmax(1).numpy()
         names = model.class_names or [str(row) for row in range(model.num_classes)]
@@ -84,6 +85,21 @@ def segment(cfg: DictConfig) -> list[Path]:
         console.print(f"{class_name:20} {share}", markup=False)
     console.print(f"written to {cfg.out}", soft_wrap=True, highlight=False)
     return written
+
+
+def describe_declared(
+    cloud: "Cloud", model_up: str, up: str | None, scale: float | None
+) -> list[str]:
+    """Return notes on the up axis and the unit that a file declares, where they are applied.
+
+    `up` and `scale` are the options, which come first.
+    """
+    notes = []
+    if up in (None, "auto") and cloud.up not in (None, model_up):
+        notes.append(f"its format or content declares {cloud.up} up: turned to {model_up}")
+    if scale is None and cloud.unit_meters not in (None, 1.0):
+        notes.append(f"its unit is {cloud.unit_meters:g} m, as it declares")
+    return notes
 
 
 def _write_probabilities(target: Path, scores: "Tensor", names: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from recon.data.transforms import AlignUpAxis, UnitSphere
 from recon.layers.grouping import PatchGrouper
 from recon.models.encoder import Encoder
 from recon.models.segmenter import Segmenter
-from recon.segment import plan_outputs, segment
+from recon.segment import describe_declared, plan_outputs, segment
 from recon.tasks.segment import PartSegmentation
 
 SMALL = ["windows.num_points=64", "windows.batch_size=4"]
@@ -256,3 +256,13 @@ def test_outputs_are_planned_for_folders_and_patterns(tmp_path: Path) -> None:
         ValueError, match="would both be written to x.ply: segment them into different"
     ):
         plan_outputs([f"{tmp_path}/a/x.npy", f"{tmp_path}/b/x.npy"], "out")
+
+
+def test_a_declared_up_axis_and_unit_are_said_where_they_are_applied() -> None:
+    cloud = Cloud(np.zeros((1, 3), np.float32), up="y", unit_meters=0.3048)
+    turned, scaled = describe_declared(cloud, "z", "auto", None)
+    assert turned == "its format or content declares y up: turned to z"
+    assert scaled == "its unit is 0.3048 m, as it declares"
+    assert describe_declared(cloud, "z", "x", 2.0) == []
+    assert describe_declared(cloud, "y", "auto", 1.0) == []
+    assert describe_declared(cloud._replace(up="z", unit_meters=1.0), "z", None, None) == []
