@@ -35,7 +35,7 @@ def convert(cfg: DictConfig) -> list[Path]:
     from rich.markup import escape
 
     from recon.data.datasets.shape_reader import ShapeReader
-    from recon.data.file_notes import summarize_notes
+    from recon.data.file_notes import print_notes
     from recon.utils.progress import track
 
     if cfg.on_error not in ON_ERROR:
@@ -54,8 +54,7 @@ def convert(cfg: DictConfig) -> list[Path]:
             if cfg.on_error == "raise":
                 raise
             console.print(f"[bold]skipped[/bold] {escape(str(error))}", soft_wrap=True)
-    for line in summarize_notes(notes):
-        console.print(f"[bold]note[/bold] {escape(line)}", soft_wrap=True, highlight=False)
+    print_notes(console, notes)
     message = f"{format_count(len(written), 'file')} written to {cfg.out}"
     if len(written) < len(outputs):
         message += f"; {len(outputs) - len(written):,} cannot be read and were skipped"

@@ -21,6 +21,7 @@ from recon.utils.printable import format_count
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.utils.data import DataLoader
 
     from recon.data.dataset import Cloud, PointCloudDataset
     from recon.data.io.feature_writer import FeatureRow, ResumableParquetWriter
@@ -46,11 +47,8 @@ def _embed_locked(cfg: DictConfig) -> int:
     # Imported here since it takes seconds: --help and errors in options appear at once.
     from rich.console import Console
     from rich.markup import escape
-    from torch.utils.data import DataLoader
 
-    from recon.data.datasets.file_list import RawCloudDataset
-    from recon.data.file_notes import summarize_notes
-    from recon.data.workers import end_with_parent
+    from recon.data.file_notes import print_notes
     from recon.point_encoder import PointEncoder
     from recon.utils.progress import track
 
@@ -76,13 +74,7 @@ def _embed_locked(cfg: DictConfig) -> int:
         rows_to_do[start : start + cfg.batch_size]
         for start in range(0, len(rows_to_do), cfg.batch_size)
     ]
-    loader = DataLoader(
-        RawCloudDataset(dataset),
-        batch_sampler=batches,
-        collate_fn=list,
-        num_workers=cfg.num_workers,
-        worker_init_fn=end_with_parent,
-    )
+    loader = _build_loader(dataset, batches, cfg.num_workers)
     progress = track(loader, "embedding", "batches", console=console) if rows_to_do else loader
     num_printed, notes = 0, list[tuple[str, str]]()
     for rows, clouds in zip(batches, progress, strict=True):
@@ -93,14 +85,31 @@ def _embed_locked(cfg: DictConfig) -> int:
         num_printed += len(skipped)
         for row, cloud in zip(rows, clouds, strict=True):
             notes += [(dataset.ids[row], note) for note in getattr(cloud, "notes", ())]
-    for line in summarize_notes(notes):
-        console.print(f"[bold]note[/bold] {escape(line)}", soft_wrap=True, highlight=False)
+    print_notes(console, notes)
     count, num_skipped = table.finish(modified_times), len(table.skipped)
     message = f"{format_count(count, 'shape')} written to {cfg.out}"
     if num_skipped:
         message += f"; {num_skipped:,} of {len(modified_times):,} cannot be read and were skipped"
     console.print(message, soft_wrap=True, highlight=False)
     return count
+
+
+def _build_loader(
+    dataset: "PointCloudDataset", batches: list[list[int]], num_workers: int
+) -> "DataLoader[Any]":
+    """Return a loader of lists of clouds, one list for each batch of rows."""
+    from torch.utils.data import DataLoader
+
+    from recon.data.datasets.file_list import RawCloudDataset
+    from recon.data.workers import end_with_parent
+
+    return DataLoader(
+        RawCloudDataset(dataset),
+        batch_sampler=batches,
+        collate_fn=list,
+        num_workers=num_workers,
+        worker_init_fn=end_with_parent,
+    )
 
 
 def _open_table(

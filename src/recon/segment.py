@@ -36,11 +36,10 @@ def segment(cfg: DictConfig) -> list[Path]:
     # Imported here, because they take seconds that --help and misspelled options should not cost.
     import torch
     from rich.console import Console
-    from rich.markup import escape
 
     from recon.checkpoints.loading import load, read_task
     from recon.data.datasets.shape_reader import ShapeReader
-    from recon.data.file_notes import summarize_notes
+    from recon.data.file_notes import print_notes
     from recon.data.io.labeled_points import write_labeled_points
     from recon.data.io.shape import read_shape
     from recon.reports.colors import color_by_class
@@ -77,8 +76,7 @@ def segment(cfg: DictConfig) -> list[Path]:
         for row, count in zip(*torch.unique(scores.argmax(1), return_counts=True), strict=True):
             counts[names[int(row)]] += int(count)
         written.append(target)
-    for line in summarize_notes(notes):
-        console.print(f"[bold]note[/bold] {escape(line)}", soft_wrap=True, highlight=False)
+    print_notes(console, notes)
     total = sum(counts.values())
     for class_name, count in counts.most_common():
         share = f"{100 * count / total:5.1f} % of {total:,} points"
@@ -94,9 +92,11 @@ def describe_declared(
 
     `up` and `scale` are the options, which come first.
     """
+    from recon.data.orientation import TURNED_NOTE
+
     notes = []
     if up in (None, "auto") and cloud.up not in (None, model_up):
-        notes.append(f"its format or content declares {cloud.up} up: turned to {model_up}")
+        notes.append(TURNED_NOTE.format(cloud.up, model_up))
     if scale is None and cloud.unit_meters not in (None, 1.0):
         notes.append(f"its unit is {cloud.unit_meters:g} m, as it declares")
     return notes

@@ -7,6 +7,9 @@ from recon.data.batch import Batch, concat_clouds, get_clouds, replace_clouds, s
 from recon.data.dataset import Cloud
 from recon.data.transforms import AlignUpAxis
 
+TURNED_NOTE = "its format or content declares {} up: turned to {}"
+"""Note on a cloud whose declared up axis was turned."""
+
 
 def turn_cloud(cloud: Cloud, source: str, target: str) -> Cloud:
     """Turn the up axis `source` of a cloud to `target`, with its normals and its origin."""

@@ -63,10 +63,17 @@ def test_non_finite_points_are_dropped_counted_and_said_or_refused(tmp_path: Pat
         ShapeReader().read(tmp_path / "b.npy")
 
 
-@pytest.mark.parametrize("options", [{"on_nan": "ignore"}, {"up": "w"}, {"num_surface_points": 0}])
-def test_invalid_options_are_named(options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options)).removeprefix("up")):
-        ShapeReader.from_options(options)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("on_nan", "ignore", "on_nan must be drop or error, got 'ignore'"),
+        ("up", "w", "axis must be x, y or z, got 'w'"),
+        ("num_surface_points", 0, "num_surface_points must be at least 1, got 0"),
+    ],
+)
+def test_invalid_options_are_named(name: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ShapeReader.from_options({name: value})
 
 
 def test_settings_restore_a_reader_and_have_no_defaults_of_later_options() -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from recon.data.dataset import Cloud
 from recon.data.io.points.table import DEFAULT_OPTIONS, ReadOptions
 from recon.data.io.shape import read_shape
-from recon.data.orientation import turn_cloud
+from recon.data.orientation import TURNED_NOTE, turn_cloud
 from recon.data.transforms import AXES, axis_index
 
 AUTO_UP = "auto"
@@ -60,7 +60,7 @@ class ShapeReader(NamedTuple):
         cloud = read_shape(path, self.num_surface_points, self.options)
         if self.up != AUTO_UP or cloud.up in (None, DEFAULT_UP):
             return cloud
-        note = f"its format or content declares {cloud.up} up: turned to {DEFAULT_UP}"
+        note = TURNED_NOTE.format(cloud.up, DEFAULT_UP)
         turned = turn_cloud(cloud, cloud.up or DEFAULT_UP, DEFAULT_UP)
         return turned._replace(notes=(*turned.notes, note))
 

@@ -128,14 +128,21 @@ def test_no_color_is_invented(tmp_path: Path) -> None:
     assert read_shape(tmp_path / "a.off").colors is None
 
 
-@pytest.mark.parametrize("prefix", ["CNOFF", "NCOFF"])
-@pytest.mark.parametrize("length", [1, 2])
-@pytest.mark.parametrize("order", ["{p} 0 0 -{n} 255 128 0", "{p} 255 128 0 255 0 0 -{n}"])
+NORMALS_FIRST, COLORS_FIRST = "{p} 0 0 -{n} 255 128 0", "{p} 255 128 0 255 0 0 -{n}"
+
+
+# Normals of length 1 are found at either place; the prefix tells the order of others.
+@pytest.mark.parametrize(
+    ("order", "length", "prefix"),
+    [
+        *((o, 1, p) for o in (NORMALS_FIRST, COLORS_FIRST) for p in ("CNOFF", "NCOFF")),
+        (NORMALS_FIRST, 2, "CNOFF"),
+        (COLORS_FIRST, 2, "NCOFF"),
+    ],
+)
 def test_normals_and_colors_may_be_in_either_order(
     order: str, length: int, prefix: str, tmp_path: Path
 ) -> None:
-    if length > 1 and (prefix == "CNOFF") != order.startswith("{p} 0"):
-        pytest.skip("normals of other lengths are told by the order of the prefix")
     lines = "\n".join(order.format(p=p, n=length) for p in CORNERS.splitlines())
     points = read(f"{prefix}\n3 0 0\n{lines}\n", tmp_path).points
     assert points.colors.tolist() == [[255, 128, 0]] * 3

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
+from damage import assert_damage_is_read_or_named
 from recon.data.io.meshes.ply import read_ply
 from recon.data.io.meshes.surface import MeshContent
 from recon.data.io.points.table import ReadOptions
@@ -271,18 +270,4 @@ def test_damaged_files_are_read_or_named(tmp_path: Path) -> None:
     header = f"element vertex 3\n{XYZ}element face 2\n{FACES}"
     faces = polygon(0, 1, 2) + polygon(0, 1, 2, 0)
     path = write(tmp_path, header, CORNERS.tobytes() + faces)
-    sound = path.read_bytes()
-
-    @settings(
-        max_examples=150, deadline=None, derandomize=True, database=None,
-        suppress_health_check=[*HealthCheck],
-    )  # fmt: skip
-    @given(st.integers(0, len(sound) - 1), st.binary(max_size=4))
-    def run(place: int, replacement: bytes) -> None:
-        path.write_bytes(sound[:place] + replacement + sound[place + len(replacement) :])
-        try:
-            read_ply(path, ReadOptions())
-        except ValueError as error:
-            assert str(path) in str(error)  # noqa: PT017
-
-    run()
+    assert_damage_is_read_or_named(path, lambda path: read_ply(path, ReadOptions()))

@@ -10,7 +10,6 @@ from recon.data.io.file_checks import UnsupportedContentError, check_file, wrap_
 from recon.data.io.meshes.ply_elements import (
     Columns,
     PlyList,
-    find_columns,
     read_elements,
     stack_columns,
 )
@@ -23,13 +22,10 @@ from recon.data.io.meshes.ply_textures import (
 from recon.data.io.meshes.surface import MAX_MESH_BYTES, MeshContent, Surface
 from recon.data.io.meshes.triangulation import triangulate
 from recon.data.io.points.cloud import normalize_colors
+from recon.data.io.points.columns import find_names
 from recon.data.io.points.table import PointTable, ReadOptions
 
 INDEX_NAMES = ("vertex_indices", "vertex_index")
-NORMAL_NAMES = (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"))
-COLOR_NAMES = (
-    ("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"),
-)  # fmt: skip
 SPLAT_NAMES = ("f_dc_0", "f_dc_1", "f_dc_2")
 """Names of properties, in order of preference."""
 SPHERICAL_HARMONIC_0 = 0.28209479177387814
@@ -58,11 +54,11 @@ def read_ply(path: Path, options: ReadOptions) -> MeshContent:
         is_plain = len(corners) == triangles.size and len(triangles) == len(sizes)
         faces = corners.reshape(-1, 3) if is_plain else corners[triangles]
         surface = Surface(points.astype(np.float64), faces)
-        if (colors := find_columns(vertex, COLOR_NAMES)) is not None:
+        if (colors := _find_field(vertex, "colors")) is not None:
             surface = surface._replace(vertex_colors=normalize_colors(colors, str(path)))
         if "tristrips" in elements:
             return MeshContent([surface])
-        if (face_colors := find_columns(elements["face"], COLOR_NAMES)) is not None:
+        if (face_colors := _find_field(elements["face"], "colors")) is not None:
             surface = surface._replace(face_colors=normalize_colors(face_colors, str(path))[owners])
         if not header.textures:
             return MeshContent([surface])
@@ -109,20 +105,24 @@ def _split_strips(
     return triangles[is_valid]
 
 
+def _find_field(columns: Columns, field: str) -> Num[np.ndarray, "n 3"] | None:
+    """Return the properties that are `normals` or `colors` by their names, None without them."""
+    names = [name.lower() for name in find_names(columns, field)]
+    return stack_columns(columns, names) if names else None
+
+
 def _build_table(vertex: Columns, points: Num[np.ndarray, "n 3"]) -> PointTable:
     """Return points with normals, colors and all other properties by name."""
-    normals, colors = find_columns(vertex, NORMAL_NAMES), find_columns(vertex, COLOR_NAMES)
+    normals, colors = _find_field(vertex, "normals"), _find_field(vertex, "colors")
     notes: tuple[str, ...] = ()
     harmonics = stack_columns(vertex, SPLAT_NAMES)
     if colors is None and harmonics is not None:
         colors = (0.5 + SPHERICAL_HARMONIC_0 * harmonics).clip(0, 1)
         notes = ("its points are Gaussian splats: their centers and colors from f_dc are used",)
-    used = {"x", "y", "z"}
-    for names in (*NORMAL_NAMES, *COLOR_NAMES):
-        used |= {*names} if {*names} <= {*map(str.lower, vertex)} else set()
+    used = {*find_names(vertex, "normals"), *find_names(vertex, "colors")}
     extra = {
         name: values
         for name, values in vertex.items()
-        if name.lower() not in used and not isinstance(values, PlyList)
+        if name not in used and name.lower() not in "xyz" and not isinstance(values, PlyList)
     }
     return PointTable(points, normals, colors, extra, notes=notes)

@@ -9,15 +9,10 @@ import numpy as np
 from jaxtyping import Num, UInt8, UInt32
 
 from recon.data.io.file_checks import UnsupportedContentError, wrap_read_errors
+from recon.data.io.points.columns import find_names
 from recon.data.io.points.pcd_header import PcdField, PcdHeader, read_header
 from recon.data.io.points.table import PointTable, ReadOptions
 
-NORMAL_NAMES = (
-    ("normal_x", "normal_y", "normal_z"),
-    ("nx", "ny", "nz"),
-    ("normal_0", "normal_1", "normal_2"),
-)
-COLOR_NAMES = (("r", "g", "b"), ("red", "green", "blue"))
 PACKED_COLORS = ("rgb", "rgba")
 """Names of fields that hold red, green and blue in the bytes of one 32-bit value."""
 PADDING = "_"
@@ -48,7 +43,7 @@ def select_pcl_fields(columns: Mapping[str, Num[np.ndarray, " n"]]) -> PointTabl
             "or choose a file of points, not of features"
         )
     points = np.stack([rest.pop(axis) for axis in "xyz"], 1)
-    normals = _take_columns(rest, NORMAL_NAMES)
+    normals = _take_columns(rest, "normals")
     colors: np.ndarray | None = None
     for name in PACKED_COLORS:
         packed = rest.get(name)
@@ -57,16 +52,14 @@ def select_pcl_fields(columns: Mapping[str, Num[np.ndarray, " n"]]) -> PointTabl
             if name == "rgba" and alpha.any() and (alpha != 255).any():
                 rest["alpha"] = alpha
     if colors is None:
-        colors = _take_columns(rest, COLOR_NAMES)
+        colors = _take_columns(rest, "colors")
     return PointTable(points, normals, colors, extra=rest)
 
 
-def _take_columns(
-    columns: dict[str, Any], alternatives: tuple[tuple[str, ...], ...]
-) -> np.ndarray | None:
-    """Remove the first group of three columns that is complete, and return it as (n, 3)."""
-    names = next((names for names in alternatives if set(names) <= set(columns)), None)
-    return None if names is None else np.stack([columns.pop(name) for name in names], 1)
+def _take_columns(columns: dict[str, Any], field: str) -> np.ndarray | None:
+    """Remove the columns of a field, and return them as (n, 3); None without them."""
+    names = find_names(columns, field)
+    return np.stack([columns.pop(name) for name in names], 1) if names else None
 
 
 def unpack_colors(

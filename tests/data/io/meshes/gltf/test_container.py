@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from damage import assert_damage_is_read_or_named
 from gltf_files import FACES, SQUARE, Gltf, pack_chunk, pack_glb, write_square
 from recon.data.io.meshes.gltf import container
 from recon.data.io.meshes.gltf.reader import read_gltf
@@ -176,18 +175,4 @@ def test_damaged_scenes_are_refused(changed: dict[str, Any], reason: str, tmp_pa
 def test_damaged_bytes_are_accepted_or_named(tmp_path: Path) -> None:
     """Only the reader of this library sees these bytes, never a parser below it."""
     path = write_square(tmp_path / "a.glb")
-    sound = path.read_bytes()
-
-    @settings(
-        max_examples=150, deadline=None, derandomize=True, database=None,
-        suppress_health_check=[*HealthCheck],
-    )  # fmt: skip
-    @given(st.integers(0, len(sound) - 1), st.binary(max_size=4))
-    def run(place: int, replacement: bytes) -> None:
-        path.write_bytes(sound[:place] + replacement + sound[place + len(replacement) :])
-        try:
-            read_gltf(path, ReadOptions())
-        except ValueError as error:
-            assert str(path) in str(error)  # noqa: PT017
-
-    run()
+    assert_damage_is_read_or_named(path, lambda path: read_gltf(path, ReadOptions()))
